@@ -1,0 +1,76 @@
+// A checkpoint on disk, as its tensors: one safetensors file, or the several files of a Hugging Face folder with their
+// index. Files are mapped, never read whole; every length and offset in them is treated as hostile (the rules are
+// those of the reference implementation, plus: duplicate names and unknown dtypes are errors). Nothing here knows
+// what a model is. Format: https://github.com/huggingface/safetensors (README, "Format").
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fathom {
+
+enum class DType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
+std::string_view name_of(DType dtype);  // as safetensors spells it: "F32", "BF16", "F8_E4M3", ...
+uint32_t bytes_of(DType dtype);         // bytes of one element
+
+// One tensor: a view of mapped bytes, valid as long as its Checkpoint. `data` may be unaligned: copy, do not cast.
+struct TensorView {
+    std::string name;
+    DType dtype;
+    std::vector<uint64_t> shape; // outermost first; empty for a scalar
+    std::span<const std::byte> data;
+    std::string file;            // where it lies, for messages
+};
+std::string shape_text(std::span<const uint64_t> shape); // "(4096, 256)"
+
+class Checkpoint {
+  public:
+    // Opens `path`: a .safetensors file, or a folder holding model.safetensors or model.safetensors.index.json with
+    // its shards. Throws Error naming file and tensor for anything malformed.
+    static Checkpoint open(const std::filesystem::path& path);
+    // The same over bytes that outlive the checkpoint (the embedded model, tests, fuzzing); `where` names them.
+    static Checkpoint from_memory(std::span<const std::byte> bytes, std::string where);
+
+    Checkpoint(Checkpoint&&) noexcept;
+    Checkpoint& operator=(Checkpoint&&) noexcept;
+    ~Checkpoint();
+
+    const TensorView* find(std::string_view name) const; // nullptr when absent
+    std::span<const TensorView> tensors() const;         // sorted by name
+    uint64_t bytes() const;                              // of all tensors
+
+    // Tells the system that the bytes of `tensor` are not needed again soon, so that its mapped pages leave this
+    // process's memory. They can still be read, at the price of a page fault.
+    void drop(const TensorView& tensor) const;
+
+  private:
+    struct Impl;
+    explicit Checkpoint(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+// Writes `tensors` as one safetensors file (header padded to 8 bytes, data in the given order), through a temporary
+// file that is renamed at the end: a full disk leaves no half-written file and is an Error.
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors);
+
+// A model as files: what `fathom run MODEL` needs besides the weights.
+struct ModelFiles {
+    std::string name;           // for people: the folder's name, or "fathom-tiny" for the embedded model
+    Checkpoint checkpoint;
+    std::string config;         // the text of config.json
+    std::string config_where;   // its path, for messages
+    std::string tokenizer;      // the text of tokenizer.json; empty when the folder has none
+    std::string tokenizer_where;
+    std::string tokenizer_config; // the text of tokenizer_config.json; empty when absent
+};
+// `path` is a Hugging Face folder; the empty path means the model embedded in this program. Throws Error when there is
+// no such folder, no config.json or no weights, and says which of them is missing.
+ModelFiles open_model(const std::filesystem::path& path);
+
+} // namespace fathom

@@ -1,0 +1,81 @@
+// What a checkpoint says about its model: dimensions, routing, RoPE, in the one vocabulary this project uses. Read from
+// Hugging Face config.json in both dialects (the published one, and transformers 5's `rope_parameters`/`dtype`).
+// Semantics have no defaults: what is missing, unknown or unsupported is an Error that names key and value.
+// Facts: the checkpoints' own config.json files and the modelling code published beside them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fathom {
+
+enum class Architecture : uint8_t { deepseek_v2, deepseek_v3 };
+enum class Scoring : uint8_t { softmax, sigmoid };
+// How experts are chosen: the K best of all; groups ranked by their best expert; or noaux_tc: score + bias as the key,
+// groups ranked by the sum of their two best keys.
+enum class TopkMethod : uint8_t { greedy, group_limited_greedy, noaux_tc };
+
+// YaRN as in the checkpoints' own modelling code; absent when factor is 0.
+struct Yarn {
+    double factor = 0;
+    uint32_t original_max_position = 0;
+    double beta_fast = 32, beta_slow = 1;
+    double mscale = 1, mscale_all_dim = 0;
+};
+
+struct ModelConfig {
+    Architecture architecture{};
+    uint32_t vocab_size = 0;
+    uint32_t dim = 0;               // hidden_size
+    uint32_t n_layers = 0;          // without MTP layers
+    uint32_t n_mtp_layers = 0;      // num_nextn_predict_layers
+    uint32_t n_heads = 0;
+    uint32_t q_lora_rank = 0;       // 0: none
+    uint32_t kv_lora_rank = 0;
+    uint32_t qk_nope_head_dim = 0;
+    uint32_t qk_rope_head_dim = 0;
+    uint32_t v_head_dim = 0;
+    uint32_t dense_dim = 0;         // intermediate_size: width of the dense layers' MLP
+    uint32_t expert_dim = 0;        // moe_intermediate_size: width of one expert
+    uint32_t n_routed_experts = 0;  // 0: every layer is dense
+    uint32_t n_shared_experts = 0;
+    uint32_t n_active_experts = 0;  // num_experts_per_tok
+    uint32_t n_groups = 1, n_active_groups = 1; // n_group, topk_group
+    uint32_t first_moe_layer = 0;   // first_k_dense_replace
+    uint32_t moe_layer_freq = 1;
+    Scoring scoring{};
+    TopkMethod topk_method{};
+    bool norm_topk_prob = false;
+    double routed_scaling_factor = 1;
+    double rms_norm_eps = 0;
+    double rope_theta = 0;
+    Yarn yarn;
+    bool rope_interleaved = true;   // pairs (2i, 2i+1); false: half-split pairs (i, i + d/2)
+    uint32_t max_position = 0;      // max_position_embeddings
+    std::vector<uint32_t> bos, eos; // token ids; eos may be a list
+
+    bool is_moe(uint32_t layer) const {
+        return n_routed_experts != 0 && layer >= first_moe_layer && layer % moe_layer_freq == 0;
+    }
+    uint32_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
+    uint32_t latent_dim() const { return kv_lora_rank + qk_rope_head_dim; } // one cache row
+    // (qk_head_dim)^-0.5, times mscale_all_dim's factor squared under YaRN.
+    double softmax_scale() const;
+};
+
+// Parses the text of a config.json; `where` is its path, for messages. Checks ranges (every dimension positive and at
+// most 2^20, layers at most 1024, experts at most 4096, groups divide experts, ...).
+ModelConfig parse_config(std::string_view json, std::string_view where);
+
+// Rotation frequencies, radians per position, qk_rope_head_dim / 2 of them, and the factor on cos and sin
+// (mscale / mscale_all_dim; 1 for every published model). Computed in double from float32 inverse frequencies exactly
+// as transformers rounds them.
+struct RopeFrequencies {
+    std::vector<float> inv_freq;
+    float factor = 1;
+};
+RopeFrequencies rope_frequencies(const ModelConfig& config);
+
+} // namespace fathom
