@@ -1,0 +1,49 @@
+// What every kernel needs: references to memory by address, address arithmetic, the step's state. Addresses are
+// advanced by at() alone: `reference + i` and uint64_t would ask for the Int64 capability.
+#extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference_uvec2 : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_arithmetic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#include "params.h"
+#include "formats.h"
+
+#ifndef WORKGROUP
+#define WORKGROUP 64 // invocations, unless a kernel says otherwise: a multiple of every subgroup size from 4 to 64
+#endif
+#define LOWEST (-1.7e38) // stands for minus infinity where inf - inf must not happen
+
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer FloatsIn { float v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Vec4In { vec4 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Words4In { uvec4 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer WordsIn { uint v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats { float v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Vec4 { vec4 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words { uint v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer StepIn { StepHeader header; StepRow rows[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Step { StepHeader header; StepRow rows[]; };
+
+uvec2 at(uvec2 base, uint bytes) {
+    uint carry;
+    const uint low = uaddCarry(base.x, bytes, carry);
+    return uvec2(low, base.y + carry);
+}
+// base + index * stride, where the product may exceed 32 bits.
+uvec2 at(uvec2 base, uint index, uint stride) {
+    uint high, low;
+    umulExtended(index, stride, high, low);
+    const uvec2 a = at(base, low);
+    return uvec2(a.x, a.y + high);
+}
+uvec2 at(uvec2 base, uint index, uvec2 stride) {
+    const uvec2 a = at(base, index, stride.x);
+    return uvec2(a.x, a.y + index * stride.y);
+}
+bool given(uvec2 address) { return (address.x | address.y) != 0u; }
+
+uint n_rows(uvec2 state) { return StepIn(state).header.n_rows; }
+StepRow step_row(uvec2 state, uint t) { return StepIn(state).rows[t]; }
+
+// The invocation's number such that consecutive numbers share a subgroup.
+uint thread_index() { return gl_SubgroupID * gl_SubgroupSize + gl_SubgroupInvocationID; }
