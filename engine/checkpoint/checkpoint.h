@@ -45,9 +45,11 @@ class Checkpoint {
     std::span<const TensorView> tensors() const;         // sorted by name
     uint64_t bytes() const;                              // of all tensors
 
-    // Tells the system that the bytes of `tensor` are not needed again soon, so that its mapped pages leave this
-    // process's memory. They can still be read, at the price of a page fault.
-    void drop(const TensorView& tensor) const;
+    // Tells the system that these bytes (of a tensor, or a part of one that was uploaded) are not needed again soon,
+    // so that their mapped pages leave this process's memory. They can still be read, at the price of a page fault.
+    // Nothing happens for bytes in memory.
+    void drop(std::span<const std::byte> part) const;
+    void drop(const TensorView& tensor) const { drop(tensor.data); }
 
   private:
     struct Impl;
@@ -56,7 +58,8 @@ class Checkpoint {
 };
 
 // Writes `tensors` as one safetensors file (header padded to 8 bytes, data in the given order), through a temporary
-// file that is renamed at the end: a full disk leaves no half-written file and is an Error.
+// file that is renamed at the end: a full disk leaves no half-written file and is an Error. The data are streamed from
+// where they lie. Names must differ and be UTF-8, shapes must agree with the bytes.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors);
 
 // A model as files: what `fathom run MODEL` needs besides the weights.
@@ -69,8 +72,9 @@ struct ModelFiles {
     std::string tokenizer_where;
     std::string tokenizer_config; // the text of tokenizer_config.json; empty when absent
 };
-// `path` is a Hugging Face folder; the empty path means the model embedded in this program. Throws Error when there is
-// no such folder, no config.json or no weights, and says which of them is missing.
+// `path` is a Hugging Face folder, or one .safetensors file in such a folder (its neighbours then complete it); the
+// empty path means the model embedded in this program. Throws Error when there is no such folder, no config.json or
+// no weights, and says which of them is missing.
 ModelFiles open_model(const std::filesystem::path& path);
 
 } // namespace fathom

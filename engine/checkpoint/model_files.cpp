@@ -1,0 +1,83 @@
+// open_model: the files of a model, from a Hugging Face folder or from this program's own read-only data (put there by
+// an assembly file that the build generates from models/tiny).
+#include "checkpoint/checkpoint.h"
+
+#include "base/error.h"
+#include "base/file.h"
+
+extern "C" {
+extern const char fathom_tiny_weights[], fathom_tiny_weights_end[];
+extern const char fathom_tiny_config[], fathom_tiny_config_end[];
+extern const char fathom_tiny_tokenizer[], fathom_tiny_tokenizer_end[];
+}
+
+namespace fathom {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t largest_config = uint64_t{16} << 20, largest_tokenizer = uint64_t{256} << 20;
+
+std::string_view embedded(const char* begin, const char* end) {
+    return {begin, static_cast<size_t>(end - begin)};
+}
+
+ModelFiles open_embedded() {
+    const auto weights = embedded(fathom_tiny_weights, fathom_tiny_weights_end);
+    return {.name = "fathom-tiny",
+            .checkpoint = Checkpoint::from_memory(std::as_bytes(std::span(weights)), "embedded model.safetensors"),
+            .config = std::string(embedded(fathom_tiny_config, fathom_tiny_config_end)),
+            .config_where = "embedded config.json",
+            .tokenizer = std::string(embedded(fathom_tiny_tokenizer, fathom_tiny_tokenizer_end)),
+            .tokenizer_where = "embedded tokenizer.json",
+            .tokenizer_config = ""};
+}
+
+std::string name_for_people(const fs::path& folder) {
+    std::error_code failed;
+    fs::path absolute = fs::weakly_canonical(folder, failed);
+    if (failed) absolute = folder;
+    return printable((absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename()).string());
+}
+
+bool present(const fs::path& path) {
+    std::error_code ignored;
+    return fs::exists(path, ignored);
+}
+
+} // namespace
+
+ModelFiles open_model(const fs::path& path) {
+    if (path.empty()) return open_embedded();
+    std::error_code unreadable;
+    const auto kind = fs::status(path, unreadable).type();
+    const std::string where = printable(path.string(), 4096);
+    const std::string wanted = "the folder of a Hugging Face checkpoint: config.json, .safetensors files, tokenizer.json";
+    if (kind == fs::file_type::not_found || kind == fs::file_type::none)
+        throw Error({.what = "no such model", .where = where, .expected = wanted,
+                     .got = kind == fs::file_type::none ? unreadable.message() : "nothing there",
+                     .fix = "check the path, or leave it out to use the embedded model"});
+    const bool one_file = kind == fs::file_type::regular && path.extension() == ".safetensors";
+    if (kind != fs::file_type::directory && !one_file)
+        throw Error({.what = "not a model", .where = where, .expected = wanted, .got = "a file",
+                     .fix = "give the folder; other formats are not read"});
+    const fs::path folder = !one_file ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
+    const fs::path config = folder / "config.json", tokenizer = folder / "tokenizer.json";
+    const fs::path tokenizer_config = folder / "tokenizer_config.json";
+    if (!present(config))
+        throw Error({.what = "no config.json", .where = printable(folder.string(), 4096), .expected = wanted,
+                     .fix = "fetch the checkpoint's config.json into this folder"});
+    const auto optional_text = [](const fs::path& file) {
+        return present(file) ? read_file(file, largest_tokenizer) : std::string();
+    };
+    return {.name = name_for_people(folder),
+            .checkpoint = Checkpoint::open(path),
+            .config = read_file(config, largest_config),
+            .config_where = printable(config.string(), 4096),
+            .tokenizer = optional_text(tokenizer),
+            .tokenizer_where = printable(tokenizer.string(), 4096),
+            .tokenizer_config = optional_text(tokenizer_config)};
+}
+
+} // namespace fathom
