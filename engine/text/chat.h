@@ -4,6 +4,8 @@
 
 #include "text/tokenizer.h"
 
+#include <array>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,14 +25,15 @@ class ChatFormat {
     // The prompt as text, with special tokens spelled out, for tests and for people; `generate` ends it where the
     // assistant's answer begins.
     std::string render(std::span<const ChatMessage> messages, bool generate) const;
-    // The same as tokens. What people typed is encoded with special tokens as plain text.
+    // The same as tokens, except that the messages' own texts are plain text throughout: a token's name in one is spelled
+    // out in ordinary tokens, never the token itself.
     std::vector<Token> encode(std::span<const ChatMessage> messages, bool generate) const;
-    std::vector<Token> stop_tokens() const;
+    std::vector<Token> stop_tokens() const; // those that end an answer
 
   private:
     explicit ChatFormat(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
     const Tokenizer* tokenizer_;
-    Token bos_ = 0, eos_ = 0, user_ = 0, assistant_ = 0;
+    std::array<Token, 4> ids_{}; // BOS, EOS, user, assistant
 };
 
 } // namespace fathom

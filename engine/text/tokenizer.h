@@ -14,6 +14,13 @@
 
 namespace fathom {
 
+// Which added tokens encode() sees in a text; the others are plain text to it.
+enum class Added {
+    none,     // none at all: for what a person typed, where a role's token must not be forged
+    ordinary, // those not marked special
+    all,
+};
+
 class Tokenizer {
   public:
     // Parses the text of a tokenizer.json; `where` is its path, for messages.
@@ -22,17 +29,21 @@ class Tokenizer {
     Tokenizer& operator=(Tokenizer&&) noexcept;
     ~Tokenizer();
 
-    // Tokens of `text`, without BOS. Added tokens in the text become single tokens; with `special` false those marked
-    // special (BOS, EOS, ...) are treated as plain text, for what a user typed. Invalid UTF-8 is encoded byte by byte.
-    std::vector<Token> encode(std::string_view text, bool special = true) const;
+    // Tokens of `text`, without BOS: first the added tokens in it (leftmost, longest), then BPE on what lies between.
+    // Invalid UTF-8 is encoded byte by byte. Safe from any thread. Throws Error when a byte has no token, a regex of the
+    // file exceeds its match limit on this text, or the text is over 2 GiB.
+    std::vector<Token> encode(std::string_view text, Added added = Added::all) const;
 
-    // The bytes one token stands for (special tokens: their name). Throws Error for an id that does not exist.
+    // The bytes one token stands for (added tokens: their name). Throws Error for an id that does not exist; a model may
+    // produce one where its vocabulary is padded past the tokenizer's.
     std::string_view bytes(Token token) const;
     std::string decode(std::span<const Token> tokens) const; // the concatenation; may not be valid UTF-8
 
-    size_t size() const;                                     // largest id + 1
+    bool contains(Token token) const;
+    size_t size() const;                                     // largest id + 1; ids may have holes
     bool is_special(Token token) const;                      // marked special in added_tokens
-    std::optional<Token> find(std::string_view token) const; // an added token or vocabulary entry by its content
+    // An added token by its name, or a vocabulary entry by the bytes it stands for (" the", not "Ġthe").
+    std::optional<Token> find(std::string_view token) const;
 
   private:
     struct Impl;
