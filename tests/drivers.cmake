@@ -1,14 +1,15 @@
-# The Vulkan drivers that tests run on, each a driver file and an environment. Both are software, so every machine has
-# them: Mesa's lavapipe, and SwiftShader, which Debian's chromium package carries. Validation is on everywhere; the
-# engine loads the layer itself and fails on its first message.
+# The Vulkan drivers that tests run on, each a driver file and an environment. Both are software, so every
+# machine has them: Mesa's lavapipe, and SwiftShader, which Debian's chromium package carries. Validation is
+# on everywhere; the engine loads the layer itself and fails on its first message.
 set(FATHOM_TEST_CACHE "${CMAKE_CURRENT_BINARY_DIR}/cache")
 find_file(FATHOM_LAVAPIPE NAMES lvp_icd.json lvp_icd.${CMAKE_SYSTEM_PROCESSOR}.json
           PATHS /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d NO_CACHE)
 find_file(FATHOM_SWIFTSHADER NAMES vk_swiftshader_icd.json
           PATHS /usr/lib/chromium /usr/lib64/chromium-browser /usr/share/vulkan/icd.d NO_CACHE)
 
-# fathom_driver(NAME LABEL FILE [VARIABLE=VALUE...]): sets FATHOM_LABEL_NAME and FATHOM_ENVIRONMENT_NAME; a later
-# variable overrides an earlier one. A driver that is not installed is a failing test, not a missing one.
+# fathom_driver(NAME LABEL FILE [VARIABLE=VALUE...]): sets FATHOM_LABEL_NAME and
+# FATHOM_ENVIRONMENT_NAME; a later variable overrides an earlier one. A driver that is not installed is
+# a failing test, not a missing one.
 function(fathom_driver name label file)
   set(FATHOM_LABEL_${name} ${label} PARENT_SCOPE)
   if(NOT file)
@@ -21,8 +22,11 @@ endfunction()
 
 fathom_driver(lavapipe lavapipe "${FATHOM_LAVAPIPE}")
 fathom_driver(swiftshader swiftshader "${FATHOM_SWIFTSHADER}")
-# lavapipe's subgroup is as wide as its vectors: 8 lanes on AVX2, and 4 and 16 here. Its shader cache does not know.
-fathom_driver(lavapipe-4 lavapipe "${FATHOM_LAVAPIPE}" LP_NATIVE_VECTOR_WIDTH=128 MESA_SHADER_CACHE_DISABLE=true)
-fathom_driver(lavapipe-16 lavapipe "${FATHOM_LAVAPIPE}" LP_NATIVE_VECTOR_WIDTH=512 MESA_SHADER_CACHE_DISABLE=true)
+# lavapipe's subgroup is as wide as its vectors: 8 lanes on AVX2, and 4 and 16 here.
+# Its shader cache does not know.
+fathom_driver(lavapipe-4 lavapipe "${FATHOM_LAVAPIPE}"
+              LP_NATIVE_VECTOR_WIDTH=128 MESA_SHADER_CACHE_DISABLE=true)
+fathom_driver(lavapipe-16 lavapipe "${FATHOM_LAVAPIPE}"
+              LP_NATIVE_VECTOR_WIDTH=512 MESA_SHADER_CACHE_DISABLE=true)
 # GPU-assisted validation checks every access against the buffer behind its address.
 fathom_driver(lavapipe-assisted lavapipe "${FATHOM_LAVAPIPE}" FATHOM_VALIDATION=gpu)
