@@ -20,8 +20,8 @@ size_t slot_of(uint64_t pair, int shift) { return (pair ^ pair >> 29) * 0x9E3779
 
 } // namespace
 
-Bpe::Bpe(const std::array<Token, 256>& bytes, const std::array<bool, 256>& present, std::span<const Merge> merges,
-         std::string_view where)
+Bpe::Bpe(const std::array<Token, 256>& bytes, const std::array<bool, 256>& present,
+         std::span<const Merge> merges, std::string_view where)
     : bytes_(bytes), present_(present), slots_(std::bit_ceil(2 * merges.size() + 2)),
       shift_(64 - std::countr_zero(slots_.size())) {
     if (merges.size() >= NONE) throw Error({.what = "too many merges", .where = std::string(where)});
@@ -58,9 +58,10 @@ void Bpe::encode(std::string_view piece, std::vector<Token>& out, Scratch& scrat
     for (const char c : piece) {
         const auto byte = static_cast<unsigned char>(c);
         if (!present_[byte])
-            throw Error({.what = "the tokenizer has no token for a byte of this text",
-                         .expected = "well-formed UTF-8 (the vocabulary leaves out bytes that never occur in it)",
-                         .got = fmt::format("byte 0x{:02X}", byte)});
+            throw Error(
+                {.what = "the tokenizer has no token for a byte of this text",
+                 .expected = "well-formed UTF-8 (the vocabulary leaves out bytes that never occur in it)",
+                 .got = fmt::format("byte 0x{:02X}", byte)});
         scratch.token.push_back(bytes_[byte]);
     }
     const size_t count = scratch.token.size();
@@ -91,9 +92,10 @@ void Bpe::merge_short(Scratch& scratch) const {
     }
 }
 
-// Symbols stay where they began, linked to their neighbours; a symbol merged into the one before it is unlinked. A heap
-// entry is (rank, position) in one number, so that the order is the right one, and is stale when the symbol's rank is
-// another by now (a rank belongs to one pair, so an equal rank is the same pair and still right).
+// Symbols stay where they began, linked to their neighbours; a symbol merged into the one before it is
+// unlinked. A heap entry is (rank, position) in one number, so that the order is the right one, and is stale
+// when the symbol's rank is another by now (a rank belongs to one pair, so an equal rank is the same pair and
+// still right).
 void Bpe::merge_long(Scratch& scratch) const {
     auto& [next, previous, rank, token, merged, heap] = scratch;
     const auto count = static_cast<uint32_t>(token.size());

@@ -1,5 +1,6 @@
-// Byte-pair merging: within one piece, the pair of neighbours with the lowest rank is merged, the leftmost among equals,
-// until no pair has a rank. Near-linear: short pieces by scanning, long ones with a heap over a linked list, same result.
+// Byte-pair merging: within one piece, the pair of neighbours with the lowest rank is merged, the leftmost
+// among equals, until no pair has a rank. Near-linear: short pieces by scanning, long ones with a heap over a
+// linked list, same result.
 #pragma once
 
 #include "base/token.h"
@@ -18,10 +19,10 @@ class Bpe {
     struct Merge {
         Token left, right, merged;
     };
-    // `bytes`: the token of each byte, and which exist; `merges`: in order of rank. Throws Error naming `where` for a pair
-    // that comes twice, or too many merges.
-    Bpe(const std::array<Token, 256>& bytes, const std::array<bool, 256>& present, std::span<const Merge> merges,
-        std::string_view where);
+    // `bytes`: the token of each byte, and which exist; `merges`: in order of rank. Throws Error naming
+    // `where` for a pair that comes twice, or too many merges.
+    Bpe(const std::array<Token, 256>& bytes, const std::array<bool, 256>& present,
+        std::span<const Merge> merges, std::string_view where);
 
     // Working memory of encode; made once for each encoded text.
     struct Scratch {

@@ -1,6 +1,6 @@
-// The DeepSeek V3 chat format, after the chat_template of the published tokenizer_config.json: all system messages come
-// first, joined by blank lines, wherever they stood; an answer ends with EOS; nothing but tokens between the turns.
-// Left out: tool calls and their results.
+// The DeepSeek V3 chat format, after the chat_template of the published tokenizer_config.json: all system
+// messages come first, joined by blank lines, wherever they stood; an answer ends with EOS; nothing but
+// tokens between the turns. Left out: tool calls and their results.
 #include "text/chat.h"
 
 #include "base/error.h"
@@ -10,8 +10,8 @@ namespace fathom {
 namespace {
 
 enum Mark { BOS, EOS, USER, ASSISTANT }; // indexes NAMES and ChatFormat::ids_
-constexpr std::array<const char*, 4> NAMES = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>",
-                                              "<｜Assistant｜>"};
+constexpr std::array<const char*, 4> NAMES = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>",
+                                              "<｜User｜>", "<｜Assistant｜>"};
 
 // Calls mark(Mark) and text(string) in the order of the prompt.
 template <class MarkSink, class TextSink>
@@ -52,7 +52,9 @@ ChatFormat ChatFormat::deepseek_v3(const Tokenizer& tokenizer) {
 
 std::string ChatFormat::render(std::span<const ChatMessage> messages, bool generate) const {
     std::string out;
-    walk(messages, generate, [&](Mark mark) { out += NAMES[mark]; }, [&](const std::string& text) { out += text; });
+    walk(
+        messages, generate, [&](Mark mark) { out += NAMES[mark]; },
+        [&](const std::string& text) { out += text; });
     return out;
 }
 
@@ -62,7 +64,8 @@ std::vector<Token> ChatFormat::encode(std::span<const ChatMessage> messages, boo
         const std::vector<Token> tokens = tokenizer_->encode(words, Added::none);
         out.insert(out.end(), tokens.begin(), tokens.end());
     };
-    walk(messages, generate, [&](Mark mark) { out.push_back(ids_[mark]); }, text);
+    walk(
+        messages, generate, [&](Mark mark) { out.push_back(ids_[mark]); }, text);
     return out;
 }
 

@@ -1,5 +1,6 @@
-// Chat formats: a conversation to the exact token sequence a checkpoint was trained on. Formats are fixed code, not
-// templates run from a file. Now: DeepSeek V3 (BOS, system, <｜User｜>question<｜Assistant｜>answer EOS ...).
+// Chat formats: a conversation to the exact token sequence a checkpoint was trained on. Formats are fixed
+// code, not templates run from a file. Now: DeepSeek V3 (BOS, system, <｜User｜>question<｜Assistant｜>answer
+// EOS ...).
 #pragma once
 
 #include "text/tokenizer.h"
@@ -18,15 +19,15 @@ struct ChatMessage {
 
 class ChatFormat {
   public:
-    // The DeepSeek V3 format over `tokenizer` (which must outlive this). Throws Error when the tokenizer lacks one of
-    // the format's tokens.
+    // The DeepSeek V3 format over `tokenizer` (which must outlive this). Throws Error when the tokenizer
+    // lacks one of the format's tokens.
     static ChatFormat deepseek_v3(const Tokenizer& tokenizer);
 
-    // The prompt as text, with special tokens spelled out, for tests and for people; `generate` ends it where the
-    // assistant's answer begins.
+    // The prompt as text, with special tokens spelled out, for tests and for people; `generate` ends it where
+    // the assistant's answer begins.
     std::string render(std::span<const ChatMessage> messages, bool generate) const;
-    // The same as tokens, except that the messages' own texts are plain text throughout: a token's name in one is spelled
-    // out in ordinary tokens, never the token itself.
+    // The same as tokens, except that the messages' own texts are plain text throughout: a token's name in
+    // one is spelled out in ordinary tokens, never the token itself.
     std::vector<Token> encode(std::span<const ChatMessage> messages, bool generate) const;
     std::vector<Token> stop_tokens() const; // those that end an answer
 

@@ -1,9 +1,10 @@
-// Translates an Oniguruma regex (the engine of Hugging Face tokenizers) for PCRE2. A list of what is let through, not of
-// what is refused: the two libraries agree on far less than they seem to. \s is spelled out, because PCRE2's includes
-// U+180E; \p{Han} is the script alone; \w, \h, \b and most others differ; ^ and $ match at lines in Oniguruma, hence PCRE2_MULTILINE; a class in a
-// class and && are set operations there and literals in PCRE2; (*VERBS) exist in PCRE2 alone; X{n}+ is possessive in
-// PCRE2 alone and X{n}? is lazy there, optional in Oniguruma.
-// Left out: captures by name, back-references, recursion, conditionals, options other than (?i: ).
+// Translates an Oniguruma regex (the engine of Hugging Face tokenizers) for PCRE2. A list of what is let
+// through, not of what is refused: the two libraries agree on far less than they seem to. \s is spelled out,
+// because PCRE2's includes U+180E; \p{Han} is the script alone; \w, \h, \b and most others differ; ^ and $
+// match at lines in Oniguruma, hence PCRE2_MULTILINE; a class in a class and && are set operations there and
+// literals in PCRE2; (*VERBS) exist in PCRE2 alone; X{n}+ is possessive in PCRE2 alone and X{n}? is lazy
+// there, optional in Oniguruma. Left out: captures by name, back-references, recursion, conditionals, options
+// other than (?i: ).
 #include "base/error.h"
 #include "text/split.h"
 
@@ -15,8 +16,9 @@ namespace fathom {
 
 namespace {
 
-constexpr std::string_view CATEGORIES = " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps"
-                                        " S Sc Sk Sm So Z Zl Zp Zs ";
+constexpr std::string_view CATEGORIES =
+    " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps"
+    " S Sc Sk Sm So Z Zl Zp Zs ";
 
 class Translator {
   public:
@@ -25,11 +27,20 @@ class Translator {
     std::string run() {
         while (!done()) {
             switch (peek()) {
-            case '\\': escape(); break;
-            case '[': char_class(); break;
-            case '(': group(); break;
-            case '{': interval(); break;
-            default: copy(1);
+            case '\\':
+                escape();
+                break;
+            case '[':
+                char_class();
+                break;
+            case '(':
+                group();
+                break;
+            case '{':
+                interval();
+                break;
+            default:
+                copy(1);
             }
         }
         return std::move(out_);
@@ -75,7 +86,8 @@ class Translator {
         if (end == std::string_view::npos) refuse("a property without its end");
         const std::string_view name = regex_.substr(at_ + 3, end - at_ - 3);
         if (CATEGORIES.find(fmt::format(" {} ", name)) != std::string_view::npos) return copy(end + 1 - at_);
-        // A script: Oniguruma means the property Script, PCRE2 Script_Extensions unless told. Other names PCRE2 refuses.
+        // A script: Oniguruma means the property Script, PCRE2 Script_Extensions unless told. Other names
+        // PCRE2 refuses.
         out_ += fmt::format("\\{}{{sc:{}}}", peek(1), name);
         at_ = end + 1;
     }
@@ -84,7 +96,9 @@ class Translator {
         const bool braces = peek(2) == '{';
         const size_t first = at_ + (braces ? 3 : 2);
         size_t end = first;
-        while (end < regex_.size() && std::isxdigit(static_cast<unsigned char>(regex_[end])) && end - first < 8) ++end;
+        while (end < regex_.size() && std::isxdigit(static_cast<unsigned char>(regex_[end])) &&
+               end - first < 8)
+            ++end;
         if (braces ? end == first || end == regex_.size() || regex_[end] != '}' : end - first < 2)
             refuse("a malformed code point");
         // Above 7F a byte in Oniguruma, a code point in PCRE2.

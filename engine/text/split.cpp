@@ -1,5 +1,6 @@
-// Pre-tokenisation through PCRE2; see split.h. Patterns come from files, so every match runs under a match limit, a depth
-// limit, a heap limit and a bounded JIT stack: a regex that explodes is an Error, never a hang or a full memory.
+// Pre-tokenisation through PCRE2; see split.h. Patterns come from files, so every match runs under a match
+// limit, a depth limit, a heap limit and a bounded JIT stack: a regex that explodes is an Error, never a hang
+// or a full memory.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/split.h"
 
@@ -44,8 +45,8 @@ Code compile(const SplitRule& rule) {
                                           : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     int error = 0;
     PCRE2_SIZE offset = 0;
-    Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error, &offset,
-                            context.get()));
+    Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error,
+                            &offset, context.get()));
     if (!code)
         throw Error({.what = "malformed regex",
                      .where = rule.where,
@@ -60,7 +61,8 @@ struct Span {
     bool match;
 };
 
-// Joins or drops matches as `behaviour` says; afterwards every remaining span is a piece (perhaps an empty one).
+// Joins or drops matches as `behaviour` says; afterwards every remaining span is a piece (perhaps an empty
+// one).
 void apply(SplitBehaviour behaviour, std::vector<Span>& spans) {
     if (behaviour == SplitBehaviour::isolated) return;
     if (behaviour == SplitBehaviour::removed) {
@@ -72,7 +74,8 @@ void apply(SplitBehaviour behaviour, std::vector<Span>& spans) {
     size_t kept = 0;
     bool previous = false;
     for (const Span span : spans) {
-        const bool join = behaviour == SplitBehaviour::contiguous ? span.match == previous : span.match && !previous;
+        const bool join =
+            behaviour == SplitBehaviour::contiguous ? span.match == previous : span.match && !previous;
         previous = span.match;
         if (!join || kept == 0) {
             spans[kept++] = span;
@@ -106,18 +109,20 @@ struct Splitter::Run::State {
 };
 
 int Splitter::Run::State::match(const Rule& rule, std::string_view piece, size_t from) {
-    const int result = pcre2_match(rule.code.get(), reinterpret_cast<PCRE2_SPTR>(piece.data()), piece.size(), from,
-                                   PCRE2_NO_UTF_CHECK, data.get(), context.get());
+    const int result = pcre2_match(rule.code.get(), reinterpret_cast<PCRE2_SPTR>(piece.data()), piece.size(),
+                                   from, PCRE2_NO_UTF_CHECK, data.get(), context.get());
     if (result < 0 && result != PCRE2_ERROR_NOMATCH)
-        throw Error({.what = "a regex of the tokenizer gave up on this text",
-                     .where = rule.rule.where,
-                     .expected = fmt::format("a match within limits linear in the text ({} bytes)", piece.size()),
-                     .got = fmt::format("{}: \"{}\"", pcre2_message(result), printable(rule.rule.pattern, 400))});
+        throw Error(
+            {.what = "a regex of the tokenizer gave up on this text",
+             .where = rule.rule.where,
+             .expected = fmt::format("a match within limits linear in the text ({} bytes)", piece.size()),
+             .got = fmt::format("{}: \"{}\"", pcre2_message(result), printable(rule.rule.pattern, 400))});
     return result;
 }
 
-// Fills `spans` with the matches in `piece` and what lies between them. An empty match right after a match is passed over
-// by one character, as in Hugging Face's iterator; other empty matches are spans, which matters to the joining.
+// Fills `spans` with the matches in `piece` and what lies between them. An empty match right after a match is
+// passed over by one character, as in Hugging Face's iterator; other empty matches are spans, which matters
+// to the joining.
 void Splitter::Run::State::find(const Rule& rule, std::string_view piece) {
     const uint64_t steps = std::min<uint64_t>(STEPS + STEPS_PER_BYTE * piece.size(), UINT32_MAX);
     pcre2_set_match_limit(context.get(), static_cast<uint32_t>(steps));
@@ -170,7 +175,8 @@ std::span<const std::string_view> Splitter::Run::pieces(std::string_view text) {
             state.find(rule, piece);
             apply(rule.rule.behaviour, state.spans);
             for (const Span& span : state.spans)
-                if (span.begin != span.end) state.next.push_back(piece.substr(span.begin, span.end - span.begin));
+                if (span.begin != span.end)
+                    state.next.push_back(piece.substr(span.begin, span.end - span.begin));
         }
         state.pieces.swap(state.next);
     }

@@ -1,7 +1,7 @@
-// Pre-tokenisation: cuts text into the pieces inside which BPE merges. Rules run one after the other, each on every
-// piece the ones before it left, with the piece as the whole subject: a look-ahead never sees the next piece. Follows
-// `Split` of Hugging Face tokenizers, whose regexes are Oniguruma's; what that library and PCRE2 read differently is
-// translated or refused (see regex.cpp).
+// Pre-tokenisation: cuts text into the pieces inside which BPE merges. Rules run one after the other, each on
+// every piece the ones before it left, with the piece as the whole subject: a look-ahead never sees the next
+// piece. Follows `Split` of Hugging Face tokenizers, whose regexes are Oniguruma's; what that library and
+// PCRE2 read differently is translated or refused (see regex.cpp).
 #pragma once
 
 #include <memory>
@@ -18,8 +18,8 @@ struct SplitRule {
     std::string pattern;
     bool literal = false; // the pattern is text, not a regex
     SplitBehaviour behaviour = SplitBehaviour::isolated;
-    bool invert = false;  // what does not match is the delimiter
-    std::string where;    // file and key, for messages
+    bool invert = false; // what does not match is the delimiter
+    std::string where;   // file and key, for messages
 };
 
 class Splitter {
@@ -38,8 +38,8 @@ class Splitter {
         Run(const Run&) = delete;
         Run& operator=(const Run&) = delete;
 
-        // The pieces of `text` (well-formed UTF-8) in order, none empty; views into `text`, valid until the next call.
-        // Throws Error when a regex exceeds its match limit.
+        // The pieces of `text` (well-formed UTF-8) in order, none empty; views into `text`, valid until the
+        // next call. Throws Error when a regex exceeds its match limit.
         std::span<const std::string_view> pieces(std::string_view text);
 
       private:
@@ -52,8 +52,8 @@ class Splitter {
     std::vector<Rule> rules_;
 };
 
-// The same regex for PCRE2 (UTF, UCP, MULTILINE, newline LF). Oniguruma and PCRE2 give one meaning to what is let
-// through; anything else throws Error, with `where` in its message.
+// The same regex for PCRE2 (UTF, UCP, MULTILINE, newline LF). Oniguruma and PCRE2 give one meaning to what is
+// let through; anything else throws Error, with `where` in its message.
 std::string pcre2_from_oniguruma(std::string_view regex, std::string_view where);
 
 } // namespace fathom

@@ -1,8 +1,9 @@
-// The tokenizer: checks that the parts of a spec agree with each other, and runs them. See tokenizer.h for the contract;
-// splits are in split.cpp, merging in bpe.cpp, the file format in tokenizer_json.cpp.
+// The tokenizer: checks that the parts of a spec agree with each other, and runs them. See tokenizer.h for
+// the contract; splits are in split.cpp, merging in bpe.cpp, the file format in tokenizer_json.cpp.
 //
-// Vocabulary entries are kept as the bytes they stand for. An entry with a character outside the byte-level alphabet (the
-// name of a special token) cannot come out of merging; it stands for its own UTF-8, as in Hugging Face's decoder.
+// Vocabulary entries are kept as the bytes they stand for. An entry with a character outside the byte-level
+// alphabet (the name of a special token) cannot come out of merging; it stands for its own UTF-8, as in
+// Hugging Face's decoder.
 #include "text/tokenizer.h"
 
 #include "base/error.h"
@@ -12,8 +13,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <fmt/format.h>
-#include <unordered_map>
 
 namespace fathom {
 
@@ -21,10 +22,53 @@ namespace {
 
 constexpr size_t TEXT_LIMIT = size_t{1} << 31;
 
-using Index = std::unordered_map<std::string_view, Token>;
+// Text to token: open addressing, since the nodes of a std::unordered_map cost half the loading time. The
+// texts are views of what the caller keeps.
+class Index {
+  public:
+    bool emplace(std::string_view text, Token id) { // false: there already
+        if (2 * (count_ + 1) > slots_.size()) grow();
+        const size_t hash = std::hash<std::string_view>()(text);
+        Slot& slot = slots_[place(text, hash)];
+        if (slot.text) return false;
+        slot = {text.data(), static_cast<uint32_t>(text.size()), static_cast<uint32_t>(hash >> 32), id};
+        ++count_;
+        return true;
+    }
+    std::optional<Token> find(std::string_view text) const {
+        const Slot& slot = slots_[place(text, std::hash<std::string_view>()(text))];
+        return slot.text ? std::optional(slot.id) : std::nullopt;
+    }
 
-// The byte-level alphabet backwards: the byte of a character, -1 if it stands for none. Printable characters of Latin-1
-// stand for themselves, the 68 other bytes are U+0100 onwards in ascending order.
+  private:
+    struct Slot {
+        const char* text = nullptr; // null: empty
+        uint32_t length = 0;
+        uint32_t tag = 0; // of the hash: tells nearly all other texts apart without a look at them
+        Token id = 0;
+    };
+    size_t place(std::string_view text, size_t hash) const {
+        for (size_t at = hash & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
+            const Slot& slot = slots_[at];
+            if (!slot.text || (slot.tag == hash >> 32 && std::string_view(slot.text, slot.length) == text))
+                return at;
+        }
+    }
+    void grow() {
+        std::vector<Slot> old(4 * slots_.size());
+        old.swap(slots_);
+        for (const Slot& slot : old) {
+            const std::string_view text(slot.text, slot.length);
+            if (slot.text) slots_[place(text, std::hash<std::string_view>()(text))] = slot;
+        }
+    }
+
+    std::vector<Slot> slots_ = std::vector<Slot>(16); // a power of two, at most half of them full
+    size_t count_ = 0;
+};
+
+// The byte-level alphabet backwards: the byte of a character, -1 if it stands for none. Printable characters
+// of Latin-1 stand for themselves, the 68 other bytes are U+0100 onwards in ascending order.
 int byte_of(char32_t character) {
     static const std::array<int16_t, 0x144> table = [] {
         std::array<int16_t, 0x144> bytes;
@@ -39,7 +83,8 @@ int byte_of(char32_t character) {
     return character < table.size() ? table[character] : -1;
 }
 
-// Appends the bytes of a byte-level word; false (and nothing appended) when a character is outside the alphabet.
+// Appends the bytes of a byte-level word; false (and nothing appended) when a character is outside the
+// alphabet.
 bool append_bytes(std::string& out, std::string_view word) {
     const size_t before = out.size();
     while (!word.empty()) {
@@ -92,8 +137,9 @@ class AddedMatcher {
             low = std::partition_point(low, high, [&](const Name& name) {
                 return name.text.size() <= i || static_cast<unsigned char>(name.text[i]) < byte;
             });
-            high = std::partition_point(
-                low, high, [&](const Name& name) { return static_cast<unsigned char>(name.text[i]) == byte; });
+            high = std::partition_point(low, high, [&](const Name& name) {
+                return static_cast<unsigned char>(name.text[i]) == byte;
+            });
             if (low != high && low->text.size() == i + 1) best = &*low;
         }
         return best;
@@ -132,7 +178,9 @@ struct Tokenizer::Impl {
     void sort_entries(const std::vector<TokenizerSpec::Added>& added_tokens);
     void make_bpe(const std::vector<TokenizerSpec::Merge>& merges);
     size_t find(Token id) const; // index of the entry, or NOT_FOUND
-    std::string_view bytes(const Entry& entry) const { return std::string_view(arena).substr(entry.offset, entry.length); }
+    std::string_view bytes(const Entry& entry) const {
+        return std::string_view(arena).substr(entry.offset, entry.length);
+    }
 };
 
 Tokenizer::Impl::Impl(TokenizerSpec spec)
@@ -149,34 +197,33 @@ Tokenizer::Impl::Impl(TokenizerSpec spec)
 
 void Tokenizer::Impl::add_vocab(const std::vector<TokenizerSpec::Word>& vocab) {
     entries.reserve(vocab.size());
-    words.reserve(vocab.size());
     for (const auto& word : vocab) {
         const size_t offset = arena.size();
         const bool byte_level = append_bytes(arena, word.text);
         if (!byte_level) arena += word.text;
         entries.push_back({word.id, false, offset, arena.size() - offset});
-        if (word.text.empty() || !(byte_level ? words : others).emplace(bytes(entries.back()), word.id).second)
+        if (word.text.empty() || !(byte_level ? words : others).emplace(bytes(entries.back()), word.id))
             throw Error({.what = word.text.empty() ? "an empty token" : "the same token twice",
                          .where = fmt::format("{}: model.vocab[\"{}\"]", where, printable(word.text))});
     }
 }
 
 // The id the vocabulary gives the text of an added token, if it holds it.
-std::optional<Token> Tokenizer::Impl::vocab_id(const TokenizerSpec::Added& token, std::string_view key) const {
+std::optional<Token> Tokenizer::Impl::vocab_id(const TokenizerSpec::Added& token,
+                                               std::string_view key) const {
     std::string as_bytes;
     const bool byte_level = append_bytes(as_bytes, token.text);
-    const Index& index = byte_level ? words : others;
-    const auto found = index.find(byte_level ? as_bytes : token.text);
-    if (found == index.end()) return std::nullopt;
-    if (byte_level && as_bytes != token.text)
+    const std::optional<Token> found = byte_level ? words.find(as_bytes) : others.find(token.text);
+    if (found && byte_level && as_bytes != token.text)
         throw Error({.what = "a token that stands for bytes and for a text that differs from them",
                      .where = std::string(key),
                      .got = fmt::format("\"{}\"", printable(token.text))});
-    return found->second;
+    return found;
 }
 
-// Hugging Face ignores the ids stated here: a token of the vocabulary keeps that id, others are numbered in order after the
-// vocabulary. Where that differs from what is stated, it is unknown which ids the model was trained with: an Error.
+// Hugging Face ignores the ids stated here: a token of the vocabulary keeps that id, others are numbered in
+// order after the vocabulary. Where that differs from what is stated, it is unknown which ids the model was
+// trained with: an Error.
 void Tokenizer::Impl::add_added(const TokenizerSpec& spec) {
     uint64_t next = spec.vocab.size();
     for (size_t i = 0; i < spec.added.size(); ++i) {
@@ -193,8 +240,9 @@ void Tokenizer::Impl::add_added(const TokenizerSpec& spec) {
         const size_t offset = arena.size();
         arena += token.text;
         const std::string_view text = std::string_view(arena).substr(offset);
-        if (!added.emplace(text, token.id).second)
-            throw Error({.what = "the same added token twice", .where = key,
+        if (!added.emplace(text, token.id))
+            throw Error({.what = "the same added token twice",
+                         .where = key,
                          .got = fmt::format("\"{}\"", printable(token.text))});
         if (!in_vocab) entries.push_back({token.id, token.special, offset, text.size()});
         (token.normalized ? normalized : raw).add({text, token.id, token.special});
@@ -207,7 +255,8 @@ void Tokenizer::Impl::sort_entries(const std::vector<TokenizerSpec::Added>& adde
     std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.id < b.id; });
     for (size_t i = 1; i < entries.size(); ++i)
         if (entries[i - 1].id == entries[i].id)
-            throw Error({.what = "two tokens with one id", .where = where,
+            throw Error({.what = "two tokens with one id",
+                         .where = where,
                          .got = fmt::format("\"{}\" and \"{}\" with id {}", printable(bytes(entries[i - 1])),
                                             printable(bytes(entries[i])), entries[i].id)});
     for (const auto& token : added_tokens) // some are entries of the vocabulary
@@ -219,25 +268,27 @@ void Tokenizer::Impl::make_bpe(const std::vector<TokenizerSpec::Merge>& merges) 
     std::array<bool, 256> present{};
     for (unsigned byte = 0; byte < 256; ++byte) {
         const char text = static_cast<char>(byte);
-        const auto found = words.find(std::string_view(&text, 1));
-        present[byte] = found != words.end();
-        if (present[byte]) byte_token[byte] = found->second;
+        const std::optional<Token> found = words.find({&text, 1});
+        present[byte] = found.has_value();
+        byte_token[byte] = found.value_or(0);
         if (!present[byte] && !never_in_utf8(byte))
-            throw Error({.what = "the vocabulary is not byte-level", .where = where + ": model.vocab",
-                         .expected = "a token for every byte", .got = fmt::format("none for byte 0x{:02X}", byte)});
+            throw Error({.what = "the vocabulary is not byte-level",
+                         .where = where + ": model.vocab",
+                         .expected = "a token for every byte",
+                         .got = fmt::format("none for byte 0x{:02X}", byte)});
     }
     std::vector<Bpe::Merge> by_id;
     by_id.reserve(merges.size());
     std::string text;
     for (const auto& merge : merges) {
         const auto id_of = [&](std::string_view part, size_t begin) {
-            const auto found = words.find(std::string_view(text).substr(begin));
-            if (found == words.end())
+            const std::optional<Token> found = words.find(std::string_view(text).substr(begin));
+            if (!found)
                 throw Error({.what = "a merge of or into a token that is not in the vocabulary",
                              .where = fmt::format("{}: model.merges[{}]", where, by_id.size()),
                              .got = fmt::format("\"{}\" in the merge of \"{}\" and \"{}\"", printable(part),
                                                 printable(merge.left), printable(merge.right))});
-            return found->second;
+            return *found;
         };
         text.clear();
         const bool left_known = append_bytes(text, merge.left);
@@ -252,8 +303,8 @@ void Tokenizer::Impl::make_bpe(const std::vector<TokenizerSpec::Merge>& merges) 
 
 size_t Tokenizer::Impl::find(Token id) const {
     if (id < entries.size() && entries[id].id == id) return id; // no holes before it
-    const auto found =
-        std::lower_bound(entries.begin(), entries.end(), id, [](const Entry& entry, Token key) { return entry.id < key; });
+    const auto found = std::lower_bound(entries.begin(), entries.end(), id,
+                                        [](const Entry& entry, Token key) { return entry.id < key; });
     return found != entries.end() && found->id == id ? found - entries.begin() : NOT_FOUND;
 }
 
@@ -267,9 +318,11 @@ class Encoding {
 
     std::vector<Token> tokens;
 
-    // Calls rest(part) for what lies between the names `matcher` finds. A special token's name is one piece of plain text
-    // when specials are not wanted: an ordinary name inside it is not looked for, as in Hugging Face.
-    template <class Rest> void added(const AddedMatcher& matcher, Added which, std::string_view text, const Rest& rest) {
+    // Calls rest(part) for what lies between the names `matcher` finds. A special token's name is one piece
+    // of plain text when specials are not wanted: an ordinary name inside it is not looked for, as in Hugging
+    // Face.
+    template <class Rest>
+    void added(const AddedMatcher& matcher, Added which, std::string_view text, const Rest& rest) {
         size_t begin = 0;
         for (size_t from = 0;;) {
             const AddedMatcher::Match match = matcher.find(text, from);
@@ -297,8 +350,8 @@ class Encoding {
   private:
     void piece(std::string_view bytes) {
         if (whole_pieces_)
-            if (const auto found = whole_pieces_->find(bytes); found != whole_pieces_->end())
-                return tokens.push_back(found->second);
+            if (const std::optional<Token> found = whole_pieces_->find(bytes))
+                return tokens.push_back(*found);
         bpe_.encode(bytes, tokens, scratch_);
     }
 
@@ -320,14 +373,16 @@ Tokenizer::~Tokenizer() = default;
 
 std::vector<Token> Tokenizer::encode(std::string_view text, Added added) const {
     if (text.size() > TEXT_LIMIT)
-        throw Error({.what = "the text is too long to tokenize", .expected = fmt::format("at most {} bytes", TEXT_LIMIT),
+        throw Error({.what = "the text is too long to tokenize",
+                     .expected = fmt::format("at most {} bytes", TEXT_LIMIT),
                      .got = fmt::format("{} bytes", text.size())});
     Encoding encoding(impl_->splitter, *impl_->bpe, impl_->ignore_merges ? &impl_->words : nullptr);
     if (added == Added::none) {
         encoding.plain(text);
     } else { // tokens marked normalized come second, as in Hugging Face, whatever stands further left
         encoding.added(impl_->raw, added, text, [&](std::string_view part) {
-            encoding.added(impl_->normalized, added, part, [&](std::string_view rest) { encoding.plain(rest); });
+            encoding.added(impl_->normalized, added, part,
+                           [&](std::string_view rest) { encoding.plain(rest); });
         });
     }
     return std::move(encoding.tokens);
@@ -357,7 +412,7 @@ bool Tokenizer::is_special(Token token) const {
 
 std::optional<Token> Tokenizer::find(std::string_view token) const {
     for (const Index* index : {&impl_->added, &impl_->words, &impl_->others})
-        if (const auto found = index->find(token); found != index->end()) return found->second;
+        if (const std::optional<Token> found = index->find(token)) return found;
     return std::nullopt;
 }
 

@@ -1,6 +1,6 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: text to tokens and back, byte-exact both ways. Splits run through
-// PCRE2 (UTF and UCP on, one piece at a time as the whole subject); merging is near-linear in the length of a piece.
-// Anything in the file that is not understood is an Error, never skipped.
+// Byte-level BPE from a Hugging Face tokenizer.json: text to tokens and back, byte-exact both ways. Splits
+// run through PCRE2 (UTF and UCP on, one piece at a time as the whole subject); merging is near-linear in the
+// length of a piece. Anything in the file that is not understood is an Error, never skipped.
 #pragma once
 
 #include "base/token.h"
@@ -29,19 +29,19 @@ class Tokenizer {
     Tokenizer& operator=(Tokenizer&&) noexcept;
     ~Tokenizer();
 
-    // Tokens of `text`, without BOS: first the added tokens in it (leftmost, longest), then BPE on what lies between.
-    // Invalid UTF-8 is encoded byte by byte. Safe from any thread. Throws Error when a byte has no token, a regex of the
-    // file exceeds its match limit on this text, or the text is over 2 GiB.
+    // Tokens of `text`, without BOS: first the added tokens in it (leftmost, longest), then BPE on what lies
+    // between. Invalid UTF-8 is encoded byte by byte. Safe from any thread. Throws Error when a byte has no
+    // token, a regex of the file exceeds its match limit on this text, or the text is over 2 GiB.
     std::vector<Token> encode(std::string_view text, Added added = Added::all) const;
 
-    // The bytes one token stands for (added tokens: their name). Throws Error for an id that does not exist; a model may
-    // produce one where its vocabulary is padded past the tokenizer's.
+    // The bytes one token stands for (added tokens: their name). Throws Error for an id that does not exist;
+    // a model may produce one where its vocabulary is padded past the tokenizer's.
     std::string_view bytes(Token token) const;
     std::string decode(std::span<const Token> tokens) const; // the concatenation; may not be valid UTF-8
 
     bool contains(Token token) const;
-    size_t size() const;                                     // largest id + 1; ids may have holes
-    bool is_special(Token token) const;                      // marked special in added_tokens
+    size_t size() const;                // largest id + 1; ids may have holes
+    bool is_special(Token token) const; // marked special in added_tokens
     // An added token by its name, or a vocabulary entry by the bytes it stands for (" the", not "Ġthe").
     std::optional<Token> find(std::string_view token) const;
 
@@ -51,8 +51,9 @@ class Tokenizer {
     std::unique_ptr<Impl> impl_;
 };
 
-// Turns a stream of token bytes into printable text: an incomplete UTF-8 sequence at the end is held back until the
-// rest comes, invalid bytes become U+FFFD (one for each maximal ill-formed part, as Unicode recommends).
+// Turns a stream of token bytes into printable text: an incomplete UTF-8 sequence at the end is held back
+// until the rest comes, invalid bytes become U+FFFD (one for each maximal ill-formed part, as Unicode
+// recommends).
 class Utf8Stream {
   public:
     std::string push(std::string_view bytes); // text that is complete now

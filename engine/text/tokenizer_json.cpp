@@ -1,6 +1,7 @@
-// Reads tokenizer.json. The text streams through a SAX handler: vocabulary and merges, which are nearly all of it, go
-// straight into the spec; the rest becomes a small JSON tree of bounded size and depth, which is then read strictly: an
-// unknown member, type or value is an Error naming key and value, and a key that comes twice is one too.
+// Reads tokenizer.json. The text streams through a SAX handler: vocabulary and merges, which are nearly all
+// of it, go straight into the spec; the rest becomes a small JSON tree of bounded size and depth, which is
+// then read strictly: an unknown member, type or value is an Error naming key and value, and a key that comes
+// twice is one too.
 #include "base/error.h"
 #include "text/tokenizer_spec.h"
 
@@ -15,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t DEPTH_LIMIT = 64;
-constexpr size_t TREE_LIMIT = 1 << 20; // values outside vocabulary and merges; published files have about 10^4
+constexpr size_t TREE_LIMIT = 1 << 20; // values outside vocabulary and merges; published files: about 10^4
 constexpr size_t SPLIT_LIMIT = 64;
 constexpr size_t ADDED_LENGTH_LIMIT = 1024; // bytes of one added token: bounds the work of finding them
 // The splits of ByteLevel with use_regex, GPT-2's.
@@ -98,7 +99,8 @@ class Handler final : public nlohmann::json_sax<json> {
         std::string key; // of the member being read, when node is an object
     };
 
-    [[noreturn]] void fail(std::string what, std::string_view where, std::string expected, std::string got) const {
+    [[noreturn]] void fail(std::string what, std::string_view where, std::string expected,
+                           std::string got) const {
         throw Error({.what = std::move(what),
                      .where = fmt::format("{}{}{}", spec_.where, where.empty() ? "" : ": ", where),
                      .expected = std::move(expected),
@@ -128,7 +130,8 @@ class Handler final : public nlohmann::json_sax<json> {
     }
 
     json* place(json value) {
-        if (++values_ > TREE_LIMIT) fail("too many values", path(), fmt::format("at most {}", TREE_LIMIT), {});
+        if (++values_ > TREE_LIMIT)
+            fail("too many values", path(), fmt::format("at most {}", TREE_LIMIT), {});
         if (frames_.empty()) return &(tree = std::move(value));
         Frame& frame = frames_.back();
         if (frame.node->is_object()) return &((*frame.node)[frame.key] = std::move(value));
@@ -137,8 +140,10 @@ class Handler final : public nlohmann::json_sax<json> {
     }
 
     bool scalar(json value) {
-        if (mode_ == Mode::vocab) fail("malformed id of a token", path(), "an integer from 0 to 4294967295", shown(value));
-        if (mode_ != Mode::tree) fail("malformed merge", path(), "\"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]", shown(value));
+        if (mode_ == Mode::vocab)
+            fail("malformed id of a token", path(), "an integer from 0 to 4294967295", shown(value));
+        if (mode_ != Mode::tree)
+            fail("malformed merge", path(), "\"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]", shown(value));
         place(std::move(value));
         return true;
     }
@@ -159,13 +164,15 @@ class Handler final : public nlohmann::json_sax<json> {
         const size_t space = text.find(' ');
         if (space == 0 || space == std::string::npos || space + 1 == text.size() ||
             text.find(' ', space + 1) != std::string::npos)
-            fail("malformed merge", path(), "\"LEFT RIGHT\" with one space", fmt::format("\"{}\"", printable(text)));
+            fail("malformed merge", path(), "\"LEFT RIGHT\" with one space",
+                 fmt::format("\"{}\"", printable(text)));
         if (pairs_) fail("merges of both forms in one list", path(), {}, {});
         spec_.merges.push_back({text.substr(0, space), text.substr(space + 1)});
         return true;
     }
     bool merge_part(std::string text) {
-        if (parts_ < 2) (parts_ == 0 ? spec_.merges.back().left : spec_.merges.back().right) = std::move(text);
+        if (parts_ < 2)
+            (parts_ == 0 ? spec_.merges.back().left : spec_.merges.back().right) = std::move(text);
         ++parts_;
         return true;
     }
@@ -186,7 +193,9 @@ class Node {
 
     const std::string& where() const { return where_; }
     [[noreturn]] void fail(std::string expected) const {
-        throw Error({.what = "tokenizer not understood", .where = where_, .expected = std::move(expected),
+        throw Error({.what = "tokenizer not understood",
+                     .where = where_,
+                     .expected = std::move(expected),
                      .got = shown(*value_)});
     }
     void members(std::initializer_list<std::string_view> known) const {
@@ -214,7 +223,8 @@ class Node {
         return value_->get<bool>();
     }
     Token id() const {
-        if (!value_->is_number_unsigned() || value_->get<uint64_t>() > UINT32_MAX) fail("an id from 0 to 4294967295");
+        if (!value_->is_number_unsigned() || value_->get<uint64_t>() > UINT32_MAX)
+            fail("an id from 0 to 4294967295");
         return value_->get<Token>();
     }
     const std::string& type() const { return (*this)["type"].text(); }
@@ -230,7 +240,9 @@ class Node {
     bool is_zero() const { return value_->is_number() && value_->get<double>() == 0; }
 
   private:
-    std::string below(const std::string& key) const { return where_ + (where_.ends_with(':') ? " " : ".") + key; }
+    std::string below(const std::string& key) const {
+        return where_ + (where_.ends_with(':') ? " " : ".") + key;
+    }
 
     const json* value_;
     std::string where_; // "FILE:" or "FILE: KEY.KEY..."
@@ -258,11 +270,15 @@ SplitRule read_split(const Node& node) {
     pattern.members({"String", "Regex"});
     const bool literal = pattern.has("String");
     if (literal == pattern.has("Regex")) pattern.fail("either String or Regex");
-    return {.pattern = pattern[literal ? "String" : "Regex"].text(), .literal = literal,
-            .behaviour = read_behaviour(node["behavior"]), .invert = node["invert"].flag(), .where = node.where()};
+    return {.pattern = pattern[literal ? "String" : "Regex"].text(),
+            .literal = literal,
+            .behaviour = read_behaviour(node["behavior"]),
+            .invert = node["invert"].flag(),
+            .where = node.where()};
 }
 
-// Appends the splits of a pre-tokenizer in the order they run; `bytes` becomes true at ByteLevel, which is the last.
+// Appends the splits of a pre-tokenizer in the order they run; `bytes` becomes true at ByteLevel, which is
+// the last.
 void read_pre_tokenizer(const Node& node, std::vector<SplitRule>& splits, bool& bytes) {
     const std::string& type = node.type();
     if (bytes) node.fail("nothing after ByteLevel");
@@ -270,7 +286,8 @@ void read_pre_tokenizer(const Node& node, std::vector<SplitRule>& splits, bool& 
     if (type == "Sequence") {
         node.members({"type", "pretokenizers"});
         const Node list = node["pretokenizers"];
-        for (size_t i = 0; i < list.size(); ++i) read_pre_tokenizer(list.at(i), splits, bytes); // depth: DEPTH_LIMIT
+        for (size_t i = 0; i < list.size(); ++i)
+            read_pre_tokenizer(list.at(i), splits, bytes); // depth: DEPTH_LIMIT
     } else if (type == "Split") {
         splits.push_back(read_split(node));
     } else if (type == "Digits") {
@@ -290,7 +307,8 @@ void read_pre_tokenizer(const Node& node, std::vector<SplitRule>& splits, bool& 
     }
 }
 
-// Accepts what leaves the ids of a text alone when special tokens are not asked for, which is how Fathom encodes.
+// Accepts what leaves the ids of a text alone when special tokens are not asked for, which is how Fathom
+// encodes.
 void read_post_processor(const Node& node) {
     const std::string& type = node.type();
     if (type == "ByteLevel") return node.members({"type", "add_prefix_space", "trim_offsets", "use_regex"});
@@ -338,8 +356,8 @@ void read_added(const Node& list, std::vector<TokenizerSpec::Added>& added) {
 
 void read_model(const Node& node, TokenizerSpec& spec) {
     if (node.type() != "BPE") node["type"].fail("BPE");
-    node.members({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                  "byte_fallback", "ignore_merges", "vocab", "merges"});
+    node.members({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                  "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
     if (node.has("dropout") && !node["dropout"].is_zero()) node["dropout"].fail("null or 0");
     node.expect_absent("unk_token");
     node.expect_empty_text("continuing_subword_prefix");
@@ -360,8 +378,8 @@ TokenizerSpec read_tokenizer_json(std::string_view text, std::string_view where)
     json::sax_parse(text.begin(), text.end(), &handler);
 
     const Node root(handler.tree, spec.where + ":");
-    root.members({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-                  "decoder", "model"});
+    root.members({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                  "post_processor", "decoder", "model"});
     if (root.has("version") && root["version"].text() != "1.0") root["version"].fail("\"1.0\"");
     root.expect_absent("truncation");
     root.expect_absent("padding");

@@ -1,5 +1,6 @@
-// What a tokenizer is, apart from the file it came from: the vocabulary in the byte-level alphabet, merges, added tokens
-// and splits. Checked for form by its reader; Tokenizer checks that the parts agree with each other.
+// What a tokenizer is, apart from the file it came from: the vocabulary in the byte-level alphabet, merges,
+// added tokens and splits. Checked for form by its reader; Tokenizer checks that the parts agree with each
+// other.
 #pragma once
 
 #include "base/token.h"
@@ -29,10 +30,12 @@ struct TokenizerSpec {
     std::vector<Merge> merges; // in order of rank
     std::vector<Added> added;
     std::vector<SplitRule> splits;
-    bool ignore_merges = false; // a piece that is a vocabulary entry is that token, whatever merging would give
+    bool ignore_merges =
+        false; // a piece that is a vocabulary entry is that token, whatever merging would give
 };
 
-// Reads the text of a tokenizer.json; `where` is its path, for messages. Throws Error for anything not understood.
+// Reads the text of a tokenizer.json; `where` is its path, for messages. Throws Error for anything not
+// understood.
 TokenizerSpec read_tokenizer_json(std::string_view json, std::string_view where);
 
 } // namespace fathom
