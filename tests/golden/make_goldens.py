@@ -2,9 +2,9 @@
 
 usage: make_goldens.py [--check] [CASE...]      needs torch, transformers 5 and safetensors
 
-For each case: build the model with Hugging Face transformers (f32, eager attention, CPU), save_pretrained it, check
-the saved tensors against the published layout, replace every one by weights.py under its checkpoint name, load that
-back, run it, and run oracle.py on the same weights. Committed are
+For each case: build the model with Hugging Face transformers (f32, eager attention, CPU), save_pretrained
+it, check the saved tensors against the published layout, replace every one by weights.py under its
+checkpoint name, load that back, run it, and run oracle.py on the same weights. Committed are
   config.json            as transformers 5 saves it
   config_published.json  the same in the dialect of the published checkpoints
   tensors.txt            one line a tensor: name, dtype, shape, scale, offset (the arguments of weights.py)
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors import safe_open
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from transformers.models.deepseek_v3 import modeling_deepseek_v3
 
@@ -80,7 +81,8 @@ def published_layout(c: dict) -> dict[str, tuple[int, ...]]:
     for n in range(c.get("num_nextn_predict_layers", 0)):
         prefix = f"model.layers.{c['num_hidden_layers'] + n}."
         layer(prefix, True)
-        layout[prefix + "embed_tokens.weight"] = layout[prefix + "shared_head.head.weight"] = (c["vocab_size"], h)
+        layout[prefix + "embed_tokens.weight"] = (c["vocab_size"], h)
+        layout[prefix + "shared_head.head.weight"] = (c["vocab_size"], h)
         layout[prefix + "enorm.weight"] = layout[prefix + "hnorm.weight"] = (h,)
         layout[prefix + "eh_proj.weight"] = (h, 2 * h)
         layout[prefix + "shared_head.norm.weight"] = (h,)
@@ -99,7 +101,7 @@ def recipe(case: Case, name: str, shape: tuple[int, ...]) -> tuple[str, float, f
 
 
 def modern_config(c: dict) -> transformers.PreTrainedConfig:
-    """The published dialect as a configuration object of transformers 5, which alone knows its own dialect."""
+    """The same as a configuration object of transformers 5, which alone knows its own dialect."""
     rope = {"rope_type": "default", "rope_theta": c["rope_theta"]}
     if c["rope_scaling"] is not None:
         rope |= c["rope_scaling"] | {"rope_type": "yarn"}
@@ -190,8 +192,10 @@ def make(case: Case, out: Path) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     layout = published_layout(case.config)
     recipes = {name: recipe(case, name, shape) for name, shape in layout.items()}
-    tensors = {name: torch.from_numpy(generator.tensor(name, shape, *recipes[name][1:])).to(TORCH_DTYPE[recipes[name][0]])
-               for name, shape in layout.items()}
+    tensors = {}
+    for name, (dtype, scale, offset) in recipes.items():
+        values = generator.tensor(name, layout[name], scale, offset)
+        tensors[name] = torch.from_numpy(values).to(TORCH_DTYPE[dtype])
     oracle = Oracle(case.config, {name: tensor.float().numpy() for name, tensor in tensors.items()})
     tokens, exact = choose_tokens(case, oracle)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
@@ -199,17 +203,17 @@ def make(case: Case, out: Path) -> dict:
         theirs = model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
         (out / "config.json").write_text((Path(folder) / "config.json").read_text())
     error = nmse(theirs, exact)
-    print(f"{case.name:20} NMSE of transformers{' (repaired)' if case.repairs else ''} against the NumPy oracle "
-          f"{error:.1e}, routing margin {oracle.margin:.1e}, logits' deviation {exact.std():.2f}", flush=True)
+    print(f"{case.name:20} transformers{' (repaired)' if case.repairs else ''} against the NumPy oracle: "
+          f"NMSE {error:.1e}, routing margin {oracle.margin:.1e}, deviation {exact.std():.2f}", flush=True)
     if error > AGREEMENT:
         sys.exit(f"{case.name}: the oracles disagree")
     logits = (exact if case.repairs else theirs).astype(np.float32)[-case.positions:]
     (out / "config_published.json").write_text(json.dumps(case.config, indent=2) + "\n")
-    lines = [f"{name} {recipes[name][0]} {','.join(map(str, shape))} {np.float32(recipes[name][1])!s} {recipes[name][2]}"
-             for name, shape in layout.items()]
+    lines = [f"{name} {dtype} {','.join(map(str, layout[name]))} {np.float32(scale)!s} {offset}"
+             for name, (dtype, scale, offset) in recipes.items()]
     (out / "tensors.txt").write_text("\n".join(lines) + "\n")
-    save_file({"tokens": torch.tensor(tokens, dtype=torch.int32), "logits": torch.from_numpy(logits).contiguous()},
-              out / "golden.safetensors")
+    golden = dict(tokens=torch.tensor(tokens, dtype=torch.int32), logits=torch.from_numpy(logits).contiguous())
+    save_file(golden, out / "golden.safetensors")
     return dict(name=case.name, notes=case.notes, oracle="numpy" if case.repairs else "transformers",
                 why=" ".join(case.repairs.values()), limit=LIMIT)
 
@@ -218,16 +222,16 @@ def differences(made: Path, committed: Path) -> list[str]:
     """Names of the files of a case that differ; logits may differ as two machines' roundings do."""
     different = [name for name in ("config.json", "config_published.json", "tensors.txt")
                  if (made / name).read_text() != (committed / name).read_text()]
-    with safe_open(made / "golden.safetensors", "np") as a, safe_open(committed / "golden.safetensors", "np") as b:
-        if not np.array_equal(a.get_tensor("tokens"), b.get_tensor("tokens")):
-            different.append("tokens")
-        elif nmse(a.get_tensor("logits"), b.get_tensor("logits")) > AGREEMENT:
-            different.append("logits")
+    a, b = load_file(made / "golden.safetensors"), load_file(committed / "golden.safetensors")
+    if not np.array_equal(a["tokens"], b["tokens"]):
+        different.append("tokens")
+    elif nmse(a["logits"], b["logits"]) > AGREEMENT:
+        different.append("logits")
     return different
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with what is committed, write nothing")
     parser.add_argument("case", nargs="*", help="only these")
     args = parser.parse_args()

@@ -5,14 +5,16 @@ usage: make_tiny_goldens.py [--check]      needs torch, transformers 5 and token
   greedy.json    five prompts with their tokens, and the 200 tokens that follow each by argmax
   held_out.json  the tokens of held_out.txt (BOS first) and their mean negative log-likelihood in nats
 
-A greedy continuation is only a fair test where no step hangs on rounding. So PROMPTS holds more prompts than needed, and
-those are kept whose worst step is clearest: `logit_gap` is the smallest distance between the two best logits of any
-step, `routing_gap` the smallest distance between the selection keys of a chosen and a refused expert (or group). f32
-rounding moves logits by about 1e-5 and keys by about 1e-7. The checkpoint is bf16, widened exactly to f32; there is no
-stop at EOS. With --check nothing is written: what is made is compared with what is committed.
+A greedy continuation is only a fair test where no step hangs on rounding. So PROMPTS holds more prompts
+than needed, and those are kept whose worst step is clearest: `logit_gap` is the smallest distance between
+the two best logits of any step, `routing_gap` the smallest distance between the selection keys of a chosen
+and a refused expert (or group). f32 rounding moves logits by about 1e-5 and keys by about 1e-7. The
+checkpoint is bf16, widened exactly to f32; there is no stop at EOS. With --check nothing is written: what
+is made is compared with what is committed.
 """
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -79,13 +81,18 @@ def clearest_prompts(model, tokenizer: Tokenizer) -> list[dict]:
     for text in PROMPTS:
         prompt, gap.smallest = [0] + tokenizer.encode(text).ids, float("inf")
         tokens, logit_gap = greedy(model, prompt)
-        print(f"logit gap {logit_gap:.1e}, routing gap {gap.smallest:.1e}: {text!r} {tokenizer.decode(tokens)[:100]!r}",
-              flush=True)
-        candidates.append(dict(text=text, prompt=prompt, tokens=tokens, logit_gap=logit_gap, routing_gap=gap.smallest))
-    clear = [c for c in candidates if c["logit_gap"] > LOGIT_GAP and c["routing_gap"] > ROUTING_GAP]
+        candidates.append(dict(text=text, prompt=prompt, tokens=tokens, logit_gap=logit_gap,
+                               routing_gap=gap.smallest))
+        print(f"logit gap {logit_gap:.1e}, routing gap {gap.smallest:.1e}: {text!r} "
+              f"{tokenizer.decode(tokens)[:80]!r}", flush=True)
+
+    def clarity(c: dict) -> float:
+        return min(c["logit_gap"] / LOGIT_GAP, c["routing_gap"] / ROUTING_GAP)
+
+    clear = sorted((c for c in candidates if clarity(c) > 1), key=clarity, reverse=True)
     if len(clear) < KEPT:
         sys.exit(f"only {len(clear)} of {len(PROMPTS)} prompts are clear at every step; add prompts")
-    return sorted(clear, key=lambda c: -min(c["logit_gap"] / LOGIT_GAP, c["routing_gap"] / ROUTING_GAP))[:KEPT]
+    return clear[:KEPT]
 
 
 @torch.no_grad()
@@ -93,17 +100,18 @@ def held_out(model, tokenizer: Tokenizer) -> dict:
     tokens = [0] + tokenizer.encode((HERE / "held_out.txt").read_text(encoding="utf-8")).ids
     logits = model(torch.tensor([tokens]), use_cache=False).logits[0].double()
     nll = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(tokens[1:])).item()
-    print(f"held_out.txt: {len(tokens)} tokens, NLL {nll:.6f}, perplexity {torch.tensor(nll).exp().item():.3f}")
+    print(f"held_out.txt: {len(tokens)} tokens, NLL {nll:.6f}, perplexity {math.exp(nll):.3f}")
     return dict(tokens=tokens, mean_nll=nll)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with what is committed, write nothing")
     check = parser.parse_args().check
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = transformers.DeepseekV3ForCausalLM.from_pretrained(MODEL, dtype=torch.float32, attn_implementation="eager")
+    model = transformers.DeepseekV3ForCausalLM.from_pretrained(MODEL, dtype=torch.float32,
+                                                               attn_implementation="eager")
     tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     model.eval()
     score, continuations = held_out(model, tokenizer), clearest_prompts(model, tokenizer)

@@ -1,16 +1,17 @@
 """DeepSeek-V2 and -V3 in NumPy, double precision: the oracle that shares no code with any framework.
 
-Written from the formulas of the papers (arXiv 2405.04434, 2412.19437) and the behaviour of the modelling code that is
-published beside the checkpoints. Attention is the naive one: keys and values are expanded from the latent, nothing is
-absorbed, nothing is cached. Reads the published dialect of config.json, where every mechanism has its key.
-Angles of RoPE are products of two f32 numbers, as in every implementation that the checkpoints were trained with.
+Written from the formulas of the papers (arXiv 2405.04434, 2412.19437) and the behaviour of the modelling
+code that is published beside the checkpoints. Attention is the naive one: keys and values are expanded from
+the latent, nothing is absorbed, nothing is cached. Reads the published dialect of config.json, where every
+mechanism has its key. Angles of RoPE are products of two f32 numbers, as in every implementation the
+checkpoints were trained with.
 """
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-LATENT_NORM_EPS = 1e-6  # q_a_layernorm and kv_a_layernorm are built without rms_norm_eps, with their class's default
+LATENT_NORM_EPS = 1e-6  # q_a_layernorm and kv_a_layernorm have their class's default, not rms_norm_eps
 
 
 def rms_norm(x: np.ndarray, gain: np.ndarray, eps: float) -> np.ndarray:
@@ -33,7 +34,7 @@ def rope_frequencies(config: Mapping) -> tuple[np.ndarray, float]:
     if yarn is None:
         return base.astype(np.float32), 1.0
 
-    def correction(rotations: float) -> float:  # the dimension that turns `rotations` times in the trained window
+    def correction(rotations: float) -> float:  # the dimension that turns so often in the trained window
         window = yarn["original_max_position_embeddings"]
         return d * math.log(window / (2 * math.pi * rotations)) / (2 * math.log(theta))
 
@@ -69,8 +70,8 @@ class Oracle:
 
     def __init__(self, config: Mapping, weights: Mapping[str, np.ndarray]):
         self.config, self.weights = config, weights
-        # The smallest gap so far between a chosen and a refused key (relative for softmax, whose keys have the
-        # rounding of their exponent): far above f32's rounding, or the golden would hang on a coin toss.
+        # The smallest gap so far between a chosen and a refused key (relative for softmax, whose keys have
+        # the rounding of their exponent): unless far above f32's rounding, the golden hangs on a coin toss.
         self.margin = math.inf
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -85,8 +86,8 @@ class Oracle:
         if c["q_lora_rank"] is None:
             q = self.linear(prefix + "q_proj", x)
         else:
-            latent_q = self.norm(prefix + "q_a_layernorm", self.linear(prefix + "q_a_proj", x), LATENT_NORM_EPS)
-            q = self.linear(prefix + "q_b_proj", latent_q)
+            q = self.norm(prefix + "q_a_layernorm", self.linear(prefix + "q_a_proj", x), LATENT_NORM_EPS)
+            q = self.linear(prefix + "q_b_proj", q)
         q = q.reshape(tokens, heads, nope + rot)
         kv = self.linear(prefix + "kv_a_proj_with_mqa", x)
         latent = self.norm(prefix + "kv_a_layernorm", kv[:, : c["kv_lora_rank"]], LATENT_NORM_EPS)
@@ -133,8 +134,8 @@ class Oracle:
         return chosen, weights * c["routed_scaling_factor"]
 
     def mlp(self, prefix: str, x: np.ndarray) -> np.ndarray:
-        gate = self.linear(prefix + "gate_proj", x)
-        return self.linear(prefix + "down_proj", gate / (1 + np.exp(-gate)) * self.linear(prefix + "up_proj", x))
+        gate, up = self.linear(prefix + "gate_proj", x), self.linear(prefix + "up_proj", x)
+        return self.linear(prefix + "down_proj", gate / (1 + np.exp(-gate)) * up)
 
     def moe(self, prefix: str, x: np.ndarray) -> np.ndarray:
         chosen, weights = self.route(prefix, x)

@@ -1,5 +1,6 @@
-// Weights out of nothing: the C++ twin of weights.py, which documents the generator. Both give the same bits, so a
-// golden checkpoint is committed as a list of names, shapes, scales and offsets and written out again by the test.
+// Weights out of nothing: the C++ twin of weights.py, which documents the generator. Both give the same bits,
+// so a golden checkpoint is committed as a list of names, shapes, scales and offsets and written out again by
+// the test.
 #pragma once
 
 #include <cstdint>
