@@ -29,7 +29,7 @@ continue_text() { "$@" run -p 'Once upon a time, there was a little girl named L
 
 compile() {
   local here there
-  here=$(continue_text "$1")
+  here=$(continue_text "$1") || return 1
   there=$(continue_text in_lab ./fathom) || return 1
   diff <(echo "$here") <(echo "$there") || { echo "other text in the lab (right) than here (left)" >&2; return 1; }
   echo "the same text here and in the lab: $there"
