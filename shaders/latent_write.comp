@@ -9,6 +9,20 @@
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { LatentWrite p; };
 
+void write_row(uvec2 y, uvec2 kv, float scale, uint position) {
+    const uint key = pad4(p.latent_dim);
+    for (uint i = thread_index(); i < key; i += WORKGROUP)
+        Floats(y).v[i] = i < p.latent_dim ? FloatsIn(kv).v[i] * scale * FloatsIn(p.weight).v[i] : 0.0;
+    for (uint i = thread_index(); i < p.rope_dim / 2u; i += WORKGROUP) {
+        const uint a = rope_first(i, p.rope_dim, p.half_split), b = rope_second(i, p.rope_dim, p.half_split);
+        const vec2 pair = vec2(FloatsIn(kv).v[p.latent_dim + a], FloatsIn(kv).v[p.latent_dim + b]);
+        const vec2 rotated = rotate(p.rope, position, i, p.rope_dim, pair);
+        Floats(y).v[key + a] = rotated.x;
+        Floats(y).v[key + b] = rotated.y;
+    }
+    for (uint i = key + p.rope_dim + thread_index(); i < p.row_floats; i += WORKGROUP) Floats(y).v[i] = 0.0;
+}
+
 void main() {
     const uint t = gl_WorkGroupID.y;
     if (t >= n_rows(p.state)) return;
@@ -19,15 +33,6 @@ void main() {
     for (uint i = thread_index(); i < p.latent_dim; i += WORKGROUP)
         squares = fma(FloatsIn(kv).v[i], FloatsIn(kv).v[i], squares);
     const float scale = inversesqrt(workgroup_sum(squares) / float(p.latent_dim) + p.eps);
-    const uint key = pad4(p.latent_dim);
-    for (uint i = thread_index(); i < key; i += WORKGROUP)
-        Floats(y).v[i] = i < p.latent_dim ? FloatsIn(kv).v[i] * scale * FloatsIn(p.weight).v[i] : 0.0;
-    for (uint i = thread_index(); i < p.rope_dim / 2u; i += WORKGROUP) {
-        const uint a = rope_first(i, p.rope_dim, p.half_split), b = rope_second(i, p.rope_dim, p.half_split);
-        const vec2 pair = vec2(FloatsIn(kv).v[p.latent_dim + a], FloatsIn(kv).v[p.latent_dim + b]);
-        const vec2 rotated = rotate(p.rope, row.position, i, p.rope_dim, pair);
-        Floats(y).v[key + a] = rotated.x;
-        Floats(y).v[key + b] = rotated.y;
-    }
-    for (uint i = key + p.rope_dim + thread_index(); i < p.row_floats; i += WORKGROUP) Floats(y).v[i] = 0.0;
+    write_row(y, kv, scale, row.position);
+    if (given(p.unpaged)) write_row(at(p.unpaged, t, 4u * p.row_floats), kv, scale, row.position);
 }

@@ -74,9 +74,10 @@ struct MatMul { // y = x weights^T (+ y when add is 1)
 };
 
 // Latent norm, rotation of the shared key and cache write. A cache row is (latent, pad, k_pe, pad): each part padded
-// to 4 floats with zeros.
+// to 4 floats with zeros. A prefill that expands keys and values gets the rows once more, unpaged.
 struct LatentWrite {
     ADDRESS state, kv, weight, rope, pages, cache; // kv (T, kv_lora_rank + rope_dim); weight (kv_lora_rank)
+    ADDRESS unpaged;                               // (T, row_floats) or 0
     uint kv_stride, latent_dim, rope_dim, half_split, max_pages, page_bytes, row_floats;
     float eps;
 };

@@ -1,6 +1,7 @@
-// config.json to ModelConfig: reading with checks, and the two functions of it that RoPE and attention need. Where the
-// two classes of code that define a model disagree (the authors' modelling files, transformers' own classes), values
-// on which they differ and which no released model uses are refused, else the authors are followed.
+// config.json to ModelConfig: reading with checks, and the two functions of it that RoPE and attention need.
+// Where the two classes of code that define a model disagree (the authors' modelling files, transformers' own
+// classes), values on which they differ and which no released model uses are refused, else the authors are
+// followed.
 #include "model/config.h"
 
 #include "base/error.h"
@@ -36,8 +37,10 @@ class Keys {
     [[noreturn]] void refuse(const char* key, std::string expected, std::string fix = "") const {
         const auto at = object_.find(key);
         throw Error({.what = at == object_.end() ? "config key missing" : "unsupported config value",
-                     .where = fmt::format("{}: {}{}", where_, prefix_, key), .expected = std::move(expected),
-                     .got = at == object_.end() ? "" : json_text(*at), .fix = std::move(fix)});
+                     .where = fmt::format("{}: {}{}", where_, prefix_, key),
+                     .expected = std::move(expected),
+                     .got = at == object_.end() ? "" : json_text(*at),
+                     .fix = std::move(fix)});
     }
     uint32_t count(const char* key, uint32_t least, uint32_t most) const {
         const json* value = find(key);
@@ -81,7 +84,8 @@ Architecture parse_architecture(const Keys& keys) {
     keys.refuse("architectures", expected);
 }
 
-// What would change the computation and is not built. All of these are off when absent, in both classes and dialects.
+// What would change the computation and is not built. All of these are off when absent, in both classes and
+// dialects.
 void refuse_unsupported(const Keys& keys) {
     for (const char* key : {"quantization_config", "compression_config"})
         if (keys.has(key))
@@ -90,7 +94,8 @@ void refuse_unsupported(const Keys& keys) {
     for (const char* key : {"attention_bias", "mlp_bias", "tie_word_embeddings"})
         if (keys.has(key) && keys.flag(key)) keys.refuse(key, "false");
     if (keys.has("use_mla") && !keys.flag("use_mla")) keys.refuse("use_mla", "true");
-    for (const char* key : {"index_topk", "sliding_window", "swiglu_limit", "num_hash_layers", "compress_ratios"})
+    for (const char* key :
+         {"index_topk", "sliding_window", "swiglu_limit", "num_hash_layers", "compress_ratios"})
         if (keys.has(key)) keys.refuse(key, "no such key: it belongs to a later architecture");
     if (keys.word("hidden_act", "silu") != "silu") keys.refuse("hidden_act", "silu");
 }
@@ -109,27 +114,31 @@ void parse_shape(const Keys& keys, ModelConfig& config) {
 
 void parse_attention(const Keys& keys, const json& object, ModelConfig& config) {
     config.n_heads = keys.count("num_attention_heads", 1, largest_dim);
-    // MLA has no key heads of its own; the key repeats the heads (and may be absent: a default of both classes).
-    if (keys.has("num_key_value_heads") && keys.count("num_key_value_heads", 1, largest_dim) != config.n_heads)
+    // MLA has no key heads of its own; the key repeats the heads (and may be absent: a default of both
+    // classes).
+    if (keys.has("num_key_value_heads") &&
+        keys.count("num_key_value_heads", 1, largest_dim) != config.n_heads)
         keys.refuse("num_key_value_heads", fmt::format("{}, as num_attention_heads", config.n_heads));
     if (!object.contains("q_lora_rank")) keys.refuse("q_lora_rank", "a rank, or null for none");
     if (keys.has("q_lora_rank")) config.q_lora_rank = keys.count("q_lora_rank", 1, largest_dim);
     config.kv_lora_rank = keys.count("kv_lora_rank", 1, largest_dim);
     config.qk_nope_head_dim = keys.count("qk_nope_head_dim", 1, largest_dim);
     config.qk_rope_head_dim = keys.count("qk_rope_head_dim", 2, largest_dim);
-    if (config.qk_rope_head_dim % 2) keys.refuse("qk_rope_head_dim", "an even number: dimensions rotate in pairs");
+    if (config.qk_rope_head_dim % 2)
+        keys.refuse("qk_rope_head_dim", "an even number: dimensions rotate in pairs");
     config.v_head_dim = keys.count("v_head_dim", 1, largest_dim);
     const uint64_t widest = std::max({config.qk_head_dim(), config.qk_nope_head_dim + config.v_head_dim});
     if (widest * config.n_heads > (1u << 24))
-        keys.refuse("num_attention_heads", fmt::format("at most 2^24 rows in a projection, with {} a head", widest));
+        keys.refuse("num_attention_heads",
+                    fmt::format("at most 2^24 rows in a projection, with {} a head", widest));
     // Absent: interleaved. Only transformers 5 writes the key, and only its V3 class reads it.
     if (keys.has("rope_interleave")) config.rope_interleaved = keys.flag("rope_interleave");
     if (!config.rope_interleaved && config.architecture == Architecture::deepseek_v2)
         keys.refuse("rope_interleave", "true: DeepseekV2ForCausalLM has no other form");
 }
 
-// The two keys name the gate together. V3: the authors' gate knows sigmoid and noaux_tc alone; transformers 5 leaves
-// both keys out. V2: the authors' gate knows softmax alone; transformers 5 leaves scoring_func out.
+// The two keys name the gate together. V3: the authors' gate knows sigmoid and noaux_tc alone; transformers 5
+// leaves both keys out. V2: the authors' gate knows softmax alone; transformers 5 leaves scoring_func out.
 void parse_gate(const Keys& keys, ModelConfig& config) {
     const bool v3 = config.architecture == Architecture::deepseek_v3;
     const char* scoring = v3 ? "sigmoid" : "softmax";
@@ -137,12 +146,16 @@ void parse_gate(const Keys& keys, ModelConfig& config) {
         keys.refuse("scoring_func", fmt::format("{}, for this architecture", scoring));
     config.scoring = v3 ? Scoring::sigmoid : Scoring::softmax;
     const char* methods = v3 ? "noaux_tc, for this architecture" : "greedy or group_limited_greedy";
-    if (v3 && !keys.has("topk_method")) config.topk_method = TopkMethod::noaux_tc;
+    if (v3 && !keys.has("topk_method"))
+        config.topk_method = TopkMethod::noaux_tc;
     else if (const std::string& method = keys.word("topk_method", methods); v3 && method == "noaux_tc")
         config.topk_method = TopkMethod::noaux_tc;
-    else if (!v3 && method == "greedy") config.topk_method = TopkMethod::greedy;
-    else if (!v3 && method == "group_limited_greedy") config.topk_method = TopkMethod::group_limited_greedy;
-    else keys.refuse("topk_method", methods);
+    else if (!v3 && method == "greedy")
+        config.topk_method = TopkMethod::greedy;
+    else if (!v3 && method == "group_limited_greedy")
+        config.topk_method = TopkMethod::group_limited_greedy;
+    else
+        keys.refuse("topk_method", methods);
 }
 
 void parse_groups(const Keys& keys, ModelConfig& config) {
@@ -159,7 +172,8 @@ void parse_groups(const Keys& keys, ModelConfig& config) {
     config.n_active_groups = active;
     const uint32_t group_size = config.n_routed_experts / groups;
     if (config.n_active_experts > active * group_size)
-        keys.refuse("num_experts_per_tok", fmt::format("at most {}, as many as {} groups hold", active * group_size, active));
+        keys.refuse("num_experts_per_tok",
+                    fmt::format("at most {}, as many as {} groups hold", active * group_size, active));
     if (config.topk_method == TopkMethod::noaux_tc && groups > 1 && group_size < 2)
         keys.refuse("n_group", "groups of at least 2 experts, since their two best are summed");
 }
@@ -169,23 +183,29 @@ void parse_moe(const Keys& keys, const json& object, ModelConfig& config) {
     config.first_moe_layer = keys.count("first_k_dense_replace", 0, config.n_layers);
     // Absent: 1. transformers' classes have no such key; the authors' default is 1.
     if (keys.has("moe_layer_freq")) config.moe_layer_freq = keys.count("moe_layer_freq", 1, largest_layers);
-    if (!object.contains("n_routed_experts")) keys.refuse("n_routed_experts", "a number, or null for a dense model");
+    if (!object.contains("n_routed_experts"))
+        keys.refuse("n_routed_experts", "a number, or null for a dense model");
     if (!keys.has("n_routed_experts")) return;
     config.n_routed_experts = keys.count("n_routed_experts", 1, largest_experts);
     config.n_active_experts = keys.count("num_experts_per_tok", 1, config.n_routed_experts);
     config.expert_dim = keys.count("moe_intermediate_size", 1, largest_dim);
     if (!object.contains("n_shared_experts")) keys.refuse("n_shared_experts", "a number, or null for none");
-    if (keys.has("n_shared_experts")) config.n_shared_experts = keys.count("n_shared_experts", 0, largest_experts);
+    if (keys.has("n_shared_experts"))
+        config.n_shared_experts = keys.count("n_shared_experts", 0, largest_experts);
     if (uint64_t{config.n_shared_experts} * config.expert_dim > largest_dim)
-        keys.refuse("n_shared_experts", fmt::format("at most 2^20 columns, at {} an expert", config.expert_dim));
+        keys.refuse("n_shared_experts",
+                    fmt::format("at most 2^20 columns, at {} an expert", config.expert_dim));
     parse_groups(keys, config);
     config.routed_scaling_factor = keys.number("routed_scaling_factor", 0, 1e6);
     config.norm_topk_prob = keys.flag("norm_topk_prob") && config.n_active_experts > 1;
-    // The authors' V2 gate scales only when it does not normalise, its successors always, transformers never normalises.
-    if (config.norm_topk_prob && config.architecture == Architecture::deepseek_v2 && config.routed_scaling_factor != 1)
-        keys.refuse("norm_topk_prob", fmt::format("false, or a routed_scaling_factor of 1 instead of {}: implementations "
-                                                  "of this architecture disagree on both together",
-                                                  config.routed_scaling_factor));
+    // The authors' V2 gate scales only when it does not normalise, its successors always, transformers never
+    // normalises.
+    if (config.norm_topk_prob && config.architecture == Architecture::deepseek_v2 &&
+        config.routed_scaling_factor != 1)
+        keys.refuse("norm_topk_prob",
+                    fmt::format("false, or a routed_scaling_factor of 1 instead of {}: implementations "
+                                "of this architecture disagree on both together",
+                                config.routed_scaling_factor));
 }
 
 Yarn parse_yarn(const Keys& keys) {
@@ -197,7 +217,8 @@ Yarn parse_yarn(const Keys& keys) {
     // Absent: 32 and 1, a default of both.
     if (keys.has("beta_fast")) yarn.beta_fast = keys.number("beta_fast", 0, 1e6);
     if (keys.has("beta_slow")) yarn.beta_slow = keys.number("beta_slow", 0, 1e6);
-    if (yarn.beta_fast < yarn.beta_slow) keys.refuse("beta_fast", fmt::format("at least beta_slow, {}", yarn.beta_slow));
+    if (yarn.beta_fast < yarn.beta_slow)
+        keys.refuse("beta_fast", fmt::format("at least beta_slow, {}", yarn.beta_slow));
     // Both absent: 1 and 0, on which both agree; with one alone they do not.
     if (keys.has("mscale") || keys.has("mscale_all_dim")) {
         yarn.mscale = keys.number("mscale", 0, 100);
@@ -208,8 +229,9 @@ Yarn parse_yarn(const Keys& keys) {
     return yarn;
 }
 
-// Published: rope_theta, and rope_scaling that is null, absent or {"type": "yarn", ...}. transformers 5: rope_parameters
-// with rope_theta and rope_type, which is "default" for none; keys of YaRN beside "default" have no effect there.
+// Published: rope_theta, and rope_scaling that is null, absent or {"type": "yarn", ...}. transformers 5:
+// rope_parameters with rope_theta and rope_type, which is "default" for none; keys of YaRN beside "default"
+// have no effect there.
 void parse_rope(const Keys& keys, std::string_view where, ModelConfig& config) {
     constexpr double largest_theta = 1e12;
     const bool new_dialect = keys.has("rope_parameters");
@@ -217,7 +239,8 @@ void parse_rope(const Keys& keys, std::string_view where, ModelConfig& config) {
     if (new_dialect && keys.has("rope_scaling")) keys.refuse("rope_scaling", "null, beside rope_parameters");
     const json* object = keys.find(key);
     if (object && !object->is_object()) keys.refuse(key, "an object, or null");
-    if (!new_dialect || keys.has("rope_theta")) config.rope_theta = keys.number("rope_theta", 1, largest_theta);
+    if (!new_dialect || keys.has("rope_theta"))
+        config.rope_theta = keys.number("rope_theta", 1, largest_theta);
     if (!object) return;
     const Keys inner(*object, where, fmt::format("{}.", key));
     if (new_dialect) {
@@ -230,12 +253,16 @@ void parse_rope(const Keys& keys, std::string_view where, ModelConfig& config) {
         inner.refuse("partial_rotary_factor", "1");
     const char* type_key = inner.has("rope_type") || !inner.has("type") ? "rope_type" : "type";
     const std::string& type = inner.word(type_key, "yarn or default");
-    if (inner.has("type") && inner.word("type", type.c_str()) != type) inner.refuse("type", type + ", as rope_type");
-    if (type == "yarn") config.yarn = parse_yarn(inner);
-    else if (type != "default") inner.refuse(type_key, "yarn or default");
+    if (inner.has("type") && inner.word("type", type.c_str()) != type)
+        inner.refuse("type", type + ", as rope_type");
+    if (type == "yarn")
+        config.yarn = parse_yarn(inner);
+    else if (type != "default")
+        inner.refuse(type_key, "yarn or default");
 }
 
-// A token id, a list of them, or nothing (null or absent: none, as in configs of models that were never trained).
+// A token id, a list of them, or nothing (null or absent: none, as in configs of models that were never
+// trained).
 std::vector<uint32_t> parse_tokens(const Keys& keys, const char* key, uint32_t vocab_size) {
     std::vector<uint32_t> tokens;
     const json* value = keys.find(key);
@@ -249,11 +276,14 @@ std::vector<uint32_t> parse_tokens(const Keys& keys, const char* key, uint32_t v
     return tokens;
 }
 
-double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
+double yarn_mscale(double factor, double mscale) {
+    return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
+}
 
 // The dimension whose wavelength makes `rotations` turns within the original context (YaRN, appendix A.2).
 double yarn_dimension(const ModelConfig& config, double rotations) {
-    return config.qk_rope_head_dim * std::log(config.yarn.original_max_position / (rotations * 2 * std::numbers::pi)) /
+    return config.qk_rope_head_dim *
+           std::log(config.yarn.original_max_position / (rotations * 2 * std::numbers::pi)) /
            (2 * std::log(config.rope_theta));
 }
 
@@ -262,7 +292,9 @@ double yarn_dimension(const ModelConfig& config, double rotations) {
 ModelConfig parse_config(std::string_view text, std::string_view where) {
     const json object = parse_json(text, where);
     if (!object.is_object())
-        throw Error({.what = "broken config", .where = std::string(where), .expected = "an object",
+        throw Error({.what = "broken config",
+                     .where = std::string(where),
+                     .expected = "an object",
                      .got = json_text(object)});
     const Keys keys(object, where, "");
     ModelConfig config;
@@ -293,11 +325,13 @@ RopeFrequencies rope_frequencies(const ModelConfig& config) {
         rope.factor = static_cast<float>(yarn_mscale(yarn.factor, yarn.mscale) /
                                          yarn_mscale(yarn.factor, yarn.mscale_all_dim));
         low = std::max(std::floor(yarn_dimension(config, yarn.beta_fast)), 0.0);
-        high = std::min(std::ceil(yarn_dimension(config, yarn.beta_slow)), dim - 1.0); // of dim, not of dim / 2
+        high =
+            std::min(std::ceil(yarn_dimension(config, yarn.beta_slow)), dim - 1.0); // of dim, not of dim / 2
         if (low == high) high += 0.001;
     }
     for (uint32_t i = 0; i < dim / 2; ++i) {
-        // torch's power of two floats, correctly rounded; what it adds to that is at most one unit in the last place.
+        // torch's power of two floats, correctly rounded; what it adds to that is at most one unit in the
+        // last place.
         const float exponent = static_cast<float>(2 * i) / static_cast<float>(dim);
         const auto power = static_cast<float>(std::pow(config.rope_theta, static_cast<double>(exponent)));
         const float extrapolated = 1.0f / power;

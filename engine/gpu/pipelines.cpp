@@ -1,0 +1,97 @@
+// Compute pipelines by module and specialisation constants, made when first recorded, and the cache of their machine
+// code on disk: one file for each device and driver, so that a driver update starts afresh.
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "gpu/modules.h"
+#include "gpu/vulkan_device.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+namespace fathom::gpu {
+
+namespace {
+
+// $XDG_CACHE_HOME/fathom/pipelines-<driver>.bin, or under ~/.cache; empty when there is no home.
+std::string cache_path(const vk::PhysicalDeviceProperties& properties) {
+    std::filesystem::path folder;
+    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) folder = cache;
+    else if (const char* home = std::getenv("HOME"); home && *home) folder = std::filesystem::path(home) / ".cache";
+    else return "";
+    std::string uuid;
+    for (const uint8_t byte : properties.pipelineCacheUUID) uuid += fmt::format("{:02x}", byte);
+    return folder / "fathom" / fmt::format("pipelines-{:04x}-{:04x}-{}.bin", properties.vendorID, properties.deviceID, uuid);
+}
+
+// The stored cache if its header names this very device and driver (Vulkan 1.3 specification, "Pipeline Cache Header").
+std::string load_cache(const std::string& path, const vk::PhysicalDeviceProperties& properties) {
+    std::error_code error;
+    const auto size = path.empty() ? 0 : std::filesystem::file_size(path, error);
+    if (path.empty() || error || size < sizeof(VkPipelineCacheHeaderVersionOne) || size > (256u << 20)) return "";
+    std::string bytes = read_file(path, 256u << 20);
+    VkPipelineCacheHeaderVersionOne header;
+    std::copy_n(bytes.data(), sizeof(header), reinterpret_cast<char*>(&header));
+    const bool ours = header.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
+                      header.vendorID == properties.vendorID && header.deviceID == properties.deviceID &&
+                      std::equal(std::begin(header.pipelineCacheUUID), std::end(header.pipelineCacheUUID),
+                                 properties.pipelineCacheUUID.begin());
+    return ours ? bytes : "";
+}
+
+} // namespace
+
+Pipelines::Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties, const Caps& caps)
+    : device_(device), caps_(caps), cache_path_(cache_path(properties)) {
+    const std::string stored = load_cache(cache_path_, properties);
+    cache_ = device_.createPipelineCache({{}, stored.size(), stored.data()});
+}
+
+Pipelines::~Pipelines() = default;
+
+const Pipeline& Pipelines::get(const Dispatch& dispatch) {
+    const auto key = std::pair(dispatch.module, dispatch.constants);
+    if (const auto it = pipelines_.find(key); it != pipelines_.end()) return it->second;
+    changed_ = true;
+    return pipelines_.emplace(key, create(dispatch)).first->second;
+}
+
+Pipeline Pipelines::create(const Dispatch& dispatch) {
+    const auto all = modules();
+    const auto module = std::find_if(all.begin(), all.end(), [&](const auto& m) { return m.name == dispatch.module; });
+    if (module == all.end())
+        throw Error({.what = "this program was built without a kernel", .where = std::string(dispatch.module),
+                     .got = fmt::format("left out by the build: {}", modules_left_out()), .fix = "build with a newer glslang"});
+    const vk::raii::ShaderModule shader =
+        device_.createShaderModule({{}, module->words.size_bytes(), module->words.data()});
+    std::vector<vk::SpecializationMapEntry> entries;
+    for (uint32_t i = 0; i < dispatch.constants.size(); ++i) entries.emplace_back(i, 4 * i, 4);
+    const vk::SpecializationInfo constants(static_cast<uint32_t>(entries.size()), entries.data(),
+                                           4 * dispatch.constants.size(), dispatch.constants.data());
+    const vk::PushConstantRange range(vk::ShaderStageFlagBits::eCompute, 0, dispatch.params_bytes);
+    Pipeline pipeline;
+    pipeline.layout = device_.createPipelineLayout({{}, {}, range});
+    vk::PipelineShaderStageCreateInfo stage({}, vk::ShaderStageFlagBits::eCompute, *shader, "main", &constants);
+    const vk::PipelineShaderStageRequiredSubgroupSizeCreateInfo required(caps_.subgroup_size);
+    if (caps_.pinned_subgroups) stage.pNext = &required;
+    const vk::ComputePipelineCreateInfo info({}, stage, *pipeline.layout);
+    pipeline.pipeline = device_.createComputePipeline(cache_, info);
+    return pipeline;
+}
+
+void Pipelines::save() {
+    if (!changed_ || cache_path_.empty()) return;
+    changed_ = false;
+    try {
+        const auto bytes = cache_.getData();
+        std::filesystem::create_directories(std::filesystem::path(cache_path_).parent_path());
+        AtomicFile file(cache_path_);
+        file.write(std::as_bytes(std::span(bytes)));
+        file.commit();
+    } catch (const std::exception& error) { // a cache that cannot be written costs time at the next start, no more
+        log::detail("pipeline cache not saved: {}", error.what());
+    }
+}
+
+} // namespace fathom::gpu

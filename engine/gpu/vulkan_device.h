@@ -1,0 +1,104 @@
+// The inside of engine/gpu: what its sources share. The only header that sees Vulkan.
+#pragma once
+
+#include "gpu/device.h"
+
+#include <vulkan/vulkan_raii.hpp>
+
+#include <map>
+#include <optional>
+
+namespace fathom::gpu {
+
+// The instance, with validation when FATHOM_VALIDATION is set: messages go to stderr and are counted, and a process
+// that saw one ends with a failure. "gpu" asks for GPU-assisted validation, under which one waits by waitIdle.
+struct Instance {
+    Instance();
+    ~Instance();
+    Instance(const Instance&) = delete;
+    vk::raii::Context context;
+    vk::raii::Instance instance = nullptr;
+    vk::raii::DebugUtilsMessengerEXT messenger = nullptr;
+    bool validation = false, gpu_assisted = false;
+};
+
+// Decides what a physical device can do: the one place that knows vendors, drivers and versions.
+DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index);
+
+// One VkBuffer with its memory.
+struct Block {
+    vk::raii::DeviceMemory memory = nullptr;
+    vk::raii::Buffer buffer = nullptr;
+    uint64_t address = 0, bytes = 0;
+    std::byte* mapped = nullptr;
+};
+
+struct Pipeline {
+    vk::raii::PipelineLayout layout = nullptr;
+    vk::raii::Pipeline pipeline = nullptr;
+};
+
+// Compute pipelines by module and constants, and their cache on disk.
+class Pipelines {
+  public:
+    Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties, const Caps& caps);
+    ~Pipelines();
+    const Pipeline& get(const Dispatch& dispatch);
+    void save(); // writes the cache if pipelines were added
+
+  private:
+    Pipeline create(const Dispatch& dispatch);
+    const vk::raii::Device& device_;
+    Caps caps_;
+    std::string cache_path_;
+    vk::raii::PipelineCache cache_ = nullptr;
+    std::map<std::pair<std::string_view, std::vector<uint32_t>>, Pipeline> pipelines_;
+    bool changed_ = false;
+};
+
+struct Recording::Impl {
+    std::string name;
+    std::vector<std::string> labels;
+    vk::raii::CommandBuffer commands = nullptr;
+    vk::raii::QueryPool queries = nullptr;
+    double seconds_per_tick = 0;
+};
+
+struct Device::Impl {
+    explicit Impl(const DeviceOptions& options);
+    ~Impl();
+
+    DeviceOptions options;
+    Instance instance;
+    DeviceInfo info;
+    vk::raii::PhysicalDevice physical = nullptr;
+    vk::PhysicalDeviceProperties properties;
+    vk::PhysicalDeviceMemoryProperties memory_properties;
+    uint32_t queue_family = 0;
+    vk::raii::Device device = nullptr;
+    vk::raii::Queue queue = nullptr;
+    vk::raii::CommandPool pool = nullptr;
+    vk::raii::Semaphore timeline = nullptr;
+    uint64_t submitted = 0;
+    std::optional<Pipelines> pipelines;
+
+    std::map<uint64_t, Block> blocks; // by address
+    std::vector<OwnerBytes> owners;
+    Block staging;
+    vk::raii::CommandBuffer copies = nullptr;
+    uint64_t staged = 0;              // bytes of the staging block that wait to be copied
+    Block breadcrumb;                 // one word: the dispatch that started last
+    const Recording::Impl* running = nullptr; // submitted last
+
+    void create_device();
+    Block create_block(uint64_t bytes, Placement placement);
+    uint32_t memory_type(uint32_t allowed, Placement placement) const;
+    std::pair<const Block*, uint64_t> locate(uint64_t address) const; // block and offset in it
+    void copy_now(const Block& from, uint64_t from_offset, const Block& to, uint64_t to_offset, uint64_t bytes);
+    void run_copies();
+    uint64_t submit(vk::CommandBuffer commands);
+    void wait(uint64_t ticket);
+    [[noreturn]] void lost(const char* during);
+};
+
+} // namespace fathom::gpu

@@ -1,0 +1,44 @@
+// The two executors of a Plan, and the memory its ops work on. Both know memory by address: device addresses on the GPU,
+// pointers on the CPU, where every op runs its reference in plain C++ (double sums): the oracle of the tests.
+#pragma once
+
+#include "model/plan.h"
+
+#include <memory>
+#include <span>
+
+namespace fathom {
+
+class Executor {
+  public:
+    virtual ~Executor() = default;
+    virtual const gpu::Caps& caps() const = 0;
+    virtual const std::string& device_name() const = 0;
+
+    // Memory, as gpu::Device has it.
+    virtual std::vector<View> allocate(std::string_view owner, gpu::Placement placement, std::span<const uint64_t> sizes,
+                                       bool zeroed = true) = 0;
+    virtual std::vector<gpu::OwnerBytes> memory() const = 0;
+    virtual std::byte* mapped(View view) const = 0; // shared and readback memory
+    virtual void upload(View to, uint64_t offset, std::span<const std::byte> bytes) = 0;
+    virtual void flush() = 0;
+    virtual void download(View from, std::span<std::byte> out) = 0;
+    virtual void copy(View from, View to) = 0;
+    virtual void zero(View view) = 0;
+
+    // Runs a finished plan to its end. The plan must stay where it is until the executor is gone: what was made for it
+    // is kept by its address.
+    virtual void run(const Plan& plan) = 0;
+
+    View allocate(std::string_view owner, gpu::Placement placement, uint64_t bytes) {
+        return allocate(owner, placement, std::span(&bytes, 1)).front();
+    }
+};
+
+std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options);
+
+// The order in which the CPU executor runs the ops between two barriers: any must give the same bits.
+enum class Order : uint8_t { forward, reversed, shuffled };
+std::unique_ptr<Executor> make_reference_executor(Order order = Order::forward);
+
+} // namespace fathom

@@ -1,0 +1,269 @@
+// The forward pass (Model::build, attention, feed_forward), in reading order at the end of this file, and the memory it
+// works on. Activations live in one workspace that all layers share, so their lifetimes need no planning; what is kept
+// for a tap is copied out right after it was made. Followed: DeepSeek-V2 (arXiv 2405.04434), V3 (arXiv 2412.19437).
+#include "model/forward.h"
+
+#include "base/error.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <fmt/format.h>
+
+namespace fathom {
+
+namespace {
+
+constexpr uint64_t PARTIAL_BYTES = 64ull << 20; // of attention's partial results; larger steps go in blocks of rows
+
+bool matches(std::string_view pattern, std::string_view name) {
+    if (pattern.empty()) return name.empty();
+    if (pattern[0] == '*') return matches(pattern.substr(1), name) || (!name.empty() && matches(pattern, name.substr(1)));
+    return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
+}
+
+RoutingShape routing_shape(const ModelConfig& c) {
+    RoutingShape shape{c.n_routed_experts, c.n_active_experts, c.n_shared_experts, c.n_groups, c.n_active_groups, 0,
+                       static_cast<float>(c.routed_scaling_factor)};
+    if (c.scoring == Scoring::sigmoid) shape.flags |= ROUTER_SIGMOID;
+    if (c.topk_method == TopkMethod::group_limited_greedy) shape.flags |= ROUTER_GROUP_MAX;
+    if (c.topk_method == TopkMethod::noaux_tc) shape.flags |= ROUTER_GROUP_TOP2;
+    if (c.norm_topk_prob) shape.flags |= ROUTER_NORMALISE;
+    if (c.topk_method == TopkMethod::greedy) shape.n_groups = shape.n_active_groups = 1;
+    return shape;
+}
+
+} // namespace
+
+uint32_t bucket_for(uint32_t rows) { return std::bit_ceil(std::max(rows, 1u)); }
+
+Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options, Executor& executor)
+    : config(c), executor_(executor), options_(options) {
+    if (c.n_active_experts > MAX_ACTIVE)
+        throw Error({.what = "too many active experts", .where = "num_experts_per_tok", .expected = fmt::format("at most {}", MAX_ACTIVE),
+                     .got = fmt::format("{}", c.n_active_experts)});
+    weights_ = load_weights(c, checkpoint, options.keep_mtp, executor, options.progress);
+    shape_ = {c.n_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank, static_cast<float>(c.softmax_scale())};
+    routing_ = routing_shape(c);
+    for (uint32_t i = 0; i < c.n_layers; ++i) n_moe_layers += c.is_moe(i);
+    row_floats = static_cast<uint32_t>(round_up(c.kv_lora_rank, 4) + round_up(c.qk_rope_head_dim, 4));
+    page_bytes = PAGE_TOKENS * row_floats * 4;
+    max_pages = div_up(options.context, PAGE_TOKENS);
+    mask_words = div_up(c.vocab_size, 32);
+    logits_stride = static_cast<uint32_t>(round_up(c.vocab_size, 8));
+    trace_stride = options.trace ? n_moe_layers * 2 * c.n_active_experts : 0;
+    allocate_state();
+    allocate_cache(options.pages);
+    build_rope(options.context);
+    allocate_workspace(std::max(options.chunk, MAX_SEQUENCES));
+    step_ = {state, page_tables, step_.rope, max_pages, page_bytes, row_floats, !c.rope_interleaved};
+}
+
+void Model::allocate_state() {
+    using gpu::Placement;
+    const auto shared = [&](uint64_t bytes) { return executor_.allocate("step state", Placement::shared, bytes); };
+    state = shared(sizeof(StepHeader) + MAX_ROWS * sizeof(StepRow));
+    page_tables = shared(4ull * MAX_SEQUENCES * max_pages);
+    samplers = shared(MAX_SEQUENCES * sizeof(SamplerState));
+    bias = shared(8ull * MAX_SEQUENCES * MAX_BIAS);
+    mask = shared(4ull * MAX_SEQUENCES * mask_words);
+    sampled = executor_.allocate("sampled tokens", Placement::readback, MAX_SEQUENCES * sizeof(Sampled));
+    if (trace_stride != 0)
+        trace = executor_.allocate("routing trace", Placement::readback, 4ull * TRACE_ROWS * trace_stride);
+    counts = executor_.allocate("step state", Placement::device, 4ull * MAX_SEQUENCES * config.vocab_size);
+    const uint64_t experts = std::max<uint64_t>(1, uint64_t{n_moe_layers} * config.n_routed_experts);
+    control = executor_.allocate("step state", Placement::device, 8 * experts); // (MoE layers, experts) of (key, factor)
+    std::vector<float> neutral(2 * experts);
+    for (size_t i = 1; i < neutral.size(); i += 2) neutral[i] = 1;
+    executor_.upload(control, 0, std::as_bytes(std::span(neutral)));
+}
+
+void Model::allocate_cache(uint32_t pages) {
+    const std::vector<uint64_t> sizes(config.n_layers, uint64_t{pages} * page_bytes);
+    cache = executor_.allocate("latent cache", gpu::Placement::device, sizes);
+}
+
+Rows Model::rows(uint64_t count, uint32_t cols) {
+    const auto stride = static_cast<uint32_t>(round_up(cols, 8)); // kernels read the last chunk of eight whole
+    const View view = executor_.allocate("workspace", gpu::Placement::device, count * stride * 4);
+    return {view.address, cols, stride};
+}
+
+void Model::allocate_workspace(uint32_t n) {
+    const ModelConfig& c = config;
+    const auto bytes = [&](uint64_t size) { return executor_.allocate("workspace", gpu::Placement::device, size); };
+    const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
+    work_.x = rows(n, c.dim);
+    work_.normed = rows(n, c.dim);
+    work_.q_kv_a = rows(n, first + c.latent_dim());
+    if (c.q_lora_rank) {
+        work_.q_a = rows(n, c.q_lora_rank);
+        work_.q = rows(n, q_cols);
+    } else {
+        work_.q = work_.q_kv_a.columns(0, q_cols);
+    }
+    work_.kv = rows(n, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim));
+    work_.attended = rows(n, c.n_heads * c.v_head_dim);
+    work_.latent = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
+    work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
+    const uint64_t row_bytes = partial_row_bytes(executor_.caps(), shape_);
+    work_.partial = bytes(std::max(row_bytes, std::min(row_bytes * n, PARTIAL_BYTES)));
+    work_.chunk = bytes(4ull * n * c.n_heads * (c.v_head_dim + 2));
+
+    const uint64_t pairs = uint64_t{n} * std::max(routing_.n_slots(), 1u);
+    const uint32_t n_experts = std::max(c.n_routed_experts + c.n_shared_experts, 1u);
+    uint64_t act_floats = pairs * round_up(c.expert_dim, 8); // one buffer serves dense and MoE layers
+    act_floats = std::max<uint64_t>(act_floats, n * round_up(c.dense_dim, 8));
+    work_.act = {bytes(4 * act_floats).address, 0, 0};
+    work_.pairs_out = rows(pairs, c.dim);
+    work_.experts = bytes(4 * pairs);
+    work_.expert_weights = bytes(4 * pairs);
+    work_.pairs = bytes(4 * pairs);
+    uint32_t max_items = 0;
+    for (uint32_t bucket = 1; bucket <= bucket_for(n); bucket *= 2)
+        max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts));
+    work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
+    logits = bytes(4ull * MAX_SEQUENCES * logits_stride);
+    adjusted_ = bytes(4ull * MAX_SEQUENCES * logits_stride);
+}
+
+// cos and sin of position * frequency: the angle in float32 as transformers forms it, its functions in double.
+void Model::build_rope(uint32_t context) {
+    const RopeFrequencies rope = rope_frequencies(config);
+    const auto half = static_cast<uint32_t>(rope.inv_freq.size());
+    step_.rope = executor_.allocate("RoPE table", gpu::Placement::device, 8ull * context * half);
+    std::vector<float> rows;
+    for (uint32_t position = 0, first = 0; position < context; ++position) {
+        for (const float frequency : rope.inv_freq) {
+            const float angle = static_cast<float>(position) * frequency;
+            rows.push_back(static_cast<float>(std::cos(double(angle)) * rope.factor));
+            rows.push_back(static_cast<float>(std::sin(double(angle)) * rope.factor));
+        }
+        if (rows.size() < (1u << 20) && position + 1 < context) continue;
+        executor_.upload(step_.rope, 8ull * first * half, std::as_bytes(std::span(rows)));
+        rows.clear();
+        first = position + 1;
+    }
+    executor_.flush();
+}
+
+const Plan& Model::plan(StepKind kind) {
+    const uint32_t most = kind.mode == StepKind::Mode::prefill ? bucket_for(options_.chunk) : MAX_SEQUENCES;
+    check(kind.rows == bucket_for(kind.rows) && kind.rows <= most, "a plan is asked for by its bucket");
+    if (const auto it = plans_.find(kind); it != plans_.end()) return *it->second;
+    const char* mode = kind.mode == StepKind::Mode::decode ? "decode" : kind.mode == StepKind::Mode::prefill ? "prefill" : "logits";
+    auto plan = std::make_unique<Plan>(fmt::format("{} {}{}{}", mode, kind.rows, kind.expanded ? " expanded" : "",
+                                                   kind.history ? " with history" : ""),
+                                       executor_.caps(), kind.rows);
+    if (!options_.taps.empty()) plan->on_tap = [this](Plan& p, const TapPoint& point) { keep_tap(p, point); };
+    build(*plan, kind);
+    plan->finish();
+    return *plans_.emplace(kind, std::move(plan)).first->second;
+}
+
+const std::vector<TapBuffer>& Model::taps(const Plan& plan) const {
+    static const std::vector<TapBuffer> none;
+    const auto it = taps_.find(&plan);
+    return it == taps_.end() ? none : it->second;
+}
+
+void Model::keep_tap(Plan& plan, const TapPoint& point) {
+    const auto wanted = [&](const std::string& pattern) { return matches(pattern, point.name); };
+    if (std::none_of(options_.taps.begin(), options_.taps.end(), wanted)) return;
+    const uint32_t n = plan.rows() * point.repeat, cols = point.rows.cols;
+    const View view = executor_.allocate("taps", gpu::Placement::readback, 4ull * n * cols);
+    copy_rows(plan, "tap " + point.name, step_, point.rows, point.repeat, {view.address, cols, cols});
+    taps_[&plan].push_back({point.name, view, cols, point.repeat});
+}
+
+void Model::build(Plan& plan, StepKind kind) {
+    Workspace& m = work_;
+    const auto eps = static_cast<float>(config.rms_norm_eps);
+    embed(plan, "embed", step_, weights_.embedding, m.x, counts);
+    plan.tap("embed", m.x);
+    for (uint32_t i = 0, moe_layer = 0; i < config.n_layers; ++i) {
+        attention(plan, kind, weights_.layers[i], i);
+        feed_forward(plan, weights_.layers[i], i, moe_layer);
+        moe_layer += weights_.layers[i].moe;
+    }
+    if (kind.mode == StepKind::Mode::prefill) return;
+    const Rows scores{logits.address, config.vocab_size, logits_stride};
+    rms_norm(plan, "final_norm", step_, m.x, weights_.norm, m.normed, eps);
+    plan.tap("final_norm", m.normed);
+    matmul(plan, "logits", step_, weights_.head, m.normed, scores, false);
+    plan.tap("logits", scores);
+    if (kind.mode != StepKind::Mode::decode) return;
+    sample(plan, "sample", step_, {logits, adjusted_, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
+}
+
+void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
+    Workspace& m = work_;
+    const ModelConfig& c = config;
+    const auto eps = static_cast<float>(c.rms_norm_eps), latent_eps = static_cast<float>(c.latent_norm_eps);
+    const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
+    const uint32_t first = c.q_lora_rank ? c.q_lora_rank : c.n_heads * c.qk_head_dim();
+    const uint64_t n = plan.rows();
+    const View latent{m.latent.address, kind.expanded ? 4 * n * row_floats : 0};
+    const View q_latent{m.q_latent.address, 4 * n * c.n_heads * row_floats};
+
+    rms_norm(plan, label("attn_norm"), step_, m.x, w.attn_norm, m.normed, eps);
+    plan.tap(label("attn_norm"), m.normed);
+    matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a, false);
+    plan.tap(label("q_kv_a"), m.q_kv_a);
+    latent_write(plan, label("latent_write"), step_, shape_, m.q_kv_a.columns(first, c.latent_dim()), w.kv_a_norm, cache[layer],
+                 latent, latent_eps);
+    if (c.q_lora_rank) {
+        rms_norm(plan, label("q_a_norm"), step_, m.q_kv_a.columns(0, c.q_lora_rank), w.q_a_norm, m.q_a, latent_eps);
+        matmul(plan, label("q_b"), step_, w.q_b, m.q_a, m.q, false);
+    }
+    plan.tap(label("q"), m.q);
+
+    const bool join = kind.expanded && kind.history;
+    const View chunk{m.chunk.address, join ? 4 * n * c.n_heads * (c.v_head_dim + 2) : 0};
+    if (kind.expanded) { // every key and value of the chunk is used by all its later rows: worth expanding once
+        matmul(plan, label("kv_b"), step_, w.kv_b, {m.latent.address, c.kv_lora_rank, row_floats}, m.kv, false);
+        plan.tap(label("kv"), m.kv);
+        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, cache[layer], join, chunk, m.attended);
+    }
+    if (!kind.expanded || kind.history) {
+        absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);
+        plan.tap(label("q_latent"), {m.q_latent.address, c.n_heads * row_floats, c.n_heads * row_floats});
+        latent_attention(plan, label("latent_attention"), step_, shape_, w.kv_b, q_latent, cache[layer], m.partial, kind.expanded,
+                         chunk, m.attended);
+    }
+    plan.tap(label("attended"), m.attended);
+    matmul(plan, label("o"), step_, w.o, m.attended, m.x, true);
+    plan.tap(label("after_attention"), m.x);
+}
+
+void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer) {
+    Workspace& m = work_;
+    const ModelConfig& c = config;
+    const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
+    rms_norm(plan, label("ffn_norm"), step_, m.x, w.ffn_norm, m.normed, static_cast<float>(c.rms_norm_eps));
+    plan.tap(label("ffn_norm"), m.normed);
+
+    // A dense layer is one expert that every token takes, without router or weight.
+    const uint32_t n_slots = w.moe ? routing_.n_slots() : 1, width = w.down.cols, pairs = plan.rows() * n_slots;
+    const View experts{m.experts.address, w.moe ? 4ull * pairs : 0};
+    const View expert_weights{m.expert_weights.address, w.moe ? 4ull * pairs : 0};
+    const Rows act{m.act.address, width, static_cast<uint32_t>(round_up(width, 8))};
+    const MoeLists lists{{m.pairs.address, 4ull * pairs}, m.items, moe_tile(plan.rows()),
+                         moe_max_items(plan.rows(), n_slots, w.down.count)};
+    if (w.moe) {
+        const uint32_t layer_words = 2 * c.n_active_experts;
+        const View ring{trace.address + 4ull * moe_layer * layer_words, // of this layer in the first row, to the end
+                        trace_stride ? trace.bytes - 4ull * moe_layer * layer_words : 0};
+        const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts, 8ull * c.n_routed_experts};
+        router(plan, label("router"), step_, routing_, w.router, m.normed,
+               {w.router_bias, layer_control, experts, expert_weights, ring, trace_stride, TRACE_ROWS});
+        plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
+    }
+    if (moe_grouped(plan.rows())) expert_sort(plan, label("expert_sort"), step_, w.down.count, n_slots, experts, lists);
+    moe_up(plan, label("moe_up"), step_, w.gate_up, n_slots, m.normed, experts, lists, act);
+    plan.tap(label("act"), act, n_slots);
+    moe_down(plan, label("moe_down"), step_, w.down, n_slots, act, experts, expert_weights, lists, m.pairs_out, m.x);
+    plan.tap(label("after_ffn"), m.x);
+}
+
+} // namespace fathom

@@ -1,0 +1,81 @@
+// Embedding, norm, matrix product, and the copying op of taps.
+#include "model/ops/ops.h"
+#include "model/ops/reference.h"
+
+#include <cmath>
+
+namespace fathom {
+
+using namespace reference;
+
+namespace {
+
+template <Format F> void embed_reference(const Embed& p) {
+    for (uint32_t t = 0; t < n_rows(p.state); ++t) {
+        const StepRow& r = step_row(p.state, t);
+        ++words(p.counts)[uint64_t{r.sequence} * p.vocab + r.token];
+        const auto* weights = at<std::byte>(p.table + uint64_t{r.token} * p.row_bytes);
+        for (uint32_t i = 0; i < p.dim; ++i) row(p.y, t, p.y_stride)[i] = weight_at(F, weights, i);
+    }
+}
+
+void rms_norm_reference(const RmsNorm& p) {
+    for (uint32_t t = 0; t < n_rows(p.state); ++t) {
+        const float* x = row(p.x, t, p.x_stride);
+        double squares = 0;
+        for (uint32_t i = 0; i < p.n; ++i) squares += double(x[i]) * x[i];
+        const double scale = 1 / std::sqrt(squares / p.n + p.eps);
+        for (uint32_t i = 0; i < p.n; ++i)
+            row(p.y, t, p.y_stride)[i] = static_cast<float>(x[i] * scale * floats(p.weight)[i]);
+    }
+}
+
+template <Format F> void matmul_reference(const MatMul& p) {
+    for (uint32_t t = 0; t < n_rows(p.state); ++t)
+        for (uint32_t n = 0; n < p.n_out; ++n) {
+            float& y = row(p.y, t, p.y_stride)[n];
+            const double product = dot<F>(p.weights, n, p.row_bytes, row(p.x, t, p.x_stride), p.n_in);
+            y = static_cast<float>(p.add ? y + product : product);
+        }
+}
+
+void copy_rows_reference(const CopyRows& p) {
+    for (uint32_t t = 0; t < n_rows(p.state) * p.row_repeat; ++t)
+        std::copy_n(row(p.x, t, p.x_stride), p.n, row(p.y, t, p.y_stride));
+}
+
+} // namespace
+
+void embed(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& table, Rows y, View counts) {
+    const Embed p{step.state.address, table.view.address, y.address, counts.address, y.cols, table.rows, table.row_bytes,
+                  y.stride};
+    const View out{y.address, uint64_t{plan.rows()} * y.stride * 4}; // whole chunks, so the padding too
+    FATHOM_ADD_BY_FORMAT(plan, embed, table.format, label, p, {div_up(y.cols, 8 * WORKGROUP), plan.rows(), 1}, {},
+                         {step.state, table.view, counts}, {out, counts});
+}
+
+void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows x, View weight, Rows y, float eps) {
+    const RmsNorm p{step.state.address, x.address, weight.address, y.address, x.cols, x.stride, y.stride, eps};
+    plan.add<rms_norm_reference>("rms_norm", label, p, {1, plan.rows(), 1}, {}, {step.state, x.span(plan.rows()), weight},
+                                 {y.span(plan.rows())});
+}
+
+void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights, Rows x, Rows y, bool add) {
+    const Tile tile = tile_for(plan.rows());
+    const MatMul p{step.state.address, weights.view.address, x.address, y.address, weights.rows, weights.cols,
+                   weights.row_bytes, x.stride, y.stride, add};
+    std::vector<View> reads{step.state, weights.view, x.span(plan.rows())};
+    if (add) reads.push_back(y.span(plan.rows()));
+    FATHOM_ADD_BY_FORMAT(plan, matmul, weights.format, label, p,
+                         {tile_groups(plan.caps(), weights.rows, tile), div_up(plan.rows(), tile.tokens), 1},
+                         {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {y.span(plan.rows())});
+}
+
+void copy_rows(Plan& plan, const std::string& label, const StepMemory& step, Rows x, uint32_t repeat, Rows y) {
+    const CopyRows p{step.state.address, x.address, y.address, x.cols, x.stride, y.stride, repeat};
+    const uint32_t rows = plan.rows() * repeat;
+    plan.add<copy_rows_reference>("copy_rows", label, p, {div_up(x.cols, WORKGROUP), rows, 1}, {},
+                                  {step.state, x.span(rows)}, {y.span(rows)});
+}
+
+} // namespace fathom

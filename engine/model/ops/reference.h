@@ -1,0 +1,72 @@
+// Small helpers of the reference implementations: memory by address, as the kernels see it. Sums are in double.
+#pragma once
+
+#include "checkpoint/weight_format.h"
+#include "model/plan.h"
+
+namespace fathom::reference {
+
+template <class T> T* at(ADDRESS address) { return reinterpret_cast<T*>(address); }
+inline float* floats(ADDRESS address) { return at<float>(address); }
+inline uint32_t* words(ADDRESS address) { return at<uint32_t>(address); }
+inline float* row(ADDRESS base, uint64_t index, uint64_t stride) { return floats(base) + index * stride; }
+
+inline const StepHeader& header(ADDRESS state) { return *at<StepHeader>(state); }
+inline StepRow& step_row(ADDRESS state, uint32_t t) { return at<StepRow>(state + sizeof(StepHeader))[t]; }
+inline uint32_t n_rows(ADDRESS state) { return header(state).n_rows; }
+
+// The dot product of weight row `row` of a matrix at `base` with x.
+template <Format F> double dot(ADDRESS base, uint64_t row, uint64_t row_bytes, const float* x, uint32_t n) {
+    const auto* weights = at<std::byte>(base + row * row_bytes);
+    double sum = 0;
+    for (uint32_t k = 0; k < n; ++k) sum += double(weight_at(F, weights, k)) * x[k];
+    return sum;
+}
+
+inline float* cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t position, uint32_t max_pages,
+                        uint32_t page_bytes, uint32_t row_floats) {
+    const uint32_t page = words(pages)[r.sequence * max_pages + position / PAGE_TOKENS];
+    return floats(cache + uint64_t{page} * page_bytes) + uint64_t{position % PAGE_TOKENS} * row_floats;
+}
+
+inline uint32_t pad4(uint32_t n) { return (n + 3) & ~3u; }
+
+// x rotated by the table's row of `position`, into y; both rope_dim long and not the same.
+inline void rotate(ADDRESS rope, uint32_t position, uint32_t rope_dim, uint32_t half_split, const float* x, float* y) {
+    const float* table = floats(rope) + uint64_t{position} * rope_dim;
+    for (uint32_t i = 0; i < rope_dim / 2; ++i) {
+        const uint32_t a = half_split ? i : 2 * i, b = half_split ? i + rope_dim / 2 : 2 * i + 1;
+        const double c = table[2 * i], s = table[2 * i + 1];
+        y[a] = static_cast<float>(x[a] * c - x[b] * s);
+        y[b] = static_cast<float>(x[a] * s + x[b] * c);
+    }
+}
+
+} // namespace fathom::reference
+
+namespace fathom {
+
+// Appends an op whose kernel and reference exist once for each weight format.
+#define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                                \
+    switch (format) {                                                                                                  \
+    case Format::f32: (plan).add<kernel##_reference<Format::f32>>(#kernel "_f32", __VA_ARGS__); break;                 \
+    case Format::f16: (plan).add<kernel##_reference<Format::f16>>(#kernel "_f16", __VA_ARGS__); break;                 \
+    case Format::bf16: (plan).add<kernel##_reference<Format::bf16>>(#kernel "_bf16", __VA_ARGS__); break;              \
+    }
+
+constexpr uint32_t WORKGROUP = 64; // invocations of every kernel that does not say otherwise
+
+// The tile of a matrix product: weight rows and tokens of one group of K_LANES lanes.
+struct Tile {
+    uint32_t rows, tokens;
+};
+inline Tile tile_for(uint32_t bucket) {
+    if (bucket == 1) return {2, 1};
+    if (bucket == 2) return {2, 2};
+    return {4, 4};
+}
+inline uint32_t tile_groups(const gpu::Caps& caps, uint32_t rows, Tile tile) { // workgroups along the rows
+    return div_up(rows, tile.rows * WORKGROUP / caps.k_lanes);
+}
+
+} // namespace fathom

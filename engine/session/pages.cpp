@@ -1,0 +1,31 @@
+// See pages.h.
+#include "session/pages.h"
+
+#include "base/error.h"
+#include "params.h"
+
+#include <fmt/format.h>
+
+namespace fathom {
+
+PagePool::PagePool(uint32_t pages) : uses_(pages) {
+    for (uint32_t page = pages; page > 0; --page) free_.push_back(page - 1); // the lowest page is taken first
+}
+
+uint32_t PagePool::take() {
+    if (free_.empty())
+        throw Error({.what = "the latent cache is full", .expected = "a free page",
+                     .got = fmt::format("all {} pages ({} tokens) in use by the open sessions", uses_.size(), uses_.size() * PAGE_TOKENS),
+                     .fix = "close a session, or load with a larger cache (cache_tokens)"});
+    const uint32_t page = free_.back();
+    free_.pop_back();
+    uses_[page] = 1;
+    return page;
+}
+
+void PagePool::release(uint32_t page) {
+    check(uses_[page] > 0, "only a page in use is released");
+    if (--uses_[page] == 0) free_.push_back(page);
+}
+
+} // namespace fathom

@@ -1,0 +1,199 @@
+// Sessions: what the owner calls. Work on the device is handed to the engine's thread; see engine_impl.h.
+#include "session/engine_impl.h"
+
+#include "base/error.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+namespace fathom {
+
+Session::Impl::~Impl() {
+    if (!engine) return;
+    const std::lock_guard lock(engine->device_mutex);
+    for (const uint32_t page : pages) engine->pages.release(page);
+    engine->sequence_used[sequence] = false;
+}
+
+void Session::Impl::serve(Request wanted) {
+    std::unique_lock lock(engine->request_mutex);
+    request = wanted;
+    error = nullptr;
+    engine->requests.push_back(this);
+    engine->request_added.notify_all();
+    engine->request_done.wait(lock, [&] { return request == Request::none; });
+    lock.unlock();
+    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+}
+
+void Session::Impl::prefill_to(uint32_t end) {
+    if (cached >= end) return;
+    segment_begin = cached;
+    prefill_end = end;
+    serve(Request::prefill);
+}
+
+void Session::Impl::append(std::span<const Token> added) {
+    const uint32_t vocab = engine->model->config.vocab_size;
+    for (const Token token : added)
+        if (token >= vocab)
+            throw Error({.what = "a token is out of range", .expected = fmt::format("below {} (the vocabulary)", vocab),
+                         .got = fmt::format("{}", token)});
+    if (added.size() > engine->context - tokens.size())
+        throw Error({.what = "the context is full", .where = "this session",
+                     .expected = fmt::format("at most {} tokens", engine->context),
+                     .got = fmt::format("{} and {} more", tokens.size(), added.size()),
+                     .fix = fmt::format("use a longer --context (this model allows {}), or a shorter text",
+                                        engine->model->config.max_position)});
+    tokens.insert(tokens.end(), added.begin(), added.end());
+}
+
+void Session::Impl::undo_to(uint32_t size, uint32_t cached_before, size_t segments_before) {
+    tokens.resize(size);
+    cached = std::min(cached, cached_before);
+    segments.resize(std::min(segments.size(), segments_before));
+    while (!segments.empty() && segments.back().end > cached) { // a run that was being extended ends where it ended
+        segments.back().end = cached;
+        if (segments.back().begin < cached) break;
+        segments.pop_back();
+    }
+    counts_valid = false;
+}
+
+void Session::feed(std::span<const Token> tokens) {
+    Impl& s = *impl_;
+    s.cancelled = false;
+    s.taps.clear();
+    const auto size = static_cast<uint32_t>(s.tokens.size());
+    const uint32_t cached = s.cached;
+    const size_t segments = s.segments.size();
+    s.append(tokens);
+    try {
+        if (size > 0) s.prefill_to(size - 1); // what a rewind left to repeat is a run of its own, as it was the first time
+        if (!s.tokens.empty()) s.prefill_to(static_cast<uint32_t>(s.tokens.size()) - 1);
+    } catch (...) {
+        s.undo_to(size, cached, segments);
+        throw;
+    }
+}
+
+Token Session::next() {
+    Impl& s = *impl_;
+    s.cancelled = false;
+    s.taps.clear();
+    if (s.tokens.empty())
+        throw Error({.what = "there is nothing to continue", .where = "this session", .expected = "at least one token",
+                     .fix = "feed a prompt first (its beginning-of-sentence token, at least)"});
+    if (s.tokens.size() >= s.engine->context)
+        throw Error({.what = "the context is full", .where = "this session",
+                     .expected = fmt::format("at most {} tokens", s.engine->context), .got = fmt::format("{} and one more", s.tokens.size()),
+                     .fix = fmt::format("use a longer --context (this model allows {})", s.engine->model->config.max_position)});
+    s.prefill_to(static_cast<uint32_t>(s.tokens.size()) - 1);
+    s.serve(Impl::Request::next);
+    return s.tokens.back();
+}
+
+void Session::Impl::run_logits(std::span<const Token> added, std::function<void(uint32_t, std::span<const float>)> sink) {
+    cancelled = false;
+    taps.clear();
+    const auto size = static_cast<uint32_t>(tokens.size());
+    const uint32_t cached_before = cached;
+    const size_t segments_before = segments.size();
+    append(added);
+    if (added.empty()) return;
+    try {
+        if (size > 0) prefill_to(size - 1);
+        on_logits = std::move(sink);
+        serve(Request::logits);
+    } catch (...) {
+        undo_to(size, cached_before, segments_before);
+        throw;
+    }
+}
+
+std::vector<float> Session::logits(std::span<const Token> tokens) {
+    const uint32_t size = position();
+    std::vector<float> all;
+    impl_->run_logits(tokens, [&](uint32_t position, std::span<const float> row) {
+        if (position >= size) all.insert(all.end(), row.begin(), row.end());
+    });
+    return all;
+}
+
+std::vector<float> Session::score(std::span<const Token> tokens) {
+    const uint32_t size = position();
+    std::vector<float> scores(tokens.size(), 0.0f);
+    impl_->run_logits(tokens, [&](uint32_t position, std::span<const float> row) {
+        if (position + 1 < size || position + 1 - size >= scores.size()) return; // not the predecessor of a scored token
+        const float largest = *std::max_element(row.begin(), row.end());
+        double sum = 0;
+        for (const float logit : row) sum += std::exp(double(logit) - largest);
+        scores[position + 1 - size] = static_cast<float>(double(row[impl_->tokens[position + 1]]) - largest - std::log(sum));
+    });
+    return scores;
+}
+
+void Session::rewind(uint32_t position) {
+    Impl& s = *impl_;
+    if (position > s.tokens.size())
+        throw Error({.what = "cannot rewind forwards", .expected = fmt::format("at most {}, the session's length", s.tokens.size()),
+                     .got = fmt::format("{}", position)});
+    s.tokens.resize(position);
+    s.candidates.clear();
+    s.counts_valid = false;
+    s.cached = std::min(s.cached, position == 0 ? 0 : position - 1);
+    while (!s.segments.empty() && s.segments.back().end > s.cached) {
+        Impl::Segment& last = s.segments.back();
+        if (last.begin >= s.cached || last.expanded) { // part of an expanded run has not the bits of a shorter one
+            s.cached = std::min(s.cached, last.begin);
+            s.segments.pop_back();
+        } else {
+            last.end = s.cached;
+        }
+    }
+    const std::lock_guard lock(s.engine->device_mutex);
+    while (s.pages.size() > div_up(s.cached, PAGE_TOKENS)) {
+        s.engine->pages.release(s.pages.back());
+        s.pages.pop_back();
+    }
+}
+
+Session Session::fork() const {
+    Engine::Impl& engine = *impl_->engine;
+    const std::lock_guard lock(engine.device_mutex);
+    const auto slot = std::find(engine.sequence_used.begin(), engine.sequence_used.end(), false);
+    if (slot == engine.sequence_used.end())
+        throw Error({.what = "too many open sessions", .expected = fmt::format("at most {}", MAX_SEQUENCES), .fix = "close one first"});
+    *slot = true;
+    auto copy = std::make_unique<Impl>();
+    copy->engine = &engine;
+    copy->sequence = static_cast<uint32_t>(slot - engine.sequence_used.begin());
+    copy->tokens = impl_->tokens;
+    copy->cached = impl_->cached;
+    copy->segments = impl_->segments;
+    copy->pages = impl_->pages;
+    copy->sampling = impl_->sampling;
+    copy->candidates = impl_->candidates;
+    copy->counts_valid = false;
+    for (const uint32_t page : copy->pages) engine.pages.share(page);
+    auto* table = reinterpret_cast<uint32_t*>(engine.executor->mapped(engine.model->page_tables)) +
+                  uint64_t{copy->sequence} * engine.model->max_pages;
+    std::copy(copy->pages.begin(), copy->pages.end(), table);
+    return Session(std::move(copy));
+}
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+Session::~Session() = default;
+
+void Session::cancel() { impl_->cancelled = true; }
+uint32_t Session::position() const { return static_cast<uint32_t>(impl_->tokens.size()); }
+const std::vector<Token>& Session::tokens() const { return impl_->tokens; }
+SamplingParams& Session::sampling() { return impl_->sampling; }
+std::span<const Candidate> Session::candidates() const { return impl_->candidates; }
+std::vector<trace::Routing> Session::take_routing() { return std::exchange(impl_->routing, {}); }
+std::span<const Tap> Session::taps() const { return impl_->taps; }
+
+} // namespace fathom
