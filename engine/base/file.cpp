@@ -1,5 +1,5 @@
-// Reading and atomic writing of files; see file.h. POSIX calls directly: std::fstream reports neither why a write
-// failed nor whether the bytes have reached the disk.
+// Reading and atomic writing of files; see file.h. POSIX calls directly: std::fstream reports neither why a
+// write failed nor whether the bytes have reached the disk.
 #include "base/file.h"
 
 #include "base/error.h"
@@ -21,7 +21,8 @@ constexpr size_t gather_bytes = 64 * 1024;
 
 std::string advice(int error) {
     if (error == ENOSPC || error == EDQUOT) return "free some space, or choose another folder";
-    if (error == EFBIG) return "raise the limit on the size of files (ulimit -f), or choose another file system";
+    if (error == EFBIG)
+        return "raise the limit on the size of files (ulimit -f), or choose another file system";
     if (error == EACCES || error == EPERM || error == EROFS) return "choose a folder that you may write to";
     if (error == ENOENT || error == ENOTDIR) return "create the folder first";
     return "";
@@ -34,10 +35,12 @@ int open_regular(const std::filesystem::path& path, uint64_t& size) {
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     const std::string where = printable(path.string(), 4096);
     if (file < 0) throw Error({.what = "cannot open file", .where = where, .got = std::strerror(errno)});
-    struct stat status{};
+    struct stat status {};
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
         close(file);
-        throw Error({.what = "cannot open file", .where = where, .expected = "a regular file",
+        throw Error({.what = "cannot open file",
+                     .where = where,
+                     .expected = "a regular file",
                      .got = S_ISDIR(status.st_mode) ? "a folder" : "something else"});
     }
     size = static_cast<uint64_t>(status.st_size);
@@ -54,28 +57,34 @@ std::string read_file(const std::filesystem::path& path, uint64_t limit) {
         size_t filled = 0;
         while (filled < size && got > 0) {
             got = read(file, text.data() + filled, size - filled);
-            if (got < 0 && errno == EINTR) got = 1;
-            else if (got > 0) filled += static_cast<size_t>(got);
+            if (got < 0 && errno == EINTR)
+                got = 1;
+            else if (got > 0)
+                filled += static_cast<size_t>(got);
         }
         text.resize(filled); // shorter when somebody cut the file meanwhile
     }
     const int error = errno;
     close(file);
     if (size > limit)
-        throw Error({.what = "file too large", .where = printable(path.string(), 4096),
-                     .expected = fmt::format("at most {} bytes", limit), .got = fmt::format("{} bytes", size)});
+        throw Error({.what = "file too large",
+                     .where = printable(path.string(), 4096),
+                     .expected = fmt::format("at most {} bytes", limit),
+                     .got = fmt::format("{} bytes", size)});
     if (got < 0)
-        throw Error({.what = "cannot read file", .where = printable(path.string(), 4096),
+        throw Error({.what = "cannot read file",
+                     .where = printable(path.string(), 4096),
                      .got = std::strerror(error)});
     return text;
 }
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
     // Renaming over a device or a pipe (/dev/null, as root) would replace it.
-    struct stat old{};
+    struct stat old {};
     const bool exists = stat(path_.c_str(), &old) == 0;
     if (exists && !S_ISREG(old.st_mode))
-        throw Error({.what = "cannot write file", .where = printable(path_.string(), 4096),
+        throw Error({.what = "cannot write file",
+                     .where = printable(path_.string(), 4096),
                      .expected = "a regular file, or a name that is free",
                      .got = S_ISDIR(old.st_mode) ? "a folder" : "a device, pipe or socket"});
     static std::atomic<unsigned> counter = 0;
@@ -102,15 +111,19 @@ void AtomicFile::fail(const char* doing) {
         unlink(temporary_.c_str());
         file_ = -1;
     }
-    throw Error({.what = doing, .where = printable(path_.string(), 4096), .got = std::strerror(error),
+    throw Error({.what = doing,
+                 .where = printable(path_.string(), 4096),
+                 .got = std::strerror(error),
                  .fix = advice(error)});
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
     check(file_ >= 0, "a file is written before it is committed");
     if (gathered_.size() + bytes.size() > gather_bytes) flush();
-    if (bytes.size() > gather_bytes) write_through(bytes);
-    else gathered_.insert(gathered_.end(), bytes.begin(), bytes.end());
+    if (bytes.size() > gather_bytes)
+        write_through(bytes);
+    else
+        gathered_.insert(gathered_.end(), bytes.begin(), bytes.end());
 }
 
 void AtomicFile::flush() {
@@ -142,7 +155,8 @@ void AtomicFile::commit() {
         errno = error;
         fail("cannot write file");
     }
-    // The rename itself must survive a power cut too; file systems that cannot sync a folder are no reason to fail.
+    // The rename itself must survive a power cut too; file systems that cannot sync a folder are no reason to
+    // fail.
     const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
     if (const int handle = open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY); handle >= 0) {
         (void)fsync(handle);

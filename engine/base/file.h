@@ -1,5 +1,6 @@
-// Small files read whole, and files written so that a reader only ever sees the old content or the complete new one:
-// a temporary file beside the target, synced, then renamed over it. Big read-only files are mapped elsewhere.
+// Small files read whole, and files written so that a reader only ever sees the old content or the complete
+// new one: a temporary file beside the target, synced, then renamed over it. Big read-only files are mapped
+// elsewhere.
 #pragma once
 
 #include <cstddef>
@@ -12,15 +13,17 @@
 
 namespace fathom {
 
-// The content of a regular file of at most `limit` bytes. Throws Error when it is missing, larger or not a file.
+// The content of a regular file of at most `limit` bytes. Throws Error when it is missing, larger or not a
+// file.
 std::string read_file(const std::filesystem::path& path, uint64_t limit);
 
-// Opens `path` for reading without ever blocking and checks that it is a regular file. Returns the descriptor, which
-// the caller closes; `size` is taken once, here. Throws Error.
+// Opens `path` for reading without ever blocking and checks that it is a regular file. Returns the
+// descriptor, which the caller closes; `size` is taken once, here. Throws Error.
 int open_regular(const std::filesystem::path& path, uint64_t& size);
 
-// A file being replaced: write() any number of times, then commit(). Until commit() returns, the target is untouched;
-// a full disk, an exception or a missing commit() leave nothing behind. The target must be a regular file or absent.
+// A file being replaced: write() any number of times, then commit(). Until commit() returns, the target is
+// untouched; a full disk, an exception or a missing commit() leave nothing behind. The target must be a
+// regular file or absent.
 class AtomicFile {
   public:
     explicit AtomicFile(std::filesystem::path path);

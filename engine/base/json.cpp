@@ -14,7 +14,8 @@ constexpr int deepest = 64;
 
 std::string json_reason(const char* message) {
     std::string_view text = message;
-    if (const size_t end = text.find("] "); text.starts_with('[') && end != text.npos) text.remove_prefix(end + 2);
+    if (const size_t end = text.find("] "); text.starts_with('[') && end != text.npos)
+        text.remove_prefix(end + 2);
     return printable(text, 200);
 }
 
@@ -23,14 +24,22 @@ std::string json_text(const nlohmann::json& value) {
     if (value.is_string()) return printable(value.get_ref<const std::string&>());
     if (value.is_object()) return fmt::format("an object of {} keys", value.size());
     if (value.is_array() && value.size() > 8) return fmt::format("a list of {} values", value.size());
+    if (value.is_array()) {
+        std::string text;
+        for (const json& element : value) text += (text.empty() ? "" : ", ") + json_text(element);
+        return "[" + text + "]";
+    }
     return printable(value.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 nlohmann::json parse_json(std::string_view text, std::string_view where) {
     using nlohmann::json;
     const auto broken = [&](std::string expected, std::string got) {
-        return Error({.what = "broken JSON", .where = std::string(where), .expected = std::move(expected),
-                      .got = std::move(got), .fix = "fetch the file again"});
+        return Error({.what = "broken JSON",
+                      .where = std::string(where),
+                      .expected = std::move(expected),
+                      .got = std::move(got),
+                      .fix = "fetch the file again"});
     };
     if (text.find('\0') != text.npos) throw broken("JSON text", "a NUL byte");
     std::vector<std::unordered_set<std::string>> keys; // of the objects that are open
@@ -40,7 +49,8 @@ nlohmann::json parse_json(std::string_view text, std::string_view where) {
         }
         if (event == json::parse_event_t::object_start) keys.emplace_back();
         if (event == json::parse_event_t::object_end) keys.pop_back();
-        if (event == json::parse_event_t::key && !keys.back().insert(value.get_ref<const std::string&>()).second)
+        if (event == json::parse_event_t::key &&
+            !keys.back().insert(value.get_ref<const std::string&>()).second)
             throw broken("each key once", "the key " + json_text(value) + " twice");
         return true;
     };

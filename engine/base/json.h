@@ -1,5 +1,5 @@
-// JSON from files that may be hostile: nlohmann-json with what it lets through closed off. Duplicate keys (it keeps
-// the last), nesting deeper than 64, and NUL bytes (it takes them for the end of the text) are errors.
+// JSON from files that may be hostile: nlohmann-json with what it lets through closed off. Duplicate keys (it
+// keeps the last), nesting deeper than 64, and NUL bytes (it takes them for the end of the text) are errors.
 #pragma once
 
 #include <nlohmann/json.hpp>

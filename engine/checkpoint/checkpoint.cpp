@@ -1,5 +1,6 @@
-// Checkpoints: safetensors files mapped into memory, one or the shards of a folder joined by their index. The mapping
-// is read-only and private; a file's size is taken once, so one that is cut while open ends the program by SIGBUS.
+// Checkpoints: safetensors files mapped into memory, one or the shards of a folder joined by their index. The
+// mapping is read-only and private; a file's size is taken once, so one that is cut while open ends the
+// program by SIGBUS.
 #include "checkpoint/checkpoint.h"
 
 #include "base/error.h"
@@ -28,7 +29,8 @@ constexpr uint64_t largest_index = uint64_t{256} << 20;
 std::string shown(const fs::path& path) { return printable(path.string(), 4096); }
 
 bool present(const fs::path& path) {
-    std::error_code ignored; // what cannot be looked at fails with its reason when opened, or counts as missing
+    std::error_code
+        ignored; // what cannot be looked at fails with its reason when opened, or counts as missing
     return fs::exists(path, ignored);
 }
 
@@ -55,13 +57,17 @@ class MappedFile {
     std::span<const std::byte> bytes_;
 };
 
-// The weight_map of an index: tensor name to shard, each shard checked to be a plain name of a file in the folder.
+// The weight_map of an index: tensor name to shard, each shard checked to be a plain name of a file in the
+// folder.
 std::map<std::string, std::string> read_index(const fs::path& path) {
     const std::string where = shown(path);
     const auto index = parse_json(read_file(path, largest_index), where);
     const auto bad = [&](std::string at, std::string expected, std::string got) {
-        return Error({.what = "broken index", .where = where + ": " + at, .expected = std::move(expected),
-                      .got = std::move(got), .fix = "fetch the folder again"});
+        return Error({.what = "broken index",
+                      .where = where + ": " + at,
+                      .expected = std::move(expected),
+                      .got = std::move(got),
+                      .fix = "fetch the folder again"});
     };
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
         throw bad("weight_map", "an object of tensor names and files", "none");
@@ -71,8 +77,8 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
         if (!file.is_string()) throw bad(at, "a file name", json_text(file));
         const auto& name = file.get_ref<const std::string&>();
         // No path may leave the folder. What a link in the folder points to is its owner's choice.
-        const bool plain = name.find_first_of(std::string_view("/\\:\0", 4)) == name.npos && name.size() <= 255 &&
-                           name.ends_with(".safetensors") && name.front() != '.';
+        const bool plain = name.find_first_of(std::string_view("/\\:\0", 4)) == name.npos &&
+                           name.size() <= 255 && name.ends_with(".safetensors") && name.front() != '.';
         if (!plain) throw bad(at, "the name of a .safetensors file in the folder", json_text(file));
         shards.emplace(tensor, name);
     }
@@ -109,22 +115,29 @@ void Checkpoint::Impl::map_shards(const fs::path& index) {
     for (const auto& [file, count] : promised) {
         const fs::path path = index.parent_path() / file;
         if (!present(path))
-            throw Error({.what = "shard missing", .where = shown(path), .expected = "a file, as the index names it",
+            throw Error({.what = "shard missing",
+                         .where = shown(path),
+                         .expected = "a file, as the index names it",
                          .fix = "fetch the rest of the checkpoint"});
         auto found = map(path);
         const auto wrong = [&](std::string_view tensor, std::string expected, std::string got) {
             return Error({.what = "shard and index disagree",
                           .where = fmt::format("{}: tensor \"{}\"", shown(path), printable(tensor)),
-                          .expected = std::move(expected), .got = std::move(got), .fix = "fetch the folder again"});
+                          .expected = std::move(expected),
+                          .got = std::move(got),
+                          .fix = "fetch the folder again"});
         };
         for (const TensorView& tensor : found) {
             const auto mapped = shard_of.find(tensor.name);
-            if (mapped == shard_of.end()) throw wrong(tensor.name, "only tensors of the index", "one it does not name");
-            if (mapped->second != file) throw wrong(tensor.name, "this tensor in " + mapped->second + " only", "it here");
+            if (mapped == shard_of.end())
+                throw wrong(tensor.name, "only tensors of the index", "one it does not name");
+            if (mapped->second != file)
+                throw wrong(tensor.name, "this tensor in " + mapped->second + " only", "it here");
         }
         if (found.size() != count)
             for (const auto& [tensor, mapped] : shard_of)
-                if (mapped == file && !std::binary_search(found.begin(), found.end(), TensorView{.name = tensor}, by_name))
+                if (mapped == file &&
+                    !std::binary_search(found.begin(), found.end(), TensorView{.name = tensor}, by_name))
                     throw wrong(tensor, "this tensor, as the index says", "none");
         add(std::move(found));
     }
@@ -139,10 +152,13 @@ Checkpoint Checkpoint::open(const fs::path& path) {
         return Checkpoint(std::move(impl));
     }
     const fs::path single = path / "model.safetensors", index = path / "model.safetensors.index.json";
-    if (present(single)) impl->add(impl->map(single));
-    else if (present(index)) impl->map_shards(index);
+    if (present(single))
+        impl->add(impl->map(single));
+    else if (present(index))
+        impl->map_shards(index);
     else
-        throw Error({.what = "no weights", .where = shown(path),
+        throw Error({.what = "no weights",
+                     .where = shown(path),
                      .expected = "model.safetensors, or model.safetensors.index.json and its shards",
                      .fix = "fetch the checkpoint's .safetensors files (other formats are not read)"});
     return Checkpoint(std::move(impl));
@@ -160,8 +176,9 @@ Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
 Checkpoint::~Checkpoint() = default;
 
 const TensorView* Checkpoint::find(std::string_view name) const {
-    const auto at = std::lower_bound(impl_->tensors.begin(), impl_->tensors.end(), name,
-                                     [](const TensorView& tensor, std::string_view key) { return tensor.name < key; });
+    const auto at =
+        std::lower_bound(impl_->tensors.begin(), impl_->tensors.end(), name,
+                         [](const TensorView& tensor, std::string_view key) { return tensor.name < key; });
     return at != impl_->tensors.end() && at->name == name ? &*at : nullptr;
 }
 
@@ -169,16 +186,20 @@ std::span<const TensorView> Checkpoint::tensors() const { return impl_->tensors;
 uint64_t Checkpoint::bytes() const { return impl_->bytes; }
 
 void Checkpoint::drop(std::span<const std::byte> part) const {
-    // A page fault maps its neighbours too, 64 KiB at a time on Linux, so exact bounds would leave up to that much
-    // behind for every tensor. Rounding outwards is safe: the mapping is never written, pages come back when read.
+    // A page fault maps its neighbours too, 64 KiB at a time on Linux, so exact bounds would leave up to that
+    // much behind for every tensor. Rounding outwards is safe: the mapping is never written, pages come back
+    // when read.
     const uint64_t window = std::max<uint64_t>(64 * 1024, static_cast<uint64_t>(sysconf(_SC_PAGESIZE)));
     for (const MappedFile& map : impl_->maps) {
         const auto bytes = map.bytes();
         const std::less<> before;
-        if (part.empty() || before(part.data(), bytes.data()) || !before(part.data(), bytes.data() + bytes.size())) continue;
+        if (part.empty() || before(part.data(), bytes.data()) ||
+            !before(part.data(), bytes.data() + bytes.size()))
+            continue;
         const auto begin = static_cast<uint64_t>(part.data() - bytes.data());
         check(part.size() <= bytes.size() - begin, "dropped bytes lie within one file");
-        const uint64_t from = begin / window * window, to = std::min(round_up(begin + part.size(), window), bytes.size());
+        const uint64_t from = begin / window * window,
+                       to = std::min(round_up(begin + part.size(), window), bytes.size());
         const int failed = madvise(const_cast<std::byte*>(bytes.data()) + from, to - from, MADV_DONTNEED);
         check(failed == 0, "mapped pages can be dropped");
     }

@@ -1,7 +1,7 @@
-// A checkpoint on disk, as its tensors: one safetensors file, or the several files of a Hugging Face folder with their
-// index. Files are mapped, never read whole; every length and offset in them is treated as hostile (the rules are
-// those of the reference implementation, plus: duplicate names and unknown dtypes are errors). Nothing here knows
-// what a model is. Format: https://github.com/huggingface/safetensors (README, "Format").
+// A checkpoint on disk, as its tensors: one safetensors file, or the several files of a Hugging Face folder
+// with their index. Files are mapped, never read whole; every length and offset in them is treated as hostile
+// (the rules are those of the reference implementation, plus: duplicate names and unknown dtypes are errors).
+// Nothing here knows what a model is. Format: https://github.com/huggingface/safetensors (README, "Format").
 #pragma once
 
 #include <cstddef>
@@ -15,26 +15,33 @@
 
 namespace fathom {
 
-enum class DType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
-std::string_view name_of(DType dtype);  // as safetensors spells it: "F32", "BF16", "F8_E4M3", ...
-uint32_t bytes_of(DType dtype);         // bytes of one element
+// clang-format off
+enum class DType : uint8_t {
+    f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean
+};
+// clang-format on
+std::string_view name_of(DType dtype); // as safetensors spells it: "F32", "BF16", "F8_E4M3", ...
+uint32_t bytes_of(DType dtype);        // bytes of one element
 
-// One tensor: a view of mapped bytes, valid as long as its Checkpoint. `data` may be unaligned: copy, do not cast.
+// One tensor: a view of mapped bytes, valid as long as its Checkpoint. `data` may be unaligned: copy, do not
+// cast.
 struct TensorView {
     std::string name;
     DType dtype;
     std::vector<uint64_t> shape; // outermost first; empty for a scalar
     std::span<const std::byte> data;
-    std::string file;            // where it lies, for messages
+    std::string file; // where it lies, for messages
 };
 std::string shape_text(std::span<const uint64_t> shape); // "(4096, 256)"
 
 class Checkpoint {
   public:
-    // Opens `path`: a .safetensors file, or a folder holding model.safetensors or model.safetensors.index.json with
-    // its shards. Throws Error naming file and tensor for anything malformed.
+    // Opens `path`: a .safetensors file, or a folder holding model.safetensors or
+    // model.safetensors.index.json with its shards. Throws Error naming file and tensor for anything
+    // malformed.
     static Checkpoint open(const std::filesystem::path& path);
-    // The same over bytes that outlive the checkpoint (the embedded model, tests, fuzzing); `where` names them.
+    // The same over bytes that outlive the checkpoint (the embedded model, tests, fuzzing); `where` names
+    // them.
     static Checkpoint from_memory(std::span<const std::byte> bytes, std::string where);
 
     Checkpoint(Checkpoint&&) noexcept;
@@ -45,9 +52,9 @@ class Checkpoint {
     std::span<const TensorView> tensors() const;         // sorted by name
     uint64_t bytes() const;                              // of all tensors
 
-    // Tells the system that these bytes (of a tensor, or a part of one that was uploaded) are not needed again soon,
-    // so that their mapped pages leave this process's memory. They can still be read, at the price of a page fault.
-    // Nothing happens for bytes in memory.
+    // Tells the system that these bytes (of a tensor, or a part of one that was uploaded) are not needed
+    // again soon, so that their mapped pages leave this process's memory. They can still be read, at the
+    // price of a page fault. Nothing happens for bytes in memory.
     void drop(std::span<const std::byte> part) const;
     void drop(const TensorView& tensor) const { drop(tensor.data); }
 
@@ -57,24 +64,24 @@ class Checkpoint {
     std::unique_ptr<Impl> impl_;
 };
 
-// Writes `tensors` as one safetensors file (header padded to 8 bytes, data in the given order), through a temporary
-// file that is renamed at the end: a full disk leaves no half-written file and is an Error. The data are streamed from
-// where they lie. Names must differ and be UTF-8, shapes must agree with the bytes.
+// Writes `tensors` as one safetensors file (header padded to 8 bytes, data in the given order), through a
+// temporary file that is renamed at the end: a full disk leaves no half-written file and is an Error. The
+// data are streamed from where they lie. Names must differ and be UTF-8, shapes must agree with the bytes.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors);
 
 // A model as files: what `fathom run MODEL` needs besides the weights.
 struct ModelFiles {
-    std::string name;           // for people: the folder's name, or "fathom-tiny" for the embedded model
+    std::string name; // for people: the folder's name, or "fathom-tiny" for the embedded model
     Checkpoint checkpoint;
-    std::string config;         // the text of config.json
-    std::string config_where;   // its path, for messages
-    std::string tokenizer;      // the text of tokenizer.json; empty when the folder has none
+    std::string config;       // the text of config.json
+    std::string config_where; // its path, for messages
+    std::string tokenizer;    // the text of tokenizer.json; empty when the folder has none
     std::string tokenizer_where;
     std::string tokenizer_config; // the text of tokenizer_config.json; empty when absent
 };
-// `path` is a Hugging Face folder, or one .safetensors file in such a folder (its neighbours then complete it); the
-// empty path means the model embedded in this program. Throws Error when there is no such folder, no config.json or
-// no weights, and says which of them is missing.
+// `path` is a Hugging Face folder, or one .safetensors file in such a folder (its neighbours then complete
+// it); the empty path means the model embedded in this program. Throws Error when there is no such folder, no
+// config.json or no weights, and says which of them is missing.
 ModelFiles open_model(const std::filesystem::path& path);
 
 } // namespace fathom

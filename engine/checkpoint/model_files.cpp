@@ -1,5 +1,5 @@
-// open_model: the files of a model, from a Hugging Face folder or from this program's own read-only data (put there by
-// an assembly file that the build generates from models/tiny).
+// open_model: the files of a model, from a Hugging Face folder or from this program's own read-only data (put
+// there by an assembly file that the build generates from models/tiny).
 #include "checkpoint/checkpoint.h"
 
 #include "base/error.h"
@@ -26,7 +26,8 @@ std::string_view embedded(const char* begin, const char* end) {
 ModelFiles open_embedded() {
     const auto weights = embedded(fathom_tiny_weights, fathom_tiny_weights_end);
     return {.name = "fathom-tiny",
-            .checkpoint = Checkpoint::from_memory(std::as_bytes(std::span(weights)), "embedded model.safetensors"),
+            .checkpoint =
+                Checkpoint::from_memory(std::as_bytes(std::span(weights)), "embedded model.safetensors"),
             .config = std::string(embedded(fathom_tiny_config, fathom_tiny_config_end)),
             .config_where = "embedded config.json",
             .tokenizer = std::string(embedded(fathom_tiny_tokenizer, fathom_tiny_tokenizer_end)),
@@ -38,7 +39,8 @@ std::string name_for_people(const fs::path& folder) {
     std::error_code failed;
     fs::path absolute = fs::weakly_canonical(folder, failed);
     if (failed) absolute = folder;
-    return printable((absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename()).string());
+    return printable(
+        (absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename()).string());
 }
 
 bool present(const fs::path& path) {
@@ -53,20 +55,28 @@ ModelFiles open_model(const fs::path& path) {
     std::error_code unreadable;
     const auto kind = fs::status(path, unreadable).type();
     const std::string where = printable(path.string(), 4096);
-    const std::string wanted = "the folder of a Hugging Face checkpoint: config.json, .safetensors files, tokenizer.json";
+    const std::string wanted =
+        "the folder of a Hugging Face checkpoint: config.json, .safetensors files, tokenizer.json";
     if (kind == fs::file_type::not_found || kind == fs::file_type::none)
-        throw Error({.what = "no such model", .where = where, .expected = wanted,
+        throw Error({.what = "no such model",
+                     .where = where,
+                     .expected = wanted,
                      .got = kind == fs::file_type::none ? unreadable.message() : "nothing there",
                      .fix = "check the path, or leave it out to use the embedded model"});
     const bool one_file = kind == fs::file_type::regular && path.extension() == ".safetensors";
     if (kind != fs::file_type::directory && !one_file)
-        throw Error({.what = "not a model", .where = where, .expected = wanted, .got = "a file",
+        throw Error({.what = "not a model",
+                     .where = where,
+                     .expected = wanted,
+                     .got = "a file",
                      .fix = "give the folder; other formats are not read"});
     const fs::path folder = !one_file ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
     const fs::path config = folder / "config.json", tokenizer = folder / "tokenizer.json";
     const fs::path tokenizer_config = folder / "tokenizer_config.json";
     if (!present(config))
-        throw Error({.what = "no config.json", .where = printable(folder.string(), 4096), .expected = wanted,
+        throw Error({.what = "no config.json",
+                     .where = printable(folder.string(), 4096),
+                     .expected = wanted,
                      .fix = "fetch the checkpoint's config.json into this folder"});
     const auto optional_text = [](const fs::path& file) {
         return present(file) ? read_file(file, largest_tokenizer) : std::string();

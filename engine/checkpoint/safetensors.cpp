@@ -1,7 +1,8 @@
-// safetensors files: u64 length, JSON header, data. The reader is a SAX handler, so a hostile header of 100 MB costs no
-// document tree; it accepts what the reference implementation accepts, except: duplicate names, unknown members of
-// an entry and more than 16 dimensions are refused, as are dtypes without an entry in the table below (the 4- and
-// 6-bit ones, C64 and the FNUZ forms). Format: https://github.com/huggingface/safetensors (README, "Format").
+// safetensors files: u64 length, JSON header, data. The reader is a SAX handler, so a hostile header of 100
+// MB costs no document tree; it accepts what the reference implementation accepts, except: duplicate names,
+// unknown members of an entry and more than 16 dimensions are refused, as are dtypes without an entry in the
+// table below (the 4- and 6-bit ones, C64 and the FNUZ forms). Format:
+// https://github.com/huggingface/safetensors (README, "Format").
 #include "checkpoint/safetensors.h"
 
 #include "base/error.h"
@@ -26,9 +27,11 @@ struct DTypeRow {
     std::string_view name;
     uint32_t bytes;
 };
-constexpr DTypeRow dtypes[] = { // in the order of DType
-    {"F64", 8},     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1}, {"I64", 8},
-    {"I32", 4},     {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},     {"U16", 2},     {"U8", 1},      {"BOOL", 1},
+constexpr DTypeRow dtypes[] = {
+    // in the order of DType
+    {"F64", 8},     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
+    {"F8_E8M0", 1}, {"I64", 8}, {"I32", 4}, {"I16", 2},  {"I8", 1},      {"U64", 8},
+    {"U32", 4},     {"U16", 2}, {"U8", 1},  {"BOOL", 1},
 };
 static_assert(std::size(dtypes) == static_cast<size_t>(DType::boolean) + 1);
 
@@ -39,8 +42,11 @@ std::optional<DType> dtype_named(std::string_view name) {
 }
 
 [[noreturn]] void broken(const std::string& where, std::string expected, std::string got) {
-    throw Error({.what = "broken safetensors file", .where = where, .expected = std::move(expected),
-                 .got = std::move(got), .fix = "fetch the file again"});
+    throw Error({.what = "broken safetensors file",
+                 .where = where,
+                 .expected = std::move(expected),
+                 .got = std::move(got),
+                 .fix = "fetch the file again"});
 }
 
 std::string tensor_where(const std::string& file, std::string_view name) {
@@ -61,12 +67,15 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     std::vector<Entry> entries;
 
     bool start_object(size_t) override {
-        if (at_ == At::start) at_ = At::header;
-        else if (at_ == At::header && key_ == "__metadata__") at_ = At::metadata;
+        if (at_ == At::start)
+            at_ = At::header;
+        else if (at_ == At::header && key_ == "__metadata__")
+            at_ = At::metadata;
         else if (at_ == At::header) {
             at_ = At::entry;
             entries.push_back({.name = key_});
-        } else unexpected("an object");
+        } else
+            unexpected("an object");
         return true;
     }
     bool end_object() override {
@@ -85,7 +94,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
         const bool known = key == "dtype" || key == "shape" || key == "data_offsets";
         const bool seen = (key == "dtype" && entry.dtype) || (key == "shape" && entry.shape) ||
                           (key == "data_offsets" && entry.offsets);
-        if (!known || seen) broken(here(), "dtype, shape and data_offsets, once each", "\"" + printable(key) + "\"");
+        if (!known || seen)
+            broken(here(), "dtype, shape and data_offsets, once each", "\"" + printable(key) + "\"");
         return true;
     }
     bool string(string_t& value) override {
@@ -93,8 +103,11 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
         if (at_ != At::entry || key_ != "dtype") unexpected("the string \"" + printable(value) + "\"");
         entries.back().dtype = dtype_named(value);
         if (!entries.back().dtype)
-            throw Error({.what = "unsupported dtype", .where = here(), .expected = "F32, F16, BF16, F8_E4M3 or the like",
-                         .got = printable(value), .fix = "use a checkpoint in another format"});
+            throw Error({.what = "unsupported dtype",
+                         .where = here(),
+                         .expected = "F32, F16, BF16, F8_E4M3 or the like",
+                         .got = printable(value),
+                         .fix = "use a checkpoint in another format"});
         return true;
     }
     bool start_array(size_t) override {
@@ -112,13 +125,16 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
         auto& list = at_ == At::shape ? *entries.back().shape : *entries.back().offsets;
         const size_t most = at_ == At::shape ? largest_rank : 2;
         if (list.size() == most)
-            broken(here(), fmt::format("at most {} numbers in {}", most, at_ == At::shape ? "shape" : "data_offsets"),
+            broken(here(),
+                   fmt::format("at most {} numbers in {}", most, at_ == At::shape ? "shape" : "data_offsets"),
                    "more");
         list.push_back(value);
         return true;
     }
     bool number_integer(number_integer_t value) override { unexpected(fmt::format("the number {}", value)); }
-    bool number_float(number_float_t, const string_t& text) override { unexpected("the number " + printable(text)); }
+    bool number_float(number_float_t, const string_t& text) override {
+        unexpected("the number " + printable(text));
+    }
     bool boolean(bool) override { unexpected("a boolean"); }
     bool null() override { unexpected("null"); }
     bool binary(binary_t&) override { unexpected("binary data"); }
@@ -133,9 +149,13 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
         return at_ >= At::entry && at_ <= At::offsets ? tensor_where(where_, entries.back().name) : where_;
     }
     [[noreturn]] void unexpected(std::string got) const {
-        static constexpr const char* expectations[] = {
-            "an object", "an object for each tensor", "__metadata__ of strings", "a dtype string, shape and data_offsets",
-            "whole numbers that fit 64 bits in shape", "whole numbers that fit 64 bits in data_offsets", "nothing more"};
+        static constexpr const char* expectations[] = {"an object",
+                                                       "an object for each tensor",
+                                                       "__metadata__ of strings",
+                                                       "a dtype string, shape and data_offsets",
+                                                       "whole numbers that fit 64 bits in shape",
+                                                       "whole numbers that fit 64 bits in data_offsets",
+                                                       "nothing more"};
         broken(here(), expectations[static_cast<size_t>(at_)], std::move(got));
     }
     void finish_entry() const {
@@ -156,12 +176,16 @@ std::string_view header_text(std::span<const std::byte> file, const std::string&
     uint64_t length = 0;
     if (file.size() < 8) broken(where, "at least 8 bytes", fmt::format("{} bytes", file.size()));
     if (std::memcmp(file.data(), "version ", 8) == 0)
-        throw Error({.what = "not a safetensors file", .where = where, .got = "a Git LFS pointer",
+        throw Error({.what = "not a safetensors file",
+                     .where = where,
+                     .got = "a Git LFS pointer",
                      .fix = "fetch the real file, for example with: git lfs pull"});
     std::memcpy(&length, file.data(), 8);
     if (length > largest_header || length > file.size() - 8)
-        broken(where, fmt::format("a header of at most {} bytes", std::min<uint64_t>(largest_header, file.size() - 8)),
-               fmt::format("{} bytes", length));
+        broken(
+            where,
+            fmt::format("a header of at most {} bytes", std::min<uint64_t>(largest_header, file.size() - 8)),
+            fmt::format("{} bytes", length));
     const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);
     const size_t first = text.find_first_not_of(" \t\n\r"), last = text.find_last_not_of(" \t\n\r");
     // A NUL would end the text for the parser, and a byte order mark be skipped by it.
@@ -170,8 +194,8 @@ std::string_view header_text(std::span<const std::byte> file, const std::string&
     return text;
 }
 
-// Bytes of a tensor by its shape: the product from left to right, as the reference computes it (a 0 absorbs what
-// follows it, an overflow before it does not).
+// Bytes of a tensor by its shape: the product from left to right, as the reference computes it (a 0 absorbs
+// what follows it, an overflow before it does not).
 std::optional<uint64_t> bytes_by_shape(const Entry& entry) {
     uint64_t bytes = 1;
     for (const uint64_t size : *entry.shape)
@@ -180,11 +204,13 @@ std::optional<uint64_t> bytes_by_shape(const Entry& entry) {
     return bytes;
 }
 
-// Data must lie end to end, from the first byte after the header to the last of the file: no hole, no overlap.
+// Data must lie end to end, from the first byte after the header to the last of the file: no hole, no
+// overlap.
 void check_layout(const std::vector<Entry>& entries, uint64_t data_bytes, const std::string& where) {
     std::vector<size_t> order(entries.size());
     std::iota(order.begin(), order.end(), size_t{0});
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return *entries[a].offsets < *entries[b].offsets; });
+    std::sort(order.begin(), order.end(),
+              [&](size_t a, size_t b) { return *entries[a].offsets < *entries[b].offsets; });
     uint64_t position = 0;
     for (const size_t index : order) {
         const Entry& entry = entries[index];
@@ -208,7 +234,9 @@ void check_layout(const std::vector<Entry>& entries, uint64_t data_bytes, const 
 
 std::string_view name_of(DType dtype) { return dtypes[static_cast<size_t>(dtype)].name; }
 uint32_t bytes_of(DType dtype) { return dtypes[static_cast<size_t>(dtype)].bytes; }
-std::string shape_text(std::span<const uint64_t> shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
+std::string shape_text(std::span<const uint64_t> shape) {
+    return fmt::format("({})", fmt::join(shape, ", "));
+}
 
 std::vector<TensorView> parse_safetensors(std::span<const std::byte> file, const std::string& where) {
     const std::string_view header = header_text(file, where);
@@ -218,7 +246,8 @@ std::vector<TensorView> parse_safetensors(std::span<const std::byte> file, const
     std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(entries.begin(), entries.end(),
                                           [](const Entry& a, const Entry& b) { return a.name == b.name; });
-    if (twice != entries.end()) broken(tensor_where(where, twice->name), "each name once", "two tensors of this name");
+    if (twice != entries.end())
+        broken(tensor_where(where, twice->name), "each name once", "two tensors of this name");
     const auto data = file.subspan(8 + header.size());
     check_layout(entries, data.size(), where);
     std::vector<TensorView> tensors;
