@@ -96,6 +96,75 @@ json with(json config, const std::string& pointer, const json& value) {
     return config;
 }
 
+// Changes to saved_v3 that must be refused by the name of the key.
+struct Wrong {
+    const char *pointer, *value; // the value as JSON
+    const char* shown = nullptr; // what the message says of it, where that is not the value
+};
+constexpr Wrong wrong[] = {
+    {"/architectures", "[\"DeepseekV32ForCausalLM\"]", "DeepseekV32ForCausalLM"},
+    {"/architectures", "[]"},
+    {"/architectures", "[\"DeepseekV3ForCausalLM\",\"DeepseekV2ForCausalLM\"]", "V2"},
+    {"/architectures", "\"DeepseekV3ForCausalLM\"", "DeepseekV3ForCausalLM"},
+    {"/quantization_config", "{\"quant_method\":\"fp8\"}", "BF16"},
+    {"/attention_bias", "true"},
+    {"/attention_bias", "0"},
+    {"/mlp_bias", "true"},
+    {"/tie_word_embeddings", "true"},
+    {"/use_mla", "false"},
+    {"/index_topk", "2048"},
+    {"/hidden_act", "\"gelu\"", "gelu"},
+    {"/scoring_func", "\"sqrtsoftplus\"", "sqrtsoftplus"},
+    {"/scoring_func", "\"softmax\"", "softmax"}, // of the other class
+    {"/topk_method", "\"greedy\"", "greedy"},    // likewise
+    {"/topk_method", "\"best\"", "best"},
+    {"/hidden_size", "0"},
+    {"/hidden_size", "-64"},
+    {"/hidden_size", "64.5"},
+    {"/hidden_size", "64.0"},
+    {"/hidden_size", "\"64\"", "64"},
+    {"/hidden_size", "18446744073709551615"},
+    {"/hidden_size", "1048577"},
+    {"/num_hidden_layers", "1025"},
+    {"/n_routed_experts", "4097"},
+    {"/n_routed_experts", "0"},
+    {"/num_experts_per_tok", "17"},
+    {"/num_experts_per_tok", "9"}, // more than two groups of four hold
+    {"/n_group", "3"},
+    {"/topk_group", "5"},
+    {"/first_k_dense_replace", "4"},
+    {"/moe_layer_freq", "0"},
+    {"/n_shared_experts", "4000000"},
+    {"/n_shared_experts", "-1"},
+    {"/num_key_value_heads", "2"},
+    {"/num_attention_heads", "1048576"},
+    {"/q_lora_rank", "0"},
+    {"/qk_rope_head_dim", "7"},
+    {"/rms_norm_eps", "0"},
+    {"/routed_scaling_factor", "0"},
+    {"/norm_topk_prob", "1"},
+    {"/max_position_embeddings", "33554432"},
+    {"/num_nextn_predict_layers", "5000"},
+    {"/rope_interleave", "\"yes\"", "yes"},
+    {"/eos_token_id", "512"},
+    {"/eos_token_id", "[1,-1]", "-1"},
+    {"/bos_token_id", "\"<s>\"", "<s>"},
+    {"/rope_parameters", "7"},
+    {"/rope_parameters/rope_theta", "1"},
+    {"/rope_parameters/rope_theta", "null"},
+    {"/rope_parameters/rope_type", "\"linear\"", "linear"},
+    {"/rope_parameters/type", "\"linear\"", "linear"},
+    {"/rope_parameters/factor", "0"},
+    {"/rope_parameters/factor", "0.5"},
+    {"/rope_parameters/beta_slow", "33", "beta_slow"},
+    {"/rope_parameters/mscale", "-1"},
+    {"/rope_parameters/mscale_all_dim", "0"},
+    {"/rope_parameters/original_max_position_embeddings", "0"},
+    {"/rope_parameters/attention_factor", "1.5"},
+    {"/rope_parameters/truncate", "false"},
+    {"/rope_parameters/partial_rotary_factor", "0.5"},
+};
+
 } // namespace
 
 TEST_CASE("config: values of the saved V3 and V2 files") {
@@ -217,73 +286,6 @@ TEST_CASE("config: keys whose absence has a meaning") {
 }
 
 TEST_CASE("config: a value that is wrong or not built is named, with the value") {
-    struct Wrong {
-        const char *pointer, *value; // the value as JSON
-        const char* shown = nullptr; // what the message says of it, where that is not the value
-    };
-    const Wrong wrong[] = {
-        {"/architectures", "[\"DeepseekV32ForCausalLM\"]", "DeepseekV32ForCausalLM"},
-        {"/architectures", "[]"},
-        {"/architectures", "[\"DeepseekV3ForCausalLM\",\"DeepseekV2ForCausalLM\"]", "V2"},
-        {"/architectures", "\"DeepseekV3ForCausalLM\"", "DeepseekV3ForCausalLM"},
-        {"/quantization_config", "{\"quant_method\":\"fp8\"}", "BF16"},
-        {"/attention_bias", "true"},
-        {"/attention_bias", "0"},
-        {"/mlp_bias", "true"},
-        {"/tie_word_embeddings", "true"},
-        {"/use_mla", "false"},
-        {"/index_topk", "2048"},
-        {"/hidden_act", "\"gelu\"", "gelu"},
-        {"/scoring_func", "\"sqrtsoftplus\"", "sqrtsoftplus"},
-        {"/scoring_func", "\"softmax\"", "softmax"}, // of the other class
-        {"/topk_method", "\"greedy\"", "greedy"},    // likewise
-        {"/topk_method", "\"best\"", "best"},
-        {"/hidden_size", "0"},
-        {"/hidden_size", "-64"},
-        {"/hidden_size", "64.5"},
-        {"/hidden_size", "64.0"},
-        {"/hidden_size", "\"64\"", "64"},
-        {"/hidden_size", "18446744073709551615"},
-        {"/hidden_size", "1048577"},
-        {"/num_hidden_layers", "1025"},
-        {"/n_routed_experts", "4097"},
-        {"/n_routed_experts", "0"},
-        {"/num_experts_per_tok", "17"},
-        {"/num_experts_per_tok", "9"}, // more than two groups of four hold
-        {"/n_group", "3"},
-        {"/topk_group", "5"},
-        {"/first_k_dense_replace", "4"},
-        {"/moe_layer_freq", "0"},
-        {"/n_shared_experts", "4000000"},
-        {"/n_shared_experts", "-1"},
-        {"/num_key_value_heads", "2"},
-        {"/num_attention_heads", "1048576"},
-        {"/q_lora_rank", "0"},
-        {"/qk_rope_head_dim", "7"},
-        {"/rms_norm_eps", "0"},
-        {"/routed_scaling_factor", "0"},
-        {"/norm_topk_prob", "1"},
-        {"/max_position_embeddings", "33554432"},
-        {"/num_nextn_predict_layers", "5000"},
-        {"/rope_interleave", "\"yes\"", "yes"},
-        {"/eos_token_id", "512"},
-        {"/eos_token_id", "[1,-1]", "-1"},
-        {"/bos_token_id", "\"<s>\"", "<s>"},
-        {"/rope_parameters", "7"},
-        {"/rope_parameters/rope_theta", "1"},
-        {"/rope_parameters/rope_theta", "null"},
-        {"/rope_parameters/rope_type", "\"linear\"", "linear"},
-        {"/rope_parameters/type", "\"linear\"", "linear"},
-        {"/rope_parameters/factor", "0"},
-        {"/rope_parameters/factor", "0.5"},
-        {"/rope_parameters/beta_slow", "33", "beta_slow"},
-        {"/rope_parameters/mscale", "-1"},
-        {"/rope_parameters/mscale_all_dim", "0"},
-        {"/rope_parameters/original_max_position_embeddings", "0"},
-        {"/rope_parameters/attention_factor", "1.5"},
-        {"/rope_parameters/truncate", "false"},
-        {"/rope_parameters/partial_rotary_factor", "0.5"},
-    };
     for (const Wrong& test : wrong) {
         const std::string message =
             refusal(with(json::parse(saved_v3), test.pointer, json::parse(test.value)).dump());
