@@ -1,0 +1,118 @@
+// Counting; see figures.h.
+#include "cli/figures.h"
+
+#include "base/error.h"
+
+#include <charconv>
+
+namespace fathom::cli {
+
+std::string_view name_of(Kind kind) {
+    static constexpr std::array<std::string_view, N_KINDS> names = {
+        "embedding", "attention", "dense MLP", "routed experts", "shared experts", "router",
+        "norms",     "head",      "MTP",       "other"};
+    return names[static_cast<size_t>(kind)];
+}
+
+namespace {
+
+struct Shape { // of one layer, in 64 bits
+    uint64_t dim, heads, q_rank, kv_rank, nope, rope, value;
+    explicit Shape(const ModelConfig& c)
+        : dim(c.dim), heads(c.n_heads), q_rank(c.q_lora_rank), kv_rank(c.kv_lora_rank),
+          nope(c.qk_nope_head_dim), rope(c.qk_rope_head_dim), value(c.v_head_dim) {}
+    uint64_t attention() const {
+        const uint64_t query = heads * (nope + rope) * (q_rank ? q_rank : dim) + (q_rank ? dim * q_rank : 0);
+        return query + dim * (kv_rank + rope) + kv_rank * heads * (nope + value) + heads * value * dim;
+    }
+    uint64_t norms() const {
+        return 2 * dim + q_rank + kv_rank;
+    } // before attention and MLP; of the two ranks
+    uint64_t mlp(uint64_t width) const { return 3 * dim * width; }
+};
+
+struct MoeLayer {
+    uint64_t routed, routed_active, shared, router;
+    MoeLayer(const ModelConfig& c, const Shape& shape)
+        : routed(c.n_routed_experts * shape.mlp(c.expert_dim)),
+          routed_active(c.n_active_experts * shape.mlp(c.expert_dim)),
+          shared(shape.mlp(uint64_t{c.n_shared_experts} * c.expert_dim)),
+          router(uint64_t{c.n_routed_experts} * (c.dim + (c.topk_method == TopkMethod::noaux_tc ? 1 : 0))) {}
+    uint64_t total() const { return routed + shared + router; }
+};
+
+} // namespace
+
+ParameterFigures parameter_figures(const ModelConfig& config) {
+    ParameterFigures out;
+    const auto add = [&out](Kind kind, uint64_t parameters, uint64_t active) {
+        out.kinds[static_cast<size_t>(kind)].parameters += parameters;
+        out.kinds[static_cast<size_t>(kind)].active += active;
+    };
+    const Shape shape(config);
+    const MoeLayer moe(config, shape);
+    const uint64_t table = uint64_t{config.vocab_size} * config.dim;
+    add(Kind::embedding, table, table);
+    add(Kind::head, table, table);
+    add(Kind::norms, config.dim, config.dim); // before the head
+    for (uint32_t layer = 0; layer < config.n_layers; ++layer) {
+        add(Kind::attention, shape.attention(), shape.attention());
+        add(Kind::norms, shape.norms(), shape.norms());
+        if (config.is_moe(layer)) {
+            add(Kind::routed_experts, moe.routed, moe.routed_active);
+            add(Kind::shared_experts, moe.shared, moe.shared);
+            add(Kind::router, moe.router, moe.router);
+        } else {
+            add(Kind::dense_mlp, shape.mlp(config.dense_dim), shape.mlp(config.dense_dim));
+        }
+    }
+    for (const KindFigures& kind : out.kinds) {
+        out.total += kind.parameters;
+        out.active += kind.active;
+    }
+    // An MTP layer is a MoE layer, a projection of two vectors to one, three norms and copies of embedding
+    // and head.
+    const uint64_t mtp =
+        shape.attention() + shape.norms() + moe.total() + 2 * shape.dim * shape.dim + 3 * shape.dim;
+    add(Kind::mtp, config.n_mtp_layers * (mtp + 2 * table), 0);
+    return out;
+}
+
+Kind kind_of(std::string_view name, const ModelConfig& config) {
+    const auto has = [name](std::string_view part) { return name.find(part) != std::string_view::npos; };
+    constexpr std::string_view prefix = "model.layers.";
+    if (name.starts_with(prefix)) {
+        uint32_t layer = 0;
+        const auto parsed = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
+        if (parsed.ec != std::errc{}) return Kind::other;
+        if (layer >= config.n_layers) return Kind::mtp;
+    }
+    if (name.starts_with("model.embed_tokens.")) return Kind::embedding;
+    if (name.starts_with("lm_head.")) return Kind::head;
+    if (has("norm.")) return Kind::norms; // before .self_attn.: q_a_layernorm and kv_a_layernorm are norms
+    if (has(".self_attn.")) return Kind::attention;
+    if (has(".mlp.shared_experts.")) return Kind::shared_experts;
+    if (has(".mlp.experts.")) return Kind::routed_experts;
+    if (has(".mlp.gate.")) return Kind::router;
+    if (has(".mlp.")) return Kind::dense_mlp;
+    return Kind::other;
+}
+
+ByteFigures byte_figures(std::span<const TensorView> tensors, const ModelConfig& config) {
+    ByteFigures out;
+    for (const TensorView& tensor : tensors) {
+        const auto kind = static_cast<size_t>(kind_of(tensor.name, config));
+        out.bytes[kind] += tensor.data.size();
+        ++out.tensors[kind];
+        out.total += tensor.data.size();
+    }
+    return out;
+}
+
+CacheFigures cache_figures(const ModelConfig& config) {
+    const uint64_t layers = config.n_layers;
+    return {.latent = layers * config.latent_dim(),
+            .plain = layers * config.n_heads * (config.qk_head_dim() + uint64_t{config.v_head_dim})};
+}
+
+} // namespace fathom::cli

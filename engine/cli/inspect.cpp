@@ -1,0 +1,131 @@
+// `fathom inspect`: what a model consists of, from its configuration and the headers of its files. Needs no
+// GPU.
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/figures.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+
+#include <fmt/format.h>
+#include <map>
+#include <unistd.h>
+
+namespace fathom::cli {
+
+namespace {
+
+std::string attention_text(const ModelConfig& c) {
+    const std::string rank =
+        c.q_lora_rank ? fmt::format("queries through rank {}", c.q_lora_rank) : "queries in full rank";
+    return fmt::format(
+        "MLA, {} heads: {} + {} rotary for queries and keys, {} for values; latent {} + {}, {}", c.n_heads,
+        c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank, c.qk_rope_head_dim, rank);
+}
+
+std::string expert_text(const ModelConfig& c) {
+    if (c.n_routed_experts == 0) return "none: every layer is dense";
+    const std::string groups = c.n_groups > 1
+                                   ? fmt::format(" in {} groups ({} kept)", c.n_groups, c.n_active_groups)
+                                   : std::string();
+    return fmt::format("{} routed{}, {} active, {} shared, each {} wide", c.n_routed_experts, groups,
+                       c.n_active_experts, c.n_shared_experts, c.expert_dim);
+}
+
+std::string router_text(const ModelConfig& c) {
+    const char* method = c.topk_method == TopkMethod::greedy ? "best of all (greedy)"
+                         : c.topk_method == TopkMethod::group_limited_greedy
+                             ? "best of the best groups (group_limited_greedy)"
+                             : "bias for selection (noaux_tc)";
+    return fmt::format("{}, {}, weights {}times {:g}", c.scoring == Scoring::softmax ? "softmax" : "sigmoid",
+                       method, c.norm_topk_prob ? "normalised, " : "", c.routed_scaling_factor);
+}
+
+std::string context_text(const ModelConfig& c) {
+    if (c.yarn.factor == 0) return fmt::format("{} tokens, rotary base {:g}", c.max_position, c.rope_theta);
+    return fmt::format("{} tokens, rotary base {:g}, YaRN {:g}x from {}", c.max_position, c.rope_theta,
+                       c.yarn.factor, c.yarn.original_max_position);
+}
+
+std::string storage_text(std::span<const TensorView> tensors, uint64_t bytes) {
+    std::map<std::string_view, uint64_t> dtypes;
+    for (const TensorView& tensor : tensors) ++dtypes[name_of(tensor.dtype)];
+    std::string out = fmt::format("{} in {} tensors (", bytes_text(bytes), tensors.size());
+    for (const auto& [dtype, count] : dtypes)
+        out += fmt::format("{}{} {}", out.back() == '(' ? "" : ", ", count, dtype);
+    return out + ")";
+}
+
+std::string table_text(const ParameterFigures& parameters, const ByteFigures& bytes, const Style& style) {
+    std::string out = style.bold(
+        fmt::format("{:<16}{:>12}{:>14}{:>12}{:>8}", "part", "parameters", "active", "bytes", "share"));
+    out += '\n';
+    for (size_t k = 0; k < N_KINDS; ++k) {
+        const KindFigures& figures = parameters.kinds[k];
+        if (figures.parameters == 0 && bytes.bytes[k] == 0) continue;
+        const double share =
+            bytes.total ? static_cast<double>(bytes.bytes[k]) / static_cast<double>(bytes.total) : 0;
+        out += fmt::format("{:<16}{:>12}{:>14}{:>12}{:>6.1f} %\n", name_of(static_cast<Kind>(k)),
+                           count_text(figures.parameters), count_text(figures.active),
+                           bytes_text(bytes.bytes[k]), share * 100);
+    }
+    return out;
+}
+
+std::string cache_text(const ModelConfig& config) {
+    constexpr uint64_t element = 2; // bytes: 16-bit numbers, as papers count
+    const CacheFigures cache = cache_figures(config);
+    const auto line = [&](const char* name, uint64_t elements) {
+        return fmt::format("  {:<32}{:>12} bytes a token{:>12} for {} tokens\n", name, elements * element,
+                           bytes_text(elements * element * config.max_position), config.max_position);
+    };
+    return line("this model (latent)", cache.latent) + line("with plain multi-head attention", cache.plain) +
+           fmt::format("  {:.1f} times less\n", cache.ratio());
+}
+
+int inspect(const ModelOptions& options) {
+    const ModelFiles files = open_model(options.model);
+    const ModelConfig config = parse_config(files.config, files.config_where);
+    const ParameterFigures parameters = parameter_figures(config);
+    const ByteFigures bytes = byte_figures(files.checkpoint.tensors(), config);
+    const Style style = Style::of(STDOUT_FILENO);
+    uint32_t moe_layers = 0;
+    for (uint32_t layer = 0; layer < config.n_layers; ++layer) moe_layers += config.is_moe(layer);
+    const auto mtp = parameters.kinds[static_cast<size_t>(Kind::mtp)].parameters;
+    const uint64_t embedding = parameters.kinds[static_cast<size_t>(Kind::embedding)].active;
+
+    std::string out = style.bold(printable(files.name)) + "\n\n";
+    const auto row = [&](std::string_view name, std::string_view text) {
+        out += fmt::format("{:<14}{}\n", name, text);
+    };
+    row("architecture", config.architecture == Architecture::deepseek_v2 ? "DeepSeek V2" : "DeepSeek V3");
+    row("layers",
+        fmt::format("{}: {} dense ({} wide), {} with experts{}; width {}, vocabulary {}", config.n_layers,
+                    config.n_layers - moe_layers, config.dense_dim, moe_layers,
+                    config.n_mtp_layers ? fmt::format(", {} for MTP apart", config.n_mtp_layers) : "",
+                    config.dim, config.vocab_size));
+    row("attention", attention_text(config));
+    row("experts", expert_text(config));
+    if (moe_layers) row("router", router_text(config));
+    row("context", context_text(config));
+    row("parameters", fmt::format("{} in all{}", count_text(parameters.total),
+                                  mtp ? fmt::format(", {} more for MTP", count_text(mtp)) : ""));
+    row("",
+        fmt::format("{} active for one token ({:.1f} %), {} without the input embedding",
+                    count_text(parameters.active),
+                    100.0 * static_cast<double>(parameters.active) / static_cast<double>(parameters.total),
+                    count_text(parameters.active - embedding)));
+    row("storage", storage_text(files.checkpoint.tensors(), bytes.total));
+    out += '\n' + table_text(parameters, bytes, style) + '\n' + style.bold("cache, in 16-bit numbers") + '\n';
+    write_out(out + cache_text(config));
+    return OK;
+}
+
+} // namespace
+
+Action prepare_inspect(CLI::App& app) {
+    auto options = std::make_shared<ModelOptions>();
+    add_model(app, *options);
+    return [options] { return inspect(*options); };
+}
+
+} // namespace fathom::cli

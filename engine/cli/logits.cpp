@@ -1,0 +1,87 @@
+// `fathom logits`: the numbers behind a text, as a safetensors file for other programs to compare with.
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/generate.h"
+#include "cli/interrupt.h"
+#include "cli/terminal.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace fathom::cli {
+
+namespace {
+
+struct Options {
+    ModelOptions model;
+    std::string tokens;
+    std::filesystem::path output;
+    std::vector<std::string> taps;
+    bool reference = false;
+};
+
+void check_tokens(std::span<const Token> tokens, const ModelConfig& config, uint32_t context) {
+    for (const Token token : tokens)
+        if (token >= config.vocab_size)
+            throw Error({.what = "there is no such token",
+                         .where = "--tokens",
+                         .expected = fmt::format("ids from 0 to {}", config.vocab_size - 1),
+                         .got = fmt::format("{}", token)});
+    if (tokens.size() > context)
+        throw Error({.what = "the tokens do not fit the context",
+                     .expected = fmt::format("at most {} tokens", context),
+                     .got = fmt::format("{} tokens", tokens.size()),
+                     .fix = fmt::format("raise --context (the model's limit is {})", config.max_position)});
+}
+
+TensorView view(std::string name, uint64_t rows, uint64_t cols, std::span<const float> values) {
+    return {
+        .name = std::move(name), .dtype = DType::f32, .shape = {rows, cols}, .data = std::as_bytes(values)};
+}
+
+int logits(const Options& options) {
+    const std::vector<Token> tokens = parse_tokens(options.tokens);
+    const ModelFiles files = open_model(options.model.model);
+    const auto engine = load_engine(files, {.device = options.model.device,
+                                            .reference = options.reference,
+                                            .context = options.model.context,
+                                            .taps = options.taps});
+    check_tokens(tokens, engine->config(), engine->context());
+    Session session = engine->open();
+    std::vector<float> values;
+    {
+        const InterruptScope scope([&session] { session.cancel(); });
+        values = session.logits(tokens);
+    }
+    std::vector<TensorView> tensors = {view("logits", tokens.size(), engine->config().vocab_size, values)};
+    for (const Tap& tap : session.taps()) tensors.push_back(view(tap.name, tap.rows, tap.cols, tap.values));
+    const InterruptScope scope; // the file is written whole or not at all
+    write_safetensors(options.output, tensors);
+    for (const TensorView& tensor : tensors)
+        log::info("{}: {} {}", options.output.string(), tensor.name, shape_text(tensor.shape));
+    return scope.interrupted() ? INTERRUPTED : OK;
+}
+
+} // namespace
+
+Action prepare_logits(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    add_model(app, options->model);
+    app.add_option("--tokens", options->tokens, "Token ids, with commas between them")
+        ->type_name("IDS")
+        ->required();
+    app.add_option("-o,--output", options->output,
+                   "The file to write: F32, 'logits' (positions, vocabulary) and the taps")
+        ->type_name("FILE.safetensors")
+        ->required();
+    app.add_option("--tap", options->taps, "Keep these intermediate tensors too; * stands for anything")
+        ->type_name("NAME");
+    add_context(app, options->model);
+    add_device(app, options->model);
+    app.add_flag("--reference", options->reference,
+                 "Use the slow CPU reference in double precision, not the device");
+    return [options] { return logits(*options); };
+}
+
+} // namespace fathom::cli

@@ -1,0 +1,153 @@
+// The program: the command table, the options that come before a command, and the one place where errors
+// become text on stderr and an exit code.
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "session/engine.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <map>
+#include <new>
+#include <sstream>
+#include <unistd.h>
+
+namespace fathom::cli {
+
+namespace {
+
+constexpr Command commands[] = {
+    {"run", "Continue one text",
+     "Examples:\n"
+     "  fathom run -p 'Once upon a time'\n"
+     "  fathom run ~/models/DeepSeek-V2-Lite -p 'The capital of France is' --greedy -n 20\n"
+     "  fathom run -f chapter1.txt -n 0 --seed 7 > chapter2.txt\n"
+     "  echo 'def fibonacci(n):' | fathom run --routing --stats stats.json\n",
+     prepare_run},
+    {"chat", "Talk with a chat model",
+     "Examples:\n"
+     "  fathom chat ~/models/Moonlight-16B-A3B-Instruct\n"
+     "  fathom chat MODEL --system 'Answer in one sentence.' --temp 0.3\n"
+     "  printf 'What is a latent?\\nAnd an expert?\\n' | fathom chat MODEL > answers.txt\n"
+     "While it runs, /help lists what you can type; Ctrl-C stops an answer.\n",
+     prepare_chat},
+    {"devices", "List the Vulkan devices",
+     "Examples:\n"
+     "  fathom devices\n"
+     "  fathom run --device 1 -p 'Once'     the second device of the list\n"
+     "  fathom run --device radeon -p 'Once' the first whose name contains it\n"
+     "  fathom run --device cpu -p 'Once'   a software driver such as lavapipe\n",
+     prepare_devices},
+    {"inspect", "Say what a model consists of, without loading it",
+     "Examples:\n"
+     "  fathom inspect\n"
+     "  fathom inspect ~/models/DeepSeek-V2-Lite\n",
+     prepare_inspect},
+    {"logits", "Write the logits of a token sequence to a file",
+     "Examples:\n"
+     "  fathom logits MODEL --tokens 0,671,6102 -o logits.safetensors\n"
+     "  fathom logits MODEL --tokens 0,671,6102 --tap 'layer.*' -o all.safetensors\n",
+     prepare_logits},
+};
+
+constexpr const char* main_examples =
+    "Examples:\n"
+    "  fathom                     a story, and how its experts were used\n"
+    "  fathom run -p 'Once upon'  continue a text\n"
+    "  fathom run --help          what a command can do\n"
+    "A MODEL is a folder as on Hugging Face. Exit codes: 0 done, 1 error, 2 wrong usage,\n"
+    "130 interrupted.\n";
+
+int say_error(std::string_view text, int code) {
+    fmt::print(stderr, "{} {}\n", Style::of(STDERR_FILENO).red("error:"), text);
+    return code;
+}
+
+int usage_error(const CLI::App& app, const std::string& text) {
+    const auto chosen = app.get_subcommands();
+    const std::string command = chosen.empty() ? "" : " " + chosen.front()->get_name();
+    return say_error(fmt::format("{}\n  fix: see fathom{} --help", text, command), USAGE);
+}
+
+// Runs `action` and turns whatever it throws into a message and an exit code.
+int guarded(const CLI::App& app, const Action& action) {
+    try {
+        return action();
+    } catch (const OutputClosed&) {
+        return OK;
+    } catch (const Cancelled&) {
+        return say_error("interrupted", INTERRUPTED);
+    } catch (const CLI::Error& error) {
+        return usage_error(app, error.what());
+    } catch (const std::bad_alloc&) {
+        return say_error("out of memory", FAILED);
+    } catch (const std::logic_error& error) {
+        return say_error(fmt::format("a bug in Fathom, please report it: {}", error.what()), FAILED);
+    } catch (const std::exception& error) {
+        return say_error(error.what(), FAILED);
+    }
+}
+
+// Options before a command belong to the story; with a command they would be silently lost.
+void refuse_stray_options(const CLI::App& app) {
+    if (app.get_subcommands().empty()) return;
+    for (const CLI::Option* option : app.get_options())
+        if (option->count() > 0 && option->get_name() != "--quiet" && option->get_name() != "--verbose")
+            throw CLI::ValidationError(option->get_name(), "options of a command come after its name");
+}
+
+int parse_and_run(int argc, char** argv) {
+    CLI::App app("Fathom runs DeepSeek-family language models on any Vulkan device, and shows what they do.\n"
+                 "Without a command it writes a story with the embedded model.",
+                 "fathom");
+    app.footer(main_examples);
+    app.require_subcommand(0, 1);
+    add_verbosity(app);
+    app.set_version_flag("--version", version_text);
+    std::map<const CLI::App*, Action> actions;
+    actions[&app] = prepare_story(app);
+    for (const Command& command : commands) {
+        CLI::App* sub = app.add_subcommand(command.name, command.about);
+        sub->footer(command.examples);
+        add_verbosity(*sub);
+        actions[sub] = command.prepare(*sub);
+    }
+    return guarded(app, [&] {
+        try {
+            app.parse(argc, argv);
+            refuse_stray_options(app);
+        } catch (const CLI::Success& success) { // --help, --version
+            std::ostringstream text;
+            app.exit(success, text, text);
+            write_out(text.str());
+            return OK;
+        }
+        const auto chosen = app.get_subcommands();
+        return actions.at(chosen.empty() ? &app : chosen.front())();
+    });
+}
+
+// A closed standard stream would let the next opened file, a driver's perhaps, take its number and be written
+// into.
+void open_standard_streams() {
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+        if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY) != fd)
+            std::abort();
+}
+
+} // namespace
+
+} // namespace fathom::cli
+
+int main(int argc, char** argv) {
+    using namespace fathom::cli;
+    open_standard_streams();
+    std::signal(SIGPIPE, SIG_IGN); // a closed pipe and a file over the size limit are errors of the write
+    std::signal(SIGXFSZ, SIG_IGN);
+    install_interrupts();
+    return parse_and_run(argc, argv);
+}

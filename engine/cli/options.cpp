@@ -1,0 +1,111 @@
+// Shared options; see options.h.
+#include "cli/options.h"
+
+#include "base/log.h"
+
+#include <algorithm>
+#include <charconv>
+#include <fmt/format.h>
+#include <limits>
+#include <random>
+
+namespace fathom::cli {
+
+void add_verbosity(CLI::App& app) {
+    auto* quiet = app.add_flag_callback(
+        "-q,--quiet", [] { log::set_level(log::Level::warning); },
+        "Say nothing but errors and what was asked for");
+    app.add_flag_callback(
+           "-v,--verbose", [] { log::set_level(log::Level::detail); },
+           "Say more: device, driver quirks, plans")
+        ->excludes(quiet);
+}
+
+void add_model(CLI::App& app, ModelOptions& options) {
+    app.add_option("MODEL", options.model,
+                   "Folder with config.json, safetensors and tokenizer.json; without it the embedded model")
+        ->type_name("");
+}
+
+void add_device(CLI::App& app, ModelOptions& options) {
+    app.add_option("--device", options.device,
+                   "GPU by index, by part of its name, or 'cpu'; see 'fathom devices'")
+        ->type_name("DEVICE");
+}
+
+void add_context(CLI::App& app, ModelOptions& options) {
+    app.add_option("--context", options.context,
+                   "Longest text in tokens; default: the model's limit, at most 4096")
+        ->type_name("N")
+        ->check(number_between(1, std::numeric_limits<uint32_t>::max()));
+}
+
+void add_sampling(CLI::App& app, SamplingOptions& options) {
+    const auto number = [&app](const char* name, auto& value, const char* type, double low, double high,
+                               const char* about) {
+        return app.add_option(name, value, about)
+            ->type_name(type)
+            ->check(number_between(low, high))
+            ->capture_default_str();
+    };
+    SamplingParams& p = options.params;
+    constexpr double most = std::numeric_limits<uint32_t>::max();
+    auto* temperature =
+        number("--temp", p.temperature, "X", 0, 100, "Temperature; 0 always takes the most probable token");
+    app.add_flag("--greedy", options.greedy, "The same as --temp 0")->excludes(temperature);
+    number("--top-k", p.top_k, "N", 0, most, "Choose among the N most probable tokens; 0: all");
+    number("--top-p", p.top_p, "X", 0.0001, 1, "Choose among the most probable tokens that make up this share");
+    number("--min-p", p.min_p, "X", 0, 1, "Drop tokens less probable than this share of the most probable");
+    number("--repeat-penalty", p.repetition_penalty, "X", 0.01, 100,
+           "Divide the logits of tokens already present");
+    number("--presence-penalty", p.presence_penalty, "X", -100, 100,
+           "Subtract from the logits of tokens already present");
+    number("--frequency-penalty", p.frequency_penalty, "X", -100, 100,
+           "The same, for each time a token is present");
+    app.add_option("--seed", options.seed,
+                   "Same seed, same device, same text; default: another one each time")
+        ->type_name("N");
+}
+
+SamplingParams SamplingOptions::resolve() const {
+    SamplingParams out = params;
+    if (greedy) out.temperature = 0;
+    out.seed = seed ? *seed : std::random_device{}(); // 32 bits: short enough to be typed again
+    return out;
+}
+
+std::vector<Token> parse_tokens(std::string_view text) {
+    std::vector<Token> out;
+    for (size_t start = 0; start <= text.size();) {
+        const size_t comma = std::min(text.find(',', start), text.size());
+        std::string_view part = text.substr(start, comma - start);
+        const size_t first = std::min(part.find_first_not_of(" \t\n"), part.size());
+        part = part.substr(first, part.find_last_not_of(" \t\n") + 1 - first);
+        Token token = 0;
+        const auto parsed = std::from_chars(part.data(), part.data() + part.size(), token);
+        if (parsed.ec != std::errc{} || parsed.ptr != part.data() + part.size())
+            throw CLI::ValidationError("--tokens", fmt::format("'{}' is not a token id", part));
+        out.push_back(token);
+        start = comma + 1;
+    }
+    return out;
+}
+
+std::optional<double> parse_number(std::string_view text, double low, double high) {
+    double value = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size()) return std::nullopt;
+    if (!(value >= low && value <= high)) return std::nullopt;
+    return value;
+}
+
+CLI::Validator number_between(double low, double high) {
+    return CLI::Validator(
+        [low, high](std::string& text) {
+            if (parse_number(text, low, high)) return std::string();
+            return fmt::format("'{}' is not a number from {:g} to {:g}", text, low, high);
+        },
+        "");
+}
+
+} // namespace fathom::cli

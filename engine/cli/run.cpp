@@ -1,0 +1,125 @@
+// `fathom run`: continues one text and ends. Only generated text goes to stdout.
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/files.h"
+#include "cli/generate.h"
+#include "cli/interrupt.h"
+#include "cli/stats.h"
+#include "cli/terminal.h"
+
+#include <fmt/format.h>
+#include <limits>
+#include <unistd.h>
+
+namespace fathom::cli {
+
+namespace {
+
+struct Options {
+    ModelOptions model;
+    SamplingOptions sampling;
+    std::optional<std::string> prompt;
+    std::filesystem::path file, stats;
+    uint32_t max_tokens = 256;
+    bool ignore_eos = false, routing = false;
+};
+
+std::string without_last_newline(std::string text) {
+    if (!text.empty() && text.back() == '\n') text.pop_back();
+    return text;
+}
+
+std::string read_prompt(const Options& options) {
+    if (options.prompt) return *options.prompt;
+    if (!options.file.empty()) return without_last_newline(read_text(options.file));
+    if (is_terminal(STDIN_FILENO))
+        throw CLI::ValidationError("no prompt", "give -p TEXT or -f FILE, or pipe a text into it");
+    const std::string text = without_last_newline(read_stdin());
+    if (text.empty())
+        throw CLI::ValidationError("no prompt", "standard input is empty; -p '' begins from nothing");
+    return text;
+}
+
+std::vector<Token> encode_prompt(const LoadedModel& model, const std::string& text) {
+    std::vector<Token> tokens = model.tokenizer.encode(text);
+    const auto bos = model.bos();
+    if (bos && (tokens.empty() || tokens.front() != *bos)) tokens.insert(tokens.begin(), *bos);
+    if (tokens.empty())
+        throw Error(
+            {.what = "the prompt is empty", .fix = "this model has no token to begin from: give it a text"});
+    return tokens;
+}
+
+void report(const Generated& generated, const LoadedModel& model, uint64_t seed) {
+    if (generated.end == End::context_full)
+        log::info("stopped: the context of {} tokens is full (--context)", model.engine->context());
+    log::info("{}, seed {}", speed_text(generated), seed);
+}
+
+void write_stats(const std::filesystem::path& path, const Generated& generated, const LoadedModel& model,
+                 uint64_t seed) {
+    AtomicFile file(path);
+    file.write(stats_json({.model = model.files.name,
+                           .device = model.engine->device_name(),
+                           .seed = seed,
+                           .load_seconds = model.load_seconds,
+                           .generated = generated,
+                           .dispatches_per_token = model.engine->dispatches_per_token(),
+                           .memory = model.engine->memory()}));
+    file.commit();
+}
+
+int run(const Options& options) {
+    const std::string prompt = read_prompt(options);
+    const LoadedModel model = load_model(options.model);
+    const std::vector<Token> tokens = encode_prompt(model, prompt);
+    Session session = model.engine->open();
+    session.sampling() = with_known_tokens(options.sampling.resolve(), model);
+    RoutingSummary routing(model.config());
+    const bool echo = is_terminal(STDOUT_FILENO) && log::enabled(log::Level::info);
+    if (echo) write_out(Style::of(STDOUT_FILENO).bold(without_controls(prompt)));
+
+    const Generated generated = generate(session, model, tokens,
+                                         {.max_tokens = options.max_tokens,
+                                          .ignore_stops = options.ignore_eos,
+                                          .stops = model.config().eos,
+                                          .routing = &routing},
+                                         write_generated);
+    const InterruptScope scope; // what follows is short, and files are written whole
+    if (is_terminal(STDOUT_FILENO) && (generated.text.empty() || generated.text.back() != '\n'))
+        write_out("\n");
+    if (options.routing)
+        fmt::print(stderr, "{}", routing.table(Style::of(STDERR_FILENO), terminal_width(STDERR_FILENO)));
+    report(generated, model, session.sampling().seed);
+    if (!options.stats.empty()) write_stats(options.stats, generated, model, session.sampling().seed);
+    if (generated.end == End::interrupted) fmt::print(stderr, "interrupted\n");
+    return generated.end == End::interrupted || scope.interrupted() ? INTERRUPTED : OK;
+}
+
+} // namespace
+
+Action prepare_run(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    add_model(app, options->model);
+    auto* prompt = app.add_option("-p,--prompt", options->prompt, "The text to continue")->type_name("TEXT");
+    app.add_option("-f,--file", options->file, "Read the text from FILE (one newline at its end is left out)")
+        ->type_name("FILE")
+        ->excludes(prompt);
+    app.add_option("-n,--max-tokens", options->max_tokens,
+                   "Stop after N tokens; 0: only at the end of text or context")
+        ->type_name("N")
+        ->check(number_between(0, std::numeric_limits<uint32_t>::max()))
+        ->capture_default_str();
+    add_sampling(app, options->sampling);
+    app.add_flag("--ignore-eos", options->ignore_eos, "Go on where the model says the text ends");
+    add_context(app, options->model);
+    add_device(app, options->model);
+    app.add_flag("--routing", options->routing, "Show how the experts were used, on stderr");
+    app.add_option("--stats", options->stats, "Write tokens, seconds and memory to FILE")
+        ->type_name("FILE.json");
+    return [options] { return run(*options); };
+}
+
+} // namespace fathom::cli
