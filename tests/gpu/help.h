@@ -1,0 +1,205 @@
+// What the kernel tests share: the device under test and the CPU reference as two sides, the same buffers on
+// both, and comparisons. One process makes one device, since making one compiles every kernel afresh; it is
+// chosen by FATHOM_TEST_DEVICE as by --device. Whatever a kernel must not use or write holds SENTINEL, a NaN.
+#pragma once
+
+#include "golden/weights.h"
+#include "model/executor.h"
+#include "model/ops/ops.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+#include <deque>
+#include <functional>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace fathom::test {
+
+enum Side : uint8_t { GPU, CPU };
+constexpr Side SIDES[] = {GPU, CPU};
+constexpr uint32_t SENTINEL = 0x7FC0DEAD;
+constexpr Format FORMATS[] = {Format::f32, Format::f16, Format::bf16};
+constexpr uint32_t ROWS[] = {1, 2, 3, 7, 8, 31, 65, 256};
+
+inline std::string device_wish() {
+    const char* device = std::getenv("FATHOM_TEST_DEVICE");
+    return device ? device : "";
+}
+
+inline Executor& executor(Side side) {
+    static const auto gpu = make_gpu_executor({.select = device_wish()});
+    static const auto cpu = make_reference_executor();
+    return side == GPU ? *gpu : *cpu;
+}
+
+inline uint32_t bucket_of(uint32_t rows) { return std::bit_ceil(rows); }
+
+// Runs what `build` appends, as a plan of `bucket` rows. Plans are kept: an executor knows them by address.
+using Build = std::function<void(Plan&, Side)>;
+inline const Plan& run(Side side, uint32_t bucket, const Build& build, const gpu::Caps& caps) {
+    static std::deque<Plan> plans;
+    Plan& plan = plans.emplace_back("test", caps, bucket);
+    build(plan, side);
+    plan.finish();
+    executor(side).run(plan);
+    return plan;
+}
+inline void run(uint32_t bucket, const Build& build) {
+    for (const Side side : SIDES) run(side, bucket, build, executor(side).caps());
+}
+
+// The same bytes on both sides.
+struct Buffer {
+    View view[2];
+};
+template <class T> Buffer buffer(std::span<const T> values) {
+    Buffer result;
+    for (const Side side : SIDES) {
+        Executor& on = executor(side);
+        result.view[side] = on.allocate("test", gpu::Placement::device, std::max<uint64_t>(values.size_bytes(), 4));
+        on.upload(result.view[side], 0, std::as_bytes(values));
+        on.flush();
+    }
+    return result;
+}
+template <class T> Buffer buffer(const std::vector<T>& values) { return buffer(std::span<const T>(values)); }
+inline Buffer blank(uint64_t words) { return buffer(std::vector<uint32_t>(words, SENTINEL)); }
+
+template <class T> std::vector<T> read(Side side, const Buffer& from) {
+    std::vector<T> values(from.view[side].bytes / sizeof(T));
+    executor(side).download(from.view[side], std::as_writable_bytes(std::span(values)));
+    return values;
+}
+
+// Numbers in [-1, 1) by name, the same everywhere.
+inline std::vector<float> random_floats(const std::string& name, uint64_t count, float scale = 1, float offset = 0) {
+    const uint64_t hash = golden::fnv1a64(name);
+    std::vector<float> values(count);
+    for (uint64_t i = 0; i < count; ++i) values[i] = golden::weight(hash, i, scale, offset);
+    return values;
+}
+
+// Rows of floats on both sides, padded as Rows wants, the padding poisoned.
+struct Tensor : Buffer {
+    uint32_t n_rows = 0, cols = 0, stride = 0;
+    Rows rows(Side side) const { return {view[side].address, cols, stride}; }
+};
+inline Tensor tensor(uint32_t n_rows, uint32_t cols, std::span<const float> values, uint32_t stride = 0) {
+    if (stride == 0) stride = static_cast<uint32_t>(round_up(cols, 8));
+    std::vector<uint32_t> words(uint64_t{n_rows} * stride + 8, SENTINEL); // 8: a last chunk is read whole
+    for (uint64_t r = 0; r < n_rows; ++r)
+        for (uint64_t c = 0; c < cols; ++c) words[r * stride + c] = std::bit_cast<uint32_t>(values[r * cols + c]);
+    return {buffer(words), n_rows, cols, stride};
+}
+inline Tensor random_tensor(const std::string& name, uint32_t n_rows, uint32_t cols, float scale = 1, uint32_t stride = 0) {
+    return tensor(n_rows, cols, random_floats(name, uint64_t{n_rows} * cols, scale), stride);
+}
+inline Tensor output(uint32_t n_rows, uint32_t cols, uint32_t stride = 0) {
+    return tensor(n_rows, cols, std::vector<float>(uint64_t{n_rows} * cols, std::bit_cast<float>(SENTINEL)), stride);
+}
+inline Buffer random_vector(const std::string& name, uint32_t count, float scale = 0.5f, float offset = 1) {
+    return buffer(random_floats(name, count, scale, offset));
+}
+
+// A bank of `count` matrices (rows, cols) with weights of the size that keeps products near 1.
+struct Weights {
+    Buffer data;
+    Matrix shape;
+    Matrix matrix(Side side) const {
+        Matrix result = shape;
+        result.view = data.view[side];
+        return result;
+    }
+};
+inline Weights weights_of(Format format, uint32_t rows, uint32_t cols, std::span<const float> values, uint32_t count = 1) {
+    Weights result;
+    Matrix& m = result.shape;
+    m.format = format, m.rows = rows, m.cols = cols, m.count = count;
+    m.row_bytes = row_bytes(format, cols);
+    m.matrix_bytes = uint64_t{rows} * m.row_bytes;
+    std::vector<std::byte> bytes(count * m.matrix_bytes);
+    for (uint64_t r = 0; r < uint64_t{rows} * count; ++r)
+        for (uint64_t c = 0; c < cols; ++c) store_weight(format, bytes.data() + r * m.row_bytes, c, values[r * cols + c]);
+    result.data = buffer(bytes);
+    return result;
+}
+inline Weights random_weights(const std::string& name, Format format, uint32_t rows, uint32_t cols, uint32_t count = 1) {
+    const float scale = std::sqrt(3.0f / static_cast<float>(cols));
+    return weights_of(format, rows, cols, random_floats(name, uint64_t{rows} * cols * count, scale), count);
+}
+
+// The state of a step; rows past its last one are poisoned.
+struct Step {
+    Buffer state, pages, rope;
+    StepMemory shape;
+    StepMemory memory(Side side) const {
+        StepMemory result = shape;
+        result.state = state.view[side], result.pages = pages.view[side], result.rope = rope.view[side];
+        return result;
+    }
+};
+inline Step step_of(const std::vector<StepRow>& rows, uint32_t trace_slot = 0) {
+    std::vector<uint32_t> words(4 + 4 * MAX_ROWS, SENTINEL);
+    const auto n = static_cast<uint32_t>(rows.size());
+    const StepHeader header{n, n, trace_slot, 0};
+    std::memcpy(words.data(), &header, sizeof(header));
+    std::memcpy(words.data() + 4, rows.data(), rows.size() * sizeof(StepRow));
+    Step step;
+    step.state = buffer(words);
+    return step;
+}
+inline Step step_of(uint32_t n_rows) { // one sequence from its beginning
+    std::vector<StepRow> rows;
+    for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, t, 0, 0});
+    return step_of(rows);
+}
+
+// |got - expected|^2 / |expected|^2; anything not finite is infinitely far.
+inline double distance(std::span<const float> got, std::span<const float> expected) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+        difference += std::pow(double{got[i]} - expected[i], 2);
+        norm += std::pow(double{expected[i]}, 2);
+    }
+    const double nmse = difference == 0 ? 0 : difference / norm;
+    return std::isfinite(nmse) ? nmse : std::numeric_limits<double>::infinity();
+}
+
+// The largest distance seen in a case, for its limit to be judged by; printed when the case ends.
+class Worst {
+  public:
+    explicit Worst(std::string name) : name_(std::move(name)) {}
+    ~Worst() { MESSAGE(fmt::format("{} on {}: NMSE at most {:.1e}", name_, executor(GPU).device_name(), nmse_)); }
+    void add(double nmse) { nmse_ = std::max(nmse_, nmse); }
+
+  private:
+    std::string name_;
+    double nmse_ = 0;
+};
+
+// Checks the first `used` rows against the reference, and that the kernel wrote nothing else (where `exact`).
+inline void compare(const Tensor& y, uint32_t used, double limit, Worst& worst, const std::string& what, bool exact = true) {
+    const auto got = read<float>(GPU, y), expected = read<float>(CPU, y);
+    std::vector<float> a, b;
+    size_t strays = 0;
+    for (uint32_t r = 0; r < y.n_rows; ++r)
+        for (uint32_t c = 0; c < y.stride; ++c) {
+            const size_t i = size_t{r} * y.stride + c;
+            if (r < used && c < y.cols) a.push_back(got[i]), b.push_back(expected[i]);
+            else strays += std::bit_cast<uint32_t>(got[i]) != SENTINEL;
+        }
+    const double nmse = distance(a, b);
+    worst.add(nmse);
+    if (nmse > limit) FAIL_CHECK(fmt::format("{}: NMSE {:.3e}, limit {:.0e}", what, nmse, limit));
+    if (exact && strays != 0) FAIL_CHECK(fmt::format("{}: {} words written outside the result", what, strays));
+}
+
+} // namespace fathom::test
