@@ -140,7 +140,7 @@ TEST_CASE("golden: both dialects of config.json say the same") {
     }
 }
 
-TEST_CASE("golden: a model in the published dialect, and one in two files with an index") {
+TEST_CASE("golden: a model in the published dialect and one in two files with an index") {
     const auto golden = golden::case_named("v3_base");
     golden::ScratchFolder published, sharded;
     golden::write_checkpoint(golden, published.path(), true);
