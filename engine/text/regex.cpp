@@ -84,11 +84,14 @@ class Translator {
         if (peek(2) != '{') refuse("a property without braces");
         const size_t end = regex_.find('}', at_);
         if (end == std::string_view::npos) refuse("a property without its end");
-        const std::string_view name = regex_.substr(at_ + 3, end - at_ - 3);
-        if (CATEGORIES.find(fmt::format(" {} ", name)) != std::string_view::npos) return copy(end + 1 - at_);
+        std::string_view name = regex_.substr(at_ + 3, end - at_ - 3);
+        const bool negated = name.starts_with('^');
+        if (negated) name.remove_prefix(1);
+        const char letter = negated == (peek(1) == 'p') ? 'P' : 'p';
         // A script: Oniguruma means the property Script, PCRE2 Script_Extensions unless told. Other names
         // PCRE2 refuses.
-        out_ += fmt::format("\\{}{{sc:{}}}", peek(1), name);
+        const bool category = CATEGORIES.find(fmt::format(" {} ", name)) != std::string_view::npos;
+        out_ += fmt::format("\\{}{{{}{}}}", letter, category ? "" : "sc:", name);
         at_ = end + 1;
     }
 

@@ -3,6 +3,7 @@
 // then read strictly: an unknown member, type or value is an Error naming key and value, and a key that comes
 // twice is one too.
 #include "base/error.h"
+#include "base/json.h"
 #include "text/tokenizer_spec.h"
 
 #include <algorithm>
@@ -23,11 +24,9 @@ constexpr size_t ADDED_LENGTH_LIMIT = 1024; // bytes of one added token: bounds 
 constexpr std::string_view GPT2_REGEX =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-std::string shown(const json& value) {
-    if (value.is_object()) return "an object";
+std::string shown(const json& value) { // nested values could make a message of any length
     if (value.is_array()) return fmt::format("an array of {}", value.size());
-    if (value.is_string()) return fmt::format("\"{}\"", printable(value.get_ref<const std::string&>()));
-    return value.dump();
+    return value.is_object() ? "an object" : json_text(value);
 }
 
 // ---- the text ----
@@ -89,7 +88,7 @@ class Handler final : public nlohmann::json_sax<json> {
         return true;
     }
     bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
-        fail("malformed JSON", {}, {}, printable(error.what(), 300));
+        fail("malformed JSON", {}, {}, json_reason(error.what()));
     }
 
   private:
@@ -374,6 +373,8 @@ void read_model(const Node& node, TokenizerSpec& spec) {
 TokenizerSpec read_tokenizer_json(std::string_view text, std::string_view where) {
     TokenizerSpec spec;
     spec.where = where;
+    if (text.find('\0') != text.npos) // nlohmann-json would take it for the end
+        throw Error({.what = "malformed JSON", .where = spec.where, .got = "a NUL byte"});
     Handler handler(spec);
     json::sax_parse(text.begin(), text.end(), &handler);
 

@@ -39,23 +39,6 @@ size_t utf8_valid_prefix(std::string_view text) {
     return at;
 }
 
-void utf8_append(std::string& out, char32_t code_point) {
-    const auto put = [&](char32_t bits) { out += static_cast<char>(bits); };
-    if (code_point < 0x80) return put(code_point);
-    if (code_point < 0x800) {
-        put(0xC0 | code_point >> 6);
-    } else {
-        if (code_point < 0x10000) {
-            put(0xE0 | code_point >> 12);
-        } else {
-            put(0xF0 | code_point >> 18);
-            put(0x80 | (code_point >> 12 & 0x3F));
-        }
-        put(0x80 | (code_point >> 6 & 0x3F));
-    }
-    put(0x80 | (code_point & 0x3F));
-}
-
 char32_t utf8_decode(std::string_view text, size_t length) {
     if (length == 1) return byte_at(text, 0);
     char32_t code_point = byte_at(text, 0) & (0x7F >> length);

@@ -18,9 +18,6 @@ Utf8Front utf8_front(std::string_view text);
 // The length in bytes of the longest well-formed beginning of `text`.
 size_t utf8_valid_prefix(std::string_view text);
 
-// Appends `code_point` (a Unicode scalar value) to `out`.
-void utf8_append(std::string& out, char32_t code_point);
-
 // The code point of a valid front of `length` bytes.
 char32_t utf8_decode(std::string_view text, size_t length);
 
