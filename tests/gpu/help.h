@@ -64,7 +64,8 @@ template <class T> Buffer buffer(std::span<const T> values) {
     Buffer result;
     for (const Side side : SIDES) {
         Executor& on = executor(side);
-        result.view[side] = on.allocate("test", gpu::Placement::device, std::max<uint64_t>(values.size_bytes(), 4));
+        result.view[side] =
+            on.allocate("test", gpu::Placement::device, std::max<uint64_t>(values.size_bytes(), 4));
         on.upload(result.view[side], 0, std::as_bytes(values));
         on.flush();
     }
@@ -80,7 +81,8 @@ template <class T> std::vector<T> read(Side side, const Buffer& from) {
 }
 
 // Numbers in [-1, 1) by name, the same everywhere.
-inline std::vector<float> random_floats(const std::string& name, uint64_t count, float scale = 1, float offset = 0) {
+inline std::vector<float> random_floats(const std::string& name, uint64_t count, float scale = 1,
+                                        float offset = 0) {
     const uint64_t hash = golden::fnv1a64(name);
     std::vector<float> values(count);
     for (uint64_t i = 0; i < count; ++i) values[i] = golden::weight(hash, i, scale, offset);
@@ -96,14 +98,17 @@ inline Tensor tensor(uint32_t n_rows, uint32_t cols, std::span<const float> valu
     if (stride == 0) stride = static_cast<uint32_t>(round_up(cols, 8));
     std::vector<uint32_t> words(uint64_t{n_rows} * stride + 8, SENTINEL); // 8: a last chunk is read whole
     for (uint64_t r = 0; r < n_rows; ++r)
-        for (uint64_t c = 0; c < cols; ++c) words[r * stride + c] = std::bit_cast<uint32_t>(values[r * cols + c]);
+        for (uint64_t c = 0; c < cols; ++c)
+            words[r * stride + c] = std::bit_cast<uint32_t>(values[r * cols + c]);
     return {buffer(words), n_rows, cols, stride};
 }
-inline Tensor random_tensor(const std::string& name, uint32_t n_rows, uint32_t cols, float scale = 1, uint32_t stride = 0) {
+inline Tensor random_tensor(const std::string& name, uint32_t n_rows, uint32_t cols, float scale = 1,
+                            uint32_t stride = 0) {
     return tensor(n_rows, cols, random_floats(name, uint64_t{n_rows} * cols, scale), stride);
 }
 inline Tensor output(uint32_t n_rows, uint32_t cols, uint32_t stride = 0) {
-    return tensor(n_rows, cols, std::vector<float>(uint64_t{n_rows} * cols, std::bit_cast<float>(SENTINEL)), stride);
+    return tensor(n_rows, cols, std::vector<float>(uint64_t{n_rows} * cols, std::bit_cast<float>(SENTINEL)),
+                  stride);
 }
 inline Buffer random_vector(const std::string& name, uint32_t count, float scale = 0.5f, float offset = 1) {
     return buffer(random_floats(name, count, scale, offset));
@@ -119,7 +124,8 @@ struct Weights {
         return result;
     }
 };
-inline Weights weights_of(Format format, uint32_t rows, uint32_t cols, std::span<const float> values, uint32_t count = 1) {
+inline Weights weights_of(Format format, uint32_t rows, uint32_t cols, std::span<const float> values,
+                          uint32_t count = 1) {
     Weights result;
     Matrix& m = result.shape;
     m.format = format, m.rows = rows, m.cols = cols, m.count = count;
@@ -127,11 +133,13 @@ inline Weights weights_of(Format format, uint32_t rows, uint32_t cols, std::span
     m.matrix_bytes = uint64_t{rows} * m.row_bytes;
     std::vector<std::byte> bytes(count * m.matrix_bytes);
     for (uint64_t r = 0; r < uint64_t{rows} * count; ++r)
-        for (uint64_t c = 0; c < cols; ++c) store_weight(format, bytes.data() + r * m.row_bytes, c, values[r * cols + c]);
+        for (uint64_t c = 0; c < cols; ++c)
+            store_weight(format, bytes.data() + r * m.row_bytes, c, values[r * cols + c]);
     result.data = buffer(bytes);
     return result;
 }
-inline Weights random_weights(const std::string& name, Format format, uint32_t rows, uint32_t cols, uint32_t count = 1) {
+inline Weights random_weights(const std::string& name, Format format, uint32_t rows, uint32_t cols,
+                              uint32_t count = 1) {
     const float scale = std::sqrt(3.0f / static_cast<float>(cols));
     return weights_of(format, rows, cols, random_floats(name, uint64_t{rows} * cols * count, scale), count);
 }
@@ -177,7 +185,9 @@ inline double distance(std::span<const float> got, std::span<const float> expect
 class Worst {
   public:
     explicit Worst(std::string name) : name_(std::move(name)) {}
-    ~Worst() { MESSAGE(fmt::format("{} on {}: NMSE at most {:.1e}", name_, executor(GPU).device_name(), nmse_)); }
+    ~Worst() {
+        MESSAGE(fmt::format("{} on {}: NMSE at most {:.1e}", name_, executor(GPU).device_name(), nmse_));
+    }
     void add(double nmse) { nmse_ = std::max(nmse_, nmse); }
 
   private:
@@ -186,20 +196,24 @@ class Worst {
 };
 
 // Checks the first `used` rows against the reference, and that the kernel wrote nothing else (where `exact`).
-inline void compare(const Tensor& y, uint32_t used, double limit, Worst& worst, const std::string& what, bool exact = true) {
+inline void compare(const Tensor& y, uint32_t used, double limit, Worst& worst, const std::string& what,
+                    bool exact = true) {
     const auto got = read<float>(GPU, y), expected = read<float>(CPU, y);
     std::vector<float> a, b;
     size_t strays = 0;
     for (uint32_t r = 0; r < y.n_rows; ++r)
         for (uint32_t c = 0; c < y.stride; ++c) {
             const size_t i = size_t{r} * y.stride + c;
-            if (r < used && c < y.cols) a.push_back(got[i]), b.push_back(expected[i]);
-            else strays += std::bit_cast<uint32_t>(got[i]) != SENTINEL;
+            if (r < used && c < y.cols)
+                a.push_back(got[i]), b.push_back(expected[i]);
+            else
+                strays += std::bit_cast<uint32_t>(got[i]) != SENTINEL;
         }
     const double nmse = distance(a, b);
     worst.add(nmse);
     if (nmse > limit) FAIL_CHECK(fmt::format("{}: NMSE {:.3e}, limit {:.0e}", what, nmse, limit));
-    if (exact && strays != 0) FAIL_CHECK(fmt::format("{}: {} words written outside the result", what, strays));
+    if (exact && strays != 0)
+        FAIL_CHECK(fmt::format("{}: {} words written outside the result", what, strays));
 }
 
 } // namespace fathom::test

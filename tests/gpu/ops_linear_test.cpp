@@ -20,7 +20,8 @@ void check_matmul(Format format, uint32_t n_rows, uint32_t n_out, uint32_t n_in,
         matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), y.rows(side), false);
         matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), sum.rows(side), true);
     });
-    // f32 sums of up to 576 terms against double ones: relative errors of about 1e-7 a term, partly cancelling.
+    // f32 sums of up to 576 terms against double ones: relative errors of about 1e-7 a term, partly
+    // cancelling.
     compare(y, n_rows, 1e-12, worst, what);
     compare(sum, n_rows, 1e-12, worst, what + " added", false);
     const auto after = read<float>(GPU, sum);
@@ -41,7 +42,8 @@ TEST_CASE("ops: rms_norm") {
             const Tensor x = random_tensor(what, bucket, n, 3), y = output(bucket, n);
             const Buffer weight = random_vector(what + " weight", n);
             run(bucket, [&](Plan& plan, Side side) {
-                rms_norm(plan, "rms_norm", step.memory(side), x.rows(side), weight.view[side], y.rows(side), 1e-6f);
+                rms_norm(plan, "rms_norm", step.memory(side), x.rows(side), weight.view[side], y.rows(side),
+                         1e-6f);
             });
             compare(y, n_rows, 1e-12, worst, what); // a sum of squares and one inverse square root in f32
         }
@@ -54,8 +56,10 @@ TEST_CASE("ops: rms_norm of rows that lie within wider rows, and of zeros") {
     const Tensor zero = tensor(4, 20, std::vector<float>(80));
     const Buffer weight = random_vector("weight", 20);
     run(4, [&](Plan& plan, Side side) {
-        rms_norm(plan, "columns", step.memory(side), wide.rows(side).columns(37, 20), weight.view[side], y.rows(side), 1e-6f);
-        rms_norm(plan, "zeros", step.memory(side), zero.rows(side), weight.view[side], zeros.rows(side), 1e-6f);
+        rms_norm(plan, "columns", step.memory(side), wide.rows(side).columns(37, 20), weight.view[side],
+                 y.rows(side), 1e-6f);
+        rms_norm(plan, "zeros", step.memory(side), zero.rows(side), weight.view[side], zeros.rows(side),
+                 1e-6f);
     });
     compare(y, 3, 1e-12, worst, "columns of a wider row");
     compare(zeros, 3, 0, worst, "zeros");
@@ -75,7 +79,8 @@ TEST_CASE("ops: embed") {
                 const Tensor y = output(bucket_of(n_rows), dim);
                 const Buffer counts = buffer(std::vector<uint32_t>(3 * vocab, 2));
                 run(bucket_of(n_rows), [&](Plan& plan, Side side) {
-                    embed(plan, "embed", step.memory(side), table.matrix(side), y.rows(side), counts.view[side]);
+                    embed(plan, "embed", step.memory(side), table.matrix(side), y.rows(side),
+                          counts.view[side]);
                 });
                 compare(y, n_rows, 0, worst, what, false); // the same bits; the padding becomes zero
                 CHECK(read<uint32_t>(GPU, counts) == read<uint32_t>(CPU, counts));
@@ -84,7 +89,8 @@ TEST_CASE("ops: embed") {
 
 TEST_CASE("ops: matmul") {
     Worst worst("matmul");
-    const std::pair<uint32_t, uint32_t> shapes[] = {{1, 1}, {7, 20}, {28, 65}, {65, 7}, {80, 97}, {97, 80}, {33, 576}};
+    const std::pair<uint32_t, uint32_t> shapes[] = {{1, 1},   {7, 20},  {28, 65}, {65, 7},
+                                                    {80, 97}, {97, 80}, {33, 576}};
     for (const Format format : FORMATS)
         for (const uint32_t n_rows : ROWS)
             for (const auto& [n_out, n_in] : shapes) check_matmul(format, n_rows, n_out, n_in, worst);
@@ -93,7 +99,8 @@ TEST_CASE("ops: matmul") {
 TEST_CASE("ops: matmul of half and bfloat16 weights at the ends of their range") {
     Worst worst("matmul");
     const Step step = step_of(1);
-    const std::vector<float> values{0.0f, -0.0f, 0x1p-24f, 0x1p-14f, -0x1.ffcp-15f, 65504.0f, -1.0f, 0x1.004p0f};
+    const std::vector<float> values{0.0f,          -0.0f,    0x1p-24f, 0x1p-14f,
+                                    -0x1.ffcp-15f, 65504.0f, -1.0f,    0x1.004p0f};
     for (const Format format : FORMATS) {
         const Weights w = weights_of(format, 8, 8, [&] { // each value alone in a row
             std::vector<float> matrix(64);
@@ -104,11 +111,14 @@ TEST_CASE("ops: matmul of half and bfloat16 weights at the ends of their range")
         run(1, [&](Plan& plan, Side side) {
             matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), y.rows(side), false);
         });
-        // Exact but for halves too small to be normal numbers: a device may take those for zero, each by itself.
+        // Exact but for halves too small to be normal numbers: a device may take those for zero, each by
+        // itself.
         const auto got = read<float>(GPU, y), expected = read<float>(CPU, y);
         for (size_t i = 0; i < 8; ++i)
-            if (std::abs(values[i]) >= 0x1p-14f) CHECK(got[i] == expected[i]);
-            else CHECK(std::abs(got[i] - expected[i]) <= 0x1p-14f);
+            if (std::abs(values[i]) >= 0x1p-14f)
+                CHECK(got[i] == expected[i]);
+            else
+                CHECK(std::abs(got[i] - expected[i]) <= 0x1p-14f);
     }
 }
 
@@ -119,10 +129,12 @@ TEST_CASE("ops: copy_rows") {
             for (const uint32_t cols : {1u, 65u, 576u}) {
                 const Step step = step_of(n_rows);
                 const uint32_t bucket = bucket_of(n_rows);
-                const Tensor x = random_tensor("copy", bucket * repeat, cols), y = output(bucket * repeat, cols, cols);
+                const Tensor x = random_tensor("copy", bucket * repeat, cols),
+                             y = output(bucket * repeat, cols, cols);
                 run(bucket, [&](Plan& plan, Side side) {
                     copy_rows(plan, "copy", step.memory(side), x.rows(side), repeat, y.rows(side));
                 });
-                compare(y, n_rows * repeat, 0, worst, fmt::format("copy_rows {} of {} x {}", cols, n_rows, repeat));
+                compare(y, n_rows * repeat, 0, worst,
+                        fmt::format("copy_rows {} of {} x {}", cols, n_rows, repeat));
             }
 }

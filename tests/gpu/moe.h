@@ -1,0 +1,103 @@
+// The routing shapes and the runs of expert kernels that the tests share.
+#pragma once
+
+#include "gpu/help.h"
+
+namespace fathom::test {
+
+// The memory of one router, and how it is run.
+struct Routing {
+    RoutingShape shape;
+    uint32_t dim = 0, n_rows = 0;
+    Weights gate;
+    Tensor x;
+    Buffer bias, control; // bias without bytes: none
+    Buffer experts, expert_weights, trace;
+    uint32_t trace_slot = 0, trace_stride = 0, trace_rows = 0, trace_offset = 0; // offset in words
+
+    Routing(RoutingShape routing, uint32_t width, uint32_t rows, const std::string& name,
+            Format format = Format::f32)
+        : shape(routing), dim(width), n_rows(rows),
+          gate(random_weights(name, format, routing.n_experts, width)),
+          x(random_tensor(name + " x", bucket_of(rows), width)) {
+        bias = {};
+        set_control(std::vector<float>(routing.n_experts, 0.0f), std::vector<float>(routing.n_experts, 1.0f));
+    }
+    void set_control(const std::vector<float>& keys, const std::vector<float>& factors) {
+        std::vector<float> pairs;
+        for (size_t e = 0; e < keys.size(); ++e) pairs.insert(pairs.end(), {keys[e], factors[e]});
+        control = buffer(pairs);
+    }
+    void execute() {
+        const uint32_t words = bucket_of(n_rows) * shape.n_slots();
+        experts = blank(words), expert_weights = blank(words);
+        trace = blank(std::max(1u, trace_rows * trace_stride));
+        const Step step = step_of(std::vector<StepRow>(n_rows), trace_slot);
+        run(bucket_of(n_rows), [&](Plan& plan, Side side) {
+            View ring = trace.view[side];
+            ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
+            router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
+                   {bias.view[side], control.view[side], experts.view[side], expert_weights.view[side], ring,
+                    trace_stride, trace_rows});
+        });
+    }
+    std::vector<uint32_t> chosen(uint32_t row, Side side = GPU) const { // without the shared experts
+        const auto all = read<uint32_t>(side, experts);
+        const auto first = all.begin() + row * shape.n_slots();
+        return {first, first + shape.n_active};
+    }
+};
+
+// A layer of experts on both sides: the lists, the two halves and the memory between them.
+struct Experts {
+    uint32_t dim = 0, width = 0, n_experts = 0, n_slots = 0; // n_experts with the shared ones
+    bool dense = false;                                      // one expert, without lists of them or weights
+    Weights gate_up, down;
+
+    Experts(const std::string& name, Format format, uint32_t d, uint32_t w, uint32_t experts, uint32_t slots,
+            bool is_dense = false)
+        : dim(d), width(w), n_experts(experts), n_slots(slots), dense(is_dense),
+          gate_up(random_weights(name + " gate_up", format, 2 * w, d, experts)),
+          down(random_weights(name + " down", format, d, w, experts)) {}
+
+    void append(Plan& plan, const StepMemory& step, Side side, const Tensor& x, const Buffer& experts,
+                const Buffer& expert_weights, const Tensor& act, const Tensor& y) const {
+        const uint32_t rows = plan.rows(), pairs = rows * n_slots;
+        Executor& on = executor(side);
+        const auto allocate = [&](uint64_t bytes) {
+            return on.allocate("test", gpu::Placement::device, bytes);
+        };
+        const uint32_t max_items = moe_max_items(rows, n_slots, n_experts);
+        const MoeLists lists{allocate(4ull * pairs), allocate(16 + uint64_t{max_items} * sizeof(MoeItem)),
+                             moe_tile(rows), max_items};
+        const auto stride = static_cast<uint32_t>(round_up(dim, 8));
+        const Rows pairs_out{allocate(4ull * pairs * stride).address, dim, stride};
+        const View e = dense ? View{} : experts.view[side], w = dense ? View{} : expert_weights.view[side];
+        if (moe_grouped(rows)) expert_sort(plan, "expert_sort", step, n_experts, n_slots, e, lists);
+        moe_up(plan, "moe_up", step, gate_up.matrix(side), n_slots, x.rows(side), e, lists, act.rows(side));
+        moe_down(plan, "moe_down", step, down.matrix(side), n_slots, act.rows(side), e, w, lists, pairs_out,
+                 y.rows(side));
+    }
+};
+
+// Distinct experts for each token: n_slots of them, the last one shared by all (as a shared expert is).
+inline std::vector<uint32_t> random_choice(const std::string& name, uint32_t n_rows, uint32_t n_experts,
+                                           uint32_t n_slots) {
+    const uint64_t hash = golden::fnv1a64(name);
+    std::vector<uint32_t> result;
+    for (uint32_t t = 0; t < n_rows; ++t) {
+        std::vector<uint32_t> left;
+        for (uint32_t e = 0; e + 1 < n_experts; ++e) left.push_back(e);
+        for (uint32_t i = 0; i + 1 < n_slots; ++i) {
+            const float u = (golden::unit(hash, t * n_slots + i) + 1) / 2;
+            const auto k = static_cast<size_t>(
+                u * u * static_cast<float>(left.size())); // some experts much more than others
+            result.push_back(left[k]);
+            left.erase(left.begin() + static_cast<ptrdiff_t>(k));
+        }
+        result.push_back(n_experts - 1);
+    }
+    return result;
+}
+
+} // namespace fathom::test

@@ -1,0 +1,86 @@
+// Kernels expert_sort, moe_up, moe_down and moe_reduce against their references, on single tokens and on
+// tokens grouped by expert.
+#include "gpu/moe.h"
+
+using namespace fathom;
+using namespace fathom::test;
+
+namespace {
+
+void check_sort(uint32_t n_rows, uint32_t n_experts, uint32_t n_slots, bool dense) {
+    const auto what = fmt::format("expert_sort of {} x {} over {}", n_rows, n_slots, n_experts);
+    const uint32_t bucket = bucket_of(n_rows), pairs = bucket * n_slots, tile = moe_tile(bucket);
+    const uint32_t max_items = moe_max_items(bucket, n_slots, n_experts);
+    const Step step = step_of(n_rows);
+    auto choice = dense ? std::vector<uint32_t>(n_rows) : random_choice(what, n_rows, n_experts, n_slots);
+    choice.resize(pairs, 0); // rows past the step name experts too, as an earlier step left them
+    const Buffer experts = buffer(choice), sorted = blank(pairs), items = blank(4 + 4 * max_items);
+    run(bucket, [&](Plan& plan, Side side) {
+        expert_sort(plan, "expert_sort", step.memory(side), n_experts, n_slots,
+                    dense ? View{} : experts.view[side],
+                    {sorted.view[side], items.view[side], tile, max_items});
+    });
+    if (read<uint32_t>(GPU, sorted) != read<uint32_t>(CPU, sorted)) FAIL_CHECK(what << ": pairs differ");
+    if (read<uint32_t>(GPU, items) != read<uint32_t>(CPU, items)) FAIL_CHECK(what << ": items differ");
+}
+
+void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, const std::string& name) {
+    const auto what = fmt::format("{} of {} rows", name, n_rows);
+    const uint32_t bucket = bucket_of(n_rows), pairs = bucket * layer.n_slots;
+    const Step step = step_of(n_rows);
+    const Tensor x = random_tensor(what + " x", bucket, layer.dim), act = output(pairs, layer.width);
+    const Tensor y = random_tensor(what + " y", bucket, layer.dim);
+    auto choice =
+        layer.dense ? std::vector<uint32_t>() : random_choice(what, n_rows, layer.n_experts, layer.n_slots);
+    choice.resize(pairs, 0);
+    const Buffer experts = buffer(choice), expert_weights = random_vector(what, pairs);
+    run(bucket, [&](Plan& plan, Side side) {
+        layer.append(plan, step.memory(side), side, x, experts, expert_weights, act, y);
+    });
+    compare(act, n_rows * layer.n_slots, 1e-12, worst,
+            what + ", act"); // f32 sums, one exp good to about 1e-6
+    compare(y, n_rows, 1e-12, worst, what, false);
+    const auto before = random_floats(what + " y", uint64_t{bucket} * layer.dim), after = read<float>(GPU, y);
+    for (uint32_t t = n_rows; t < bucket; ++t)
+        for (uint32_t i = 0; i < layer.dim; ++i)
+            if (after[t * y.stride + i] != before[t * layer.dim + i])
+                FAIL_CHECK(what << ": a row past the step was written");
+}
+
+} // namespace
+
+TEST_CASE("ops: expert_sort") {
+    for (const uint32_t n_rows : {1u, 2u, 5u, 7u, 8u, 31u, 65u, 256u})
+        for (const auto& [n_experts, n_slots] :
+             {std::pair(2u, 2u), {13u, 6u}, {17u, 5u}, {257u, 9u}, {300u, 9u}})
+            check_sort(n_rows, n_experts, n_slots, false);
+    for (const uint32_t n_rows : {5u, 31u, 256u}) check_sort(n_rows, 1, 1, true);
+}
+
+TEST_CASE("ops: moe_up and moe_down of every format") {
+    Worst worst("experts");
+    for (const Format format : FORMATS) {
+        const auto name = fmt::format("experts {}", name_of(format));
+        const Experts layer(name, format, 80, 28, 13, 6);
+        for (const uint32_t n_rows : ROWS) check_experts(layer, n_rows, worst, name);
+    }
+}
+
+TEST_CASE("ops: moe_up and moe_down of odd shapes") {
+    Worst worst("experts");
+    struct Shape {
+        uint32_t dim, width, n_experts, n_slots;
+    };
+    for (const Shape& s :
+         {Shape{7, 20, 4, 3}, {97, 65, 5, 2}, {20, 1, 3, 2}, {1, 7, 3, 2}, {576, 97, 9, 8}}) {
+        const auto name = fmt::format("experts ({}, {}) {} of {}", s.dim, s.width, s.n_slots, s.n_experts);
+        const Experts layer(name, Format::f32, s.dim, s.width, s.n_experts, s.n_slots);
+        for (const uint32_t n_rows : {1u, 3u, 7u, 31u}) check_experts(layer, n_rows, worst, name);
+    }
+}
+
+TEST_CASE("ops: moe_up and moe_down of a dense layer") {
+    Worst worst("dense");
+    const Experts layer("dense", Format::bf16, 84, 90, 1, 1, true);
+    for (const uint32_t n_rows : {1u, 2u, 3u, 7u, 65u}) check_experts(layer, n_rows, worst, "dense");
+}
