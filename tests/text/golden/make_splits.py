@@ -17,7 +17,8 @@ TEXTS = ["the-final--countdown", "-", "", "a b  c\n\n d\r\ne ", "It's 12345 o'CL
          "日本語 text ١٢٣ Ⅷ½ e\u0301e\u0301", "x\u00a0y\u3000z\u2028w\u0085v\u180eu\u001ct\u200bs",
          "\U0001f600\U0001f1e9\U0001f1ea- \t-\x00-"]
 PATTERNS = [(r"-", True), ("", True), ("  ", True), (r"-", False), (r"-*", False), (r"\s+", False),
-            (r"\S+", False), (r"x*", False), (r"\p{N}{1,3}", False), (r"\d", False), (r"(?<=-)\p{L}", False), (r"^.|.$", False),
+            (r"\S+", False), (r"x*", False), (r"\p{N}{1,3}", False), (r"\d", False),
+            (r"(?<=-)\p{L}", False), (r"^.|.$", False),
             (r"\p{Han}+", False), (r"\p{^L}", False), (r"[^\S\n]", False), (r"\x{65e5}|\x2d", False)]
 
 
@@ -26,7 +27,8 @@ def cases():
         for behaviour in BEHAVIOURS:
             for invert in (False, True):
                 split = pre_tokenizers.Split(pattern if literal else Regex(pattern), behaviour, invert)
-                yield {"pattern": pattern, "literal": literal, "behaviour": behaviour, "invert": invert}, split
+                yield ({"pattern": pattern, "literal": literal, "behaviour": behaviour, "invert": invert},
+                       split)
     for pattern in (V3, GPT2, LLAMA):
         yield ({"pattern": pattern, "literal": False, "behaviour": "isolated", "invert": False},
                pre_tokenizers.Split(Regex(pattern), "isolated", False))
