@@ -1,11 +1,13 @@
 // Translates an Oniguruma regex (the engine of Hugging Face tokenizers) for PCRE2. A list of what is let
 // through, not of what is refused: the two libraries agree on far less than they seem to. \s is spelled out,
-// because PCRE2's includes U+180E; \p{Han} is the script alone; \w, \h, \b and most others differ; ^ and $ match
-// at lines in Oniguruma, hence PCRE2_MULTILINE; a class in a class and && are set operations there and literals
-// in PCRE2; (*VERBS) exist in PCRE2 alone; X{n}+ is possessive in PCRE2 alone and X{n}? is lazy there, optional
-// in Oniguruma.
-// Left out: captures by name, back-references, recursion, conditionals, options other than (?i: ). The Unicode
-// tables are PCRE2's own: a character assigned after them (10.42: Unicode 14) belongs to no class yet.
+// because PCRE2's includes U+180E; \p{Han} is the script alone; \w, \h, \b and most others differ; ^ and $
+// match at lines in Oniguruma, hence PCRE2_MULTILINE; a class in a class and && are set operations there and
+// literals in PCRE2; (*VERBS) exist in PCRE2 alone; X{n}+ is possessive in PCRE2 alone and X{n}? is lazy
+// there, optional in Oniguruma.
+//
+// Left out: captures by name, back-references, recursion, conditionals, options other than (?i: ). The
+// Unicode tables are PCRE2's own: a character assigned after them (10.42: Unicode 14) belongs to no class
+// yet.
 #include "base/error.h"
 #include "text/split.h"
 
