@@ -38,7 +38,7 @@ void main() {
     barrier();
 
     float chunk_weight = 0, history_weight = 1;
-    const uvec2 chunk = at(p.chunk, t * p.n_heads + h, 4u * (p.value_dim + 2u));
+    const uvec2 chunk = given(p.chunk) ? at(p.chunk, t * p.n_heads + h, 4u * (p.value_dim + 2u)) : p.weights;
     if (given(p.chunk)) {
         const float chunk_largest = FloatsIn(chunk).v[p.value_dim], m = max(largest, chunk_largest);
         history_weight = exp(largest - m);

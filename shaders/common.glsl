@@ -41,6 +41,9 @@ uvec2 at(uvec2 base, uint index, uvec2 stride) {
     return uvec2(a.x, a.y + index * stride.y);
 }
 bool given(uvec2 address) { return (address.x | address.y) != 0u; }
+// An address that may be absent, made safe to load from: lavapipe of Mesa 26 hoists loads from uniform addresses out of
+// branches that no invocation takes. What is loaded from `instead` is never used.
+uvec2 safe(uvec2 address, uvec2 instead) { return given(address) ? address : instead; }
 
 uint n_rows(uvec2 state) { return StepIn(state).header.n_rows; }
 StepRow step_row(uvec2 state, uint t) { return StepIn(state).rows[t]; }

@@ -12,7 +12,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer Items { uve
 shared uint first_pair[N_EXPERTS + 1u];
 shared uint first_item[N_EXPERTS + 1u];
 
-bool is_for(uint pair, uint e) { return !given(p.experts) || WordsIn(p.experts).v[pair] == e; }
+bool is_for(uint pair, uint e) { return WordsIn(safe(p.experts, p.state)).v[pair] == e || !given(p.experts); }
 
 void main() {
     const uint pairs = n_rows(p.state) * p.n_slots;

@@ -43,7 +43,7 @@ void main() {
     float sum[TILE];
     if (p.grouped != 0u) {
         MoeItem item;
-        if (!load_tile(gl_WorkGroupID.y, true, p.items, p.experts, 0u, item)) return;
+        if (!load_tile(gl_WorkGroupID.y, true, p.items, p.experts, p.state, 0u, item)) return;
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) pair[t] = tile_pair(item, t, true, p.pairs);
         tile_dots(item.expert, n0, pair, sum);
         [[unroll]] for (uint t = 0; t < TOKENS; ++t)
@@ -58,8 +58,8 @@ void main() {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) total[r] = 0;
     for (uint slot = 0; slot < p.n_slots; ++slot) {
         pair[0] = t * p.n_slots + slot;
-        tile_dots(given(p.experts) ? WordsIn(p.experts).v[pair[0]] : 0u, n0, pair, sum);
-        const float weight = given(p.expert_weights) ? FloatsIn(p.expert_weights).v[pair[0]] : 1.0;
+        tile_dots(pair_expert(p.experts, pair[0], p.state), n0, pair, sum);
+        const float weight = pair_weight(p.expert_weights, pair[0], p.state);
         [[unroll]] for (uint r = 0; r < ROWS; ++r) total[r] = fma(weight, sum[r * TOKENS], total[r]);
     }
     [[unroll]] for (uint r = 0; r < ROWS; ++r)

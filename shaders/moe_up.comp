@@ -16,7 +16,8 @@ layout(push_constant) uniform Push { MoeUp p; };
 void main() {
     const bool grouped = p.grouped != 0u;
     MoeItem item;
-    if (!load_tile(gl_WorkGroupID.y, grouped, p.items, p.experts, n_rows(p.state) * p.n_slots, item)) return;
+    const uint pairs = n_rows(p.state) * p.n_slots;
+    if (!load_tile(gl_WorkGroupID.y, grouped, p.items, p.experts, p.state, pairs, item)) return;
     const uint lane = thread_index() % K_LANES;
     const uint n0 = (gl_WorkGroupID.x * (WORKGROUP / K_LANES) + thread_index() / K_LANES) * ROWS;
     const uvec2 bank = at(p.weights, item.expert, p.expert_bytes);

@@ -49,8 +49,8 @@ void compute_scores(uint t) {
         for (uint e = thread_index(); e < N_EXPERTS; e += WORKGROUP) score[e] = exp(score[e] - largest) / sum;
     }
     for (uint e = thread_index(); e < N_EXPERTS; e += WORKGROUP) {
-        const float bias = given(p.bias) ? FloatsIn(p.bias).v[e] : 0.0;
-        key[e] = score[e] + bias + FloatsIn(p.control).v[2u * e];
+        const float bias = FloatsIn(safe(p.bias, p.control)).v[e];
+        key[e] = score[e] + (given(p.bias) ? bias : 0.0) + FloatsIn(p.control).v[2u * e];
     }
     barrier();
 }

@@ -37,6 +37,13 @@ class GpuExecutor final : public Executor {
         device_.wait(device_.submit(recording->second));
     }
 
+    std::vector<double> profile(const Plan& plan) override {
+        const std::vector<gpu::Dispatch> dispatches(plan.ops().begin(), plan.ops().end());
+        gpu::Recording recording = device_.record(plan.name(), dispatches, true);
+        device_.wait(device_.submit(recording));
+        return recording.seconds();
+    }
+
   private:
     gpu::Device device_;
     std::map<const Plan*, gpu::Recording> recordings_;
@@ -83,6 +90,11 @@ class ReferenceExecutor final : public Executor {
             for (const Op* op : group) op->reference(op->params);
             first = last;
         }
+    }
+
+    std::vector<double> profile(const Plan& plan) override {
+        run(plan);
+        return {};
     }
 
   private:

@@ -30,6 +30,9 @@ class Executor {
     // is kept by its address.
     virtual void run(const Plan& plan) = 0;
 
+    // Runs it once more with every op alone, and returns each op's seconds; empty where the device has no clock.
+    virtual std::vector<double> profile(const Plan& plan) = 0;
+
     View allocate(std::string_view owner, gpu::Placement placement, uint64_t bytes) {
         return allocate(owner, placement, std::span(&bytes, 1)).front();
     }
