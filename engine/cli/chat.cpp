@@ -13,7 +13,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <limits>
+#include <memory>
 #include <unistd.h>
 
 namespace fathom::cli {
@@ -23,7 +23,7 @@ namespace {
 struct Options {
     ModelOptions model;
     SamplingOptions sampling;
-    std::string system;
+    std::optional<std::string> system;
     uint32_t max_tokens = 0;
 };
 
@@ -39,7 +39,8 @@ class Conversation {
   public:
     Conversation(const LoadedModel& model, const Options& options)
         : model_(model), session_(model.engine->open()), format_(ChatFormat::deepseek_v3(model.tokenizer)),
-          stops_(format_.stop_tokens()), max_tokens_(options.max_tokens), system_(options.system) {
+          stops_(format_.stop_tokens()), max_tokens_(options.max_tokens),
+          system_(options.system.value_or("")) {
         session_.sampling() = with_known_tokens(options.sampling.resolve(), model);
         for (const Token token : model.config().eos)
             if (std::find(stops_.begin(), stops_.end(), token) == stops_.end()) stops_.push_back(token);
@@ -277,12 +278,8 @@ int chat(const Options& options) {
 Action prepare_chat(CLI::App& app) {
     auto options = std::make_shared<Options>();
     add_model(app, options->model);
-    app.add_option("--system", options->system, "An instruction that comes before the conversation")
-        ->type_name("TEXT");
-    app.add_option("-n,--max-tokens", options->max_tokens, "Longest answer in tokens; 0: until it ends")
-        ->type_name("N")
-        ->check(number_between(0, std::numeric_limits<uint32_t>::max()))
-        ->capture_default_str();
+    add_text(app, "--system", options->system, "TEXT", "An instruction that comes before the conversation");
+    add_count(app, "-n,--max-tokens", options->max_tokens, "Longest answer in tokens; 0: until it ends");
     add_sampling(app, options->sampling);
     add_context(app, options->model);
     add_device(app, options->model);

@@ -2,9 +2,12 @@
 // run; the table in main.cpp names them all, once.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <functional>
+#include <string>
+
+namespace CLI {
+class App;
+}
 
 namespace fathom::cli {
 

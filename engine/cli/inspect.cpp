@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 #include <map>
+#include <memory>
 #include <unistd.h>
 
 namespace fathom::cli {
@@ -115,7 +116,8 @@ int inspect(const ModelOptions& options) {
                     100.0 * static_cast<double>(parameters.active) / static_cast<double>(parameters.total),
                     count_text(parameters.active - embedding)));
     row("storage", storage_text(files.checkpoint.tensors(), bytes.total));
-    out += '\n' + table_text(parameters, bytes, style) + '\n' + style.bold("cache, in 16-bit numbers") + '\n';
+    out += '\n' + table_text(parameters, bytes, style) + '\n' +
+           style.bold("cache, in 16-bit numbers (this version keeps 32-bit ones: twice as much)") + '\n';
     write_out(out + cache_text(config));
     return OK;
 }

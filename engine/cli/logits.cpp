@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <fnmatch.h>
+#include <memory>
 
 namespace fathom::cli {
 
@@ -15,7 +17,7 @@ namespace {
 
 struct Options {
     ModelOptions model;
-    std::string tokens;
+    std::optional<std::string> tokens;
     std::filesystem::path output;
     std::vector<std::string> taps;
     bool reference = false;
@@ -35,13 +37,29 @@ void check_tokens(std::span<const Token> tokens, const ModelConfig& config, uint
                      .fix = fmt::format("raise --context (the model's limit is {})", config.max_position)});
 }
 
+// A pattern that matched nothing is a slip of the keyboard.
+void check_taps(std::span<const std::string> patterns, std::span<const Tap> taps) {
+    for (const std::string& pattern : patterns) {
+        const auto matched = [&](const Tap& tap) {
+            return ::fnmatch(pattern.c_str(), tap.name.c_str(), FNM_NOESCAPE) == 0;
+        };
+        if (std::none_of(taps.begin(), taps.end(), matched))
+            throw Error({.what = "no intermediate tensor has this name",
+                         .where = "--tap",
+                         .got = printable(pattern),
+                         .fix = "--tap '*' keeps them all, under their names"});
+    }
+}
+
 TensorView view(std::string name, uint64_t rows, uint64_t cols, std::span<const float> values) {
     return {
         .name = std::move(name), .dtype = DType::f32, .shape = {rows, cols}, .data = std::as_bytes(values)};
 }
 
 int logits(const Options& options) {
-    const std::vector<Token> tokens = parse_tokens(options.tokens);
+    if (!options.tokens) throw UsageError("--tokens is required");
+    if (options.output.empty()) throw UsageError("--output is required");
+    const std::vector<Token> tokens = parse_tokens(*options.tokens);
     const ModelFiles files = open_model(options.model.model);
     const auto engine = load_engine(files, {.device = options.model.device,
                                             .reference = options.reference,
@@ -55,7 +73,9 @@ int logits(const Options& options) {
         values = session.logits(tokens);
     }
     std::vector<TensorView> tensors = {view("logits", tokens.size(), engine->config().vocab_size, values)};
-    for (const Tap& tap : session.taps()) tensors.push_back(view(tap.name, tap.rows, tap.cols, tap.values));
+    check_taps(options.taps, session.taps());
+    for (const Tap& tap : session.taps())
+        if (tap.name != "logits") tensors.push_back(view(tap.name, tap.rows, tap.cols, tap.values));
     const InterruptScope scope; // the file is written whole or not at all
     write_safetensors(options.output, tensors);
     for (const TensorView& tensor : tensors)
@@ -68,19 +88,15 @@ int logits(const Options& options) {
 Action prepare_logits(CLI::App& app) {
     auto options = std::make_shared<Options>();
     add_model(app, options->model);
-    app.add_option("--tokens", options->tokens, "Token ids, with commas between them")
-        ->type_name("IDS")
-        ->required();
-    app.add_option("-o,--output", options->output,
-                   "The file to write: F32, 'logits' (positions, vocabulary) and the taps")
-        ->type_name("FILE.safetensors")
-        ->required();
-    app.add_option("--tap", options->taps, "Keep these intermediate tensors too; * stands for anything")
-        ->type_name("NAME");
+    add_text(app, "--tokens", options->tokens, "IDS", "Token ids, with commas between them (required)");
+    add_path(app, "-o,--output", options->output, "FILE.safetensors",
+             "The file to write (required): F32, 'logits' (positions, vocabulary) and the taps");
+    add_texts(app, "--tap", options->taps, "NAME",
+              "Keep these intermediate tensors too; * stands for anything");
     add_context(app, options->model);
     add_device(app, options->model);
-    app.add_flag("--reference", options->reference,
-                 "Use the slow CPU reference in double precision, not the device");
+    add_flag(app, "--reference", options->reference,
+             "Use the slow CPU reference in double precision, not the device");
     return [options] { return logits(*options); };
 }
 

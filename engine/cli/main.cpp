@@ -7,6 +7,7 @@
 #include "cli/terminal.h"
 #include "session/engine.h"
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
@@ -50,7 +51,7 @@ constexpr Command commands[] = {
     {"logits", "Write the logits of a token sequence to a file",
      "Examples:\n"
      "  fathom logits MODEL --tokens 0,671,6102 -o logits.safetensors\n"
-     "  fathom logits MODEL --tokens 0,671,6102 --tap 'layer.*' -o all.safetensors\n",
+     "  fathom logits MODEL --tokens 0,671,6102 --tap 'layers.0.*' -o all.safetensors\n",
      prepare_logits},
 };
 
@@ -83,6 +84,8 @@ int guarded(const CLI::App& app, const Action& action) {
         return say_error("interrupted", INTERRUPTED);
     } catch (const CLI::Error& error) {
         return usage_error(app, error.what());
+    } catch (const UsageError& error) {
+        return usage_error(app, error.what());
     } catch (const std::bad_alloc&) {
         return say_error("out of memory", FAILED);
     } catch (const std::logic_error& error) {
@@ -97,7 +100,7 @@ void refuse_stray_options(const CLI::App& app) {
     if (app.get_subcommands().empty()) return;
     for (const CLI::Option* option : app.get_options())
         if (option->count() > 0 && option->get_name() != "--quiet" && option->get_name() != "--verbose")
-            throw CLI::ValidationError(option->get_name(), "options of a command come after its name");
+            throw UsageError(option->get_name() + ": options of a command come after its name");
 }
 
 int parse_and_run(int argc, char** argv) {

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <fmt/format.h>
@@ -10,6 +11,43 @@
 #include <random>
 
 namespace fathom::cli {
+
+namespace {
+
+CLI::Validator number_between(double low, double high) {
+    return CLI::Validator(
+        [low, high](std::string& text) {
+            if (parse_number(text, low, high)) return std::string();
+            return fmt::format("'{}' is not a number from {:g} to {:g}", text, low, high);
+        },
+        "");
+}
+
+constexpr double largest_count = std::numeric_limits<uint32_t>::max();
+
+} // namespace
+
+void add_text(CLI::App& app, const char* name, std::optional<std::string>& value, const char* type,
+              const char* about) {
+    app.add_option(name, value, about)->type_name(type);
+}
+void add_texts(CLI::App& app, const char* name, std::vector<std::string>& values, const char* type,
+               const char* about) {
+    app.add_option(name, values, about)->type_name(type);
+}
+void add_path(CLI::App& app, const char* name, std::filesystem::path& value, const char* type,
+              const char* about) {
+    app.add_option(name, value, about)->type_name(type);
+}
+void add_count(CLI::App& app, const char* name, uint32_t& value, const char* about) {
+    app.add_option(name, value, about)
+        ->type_name("N")
+        ->check(number_between(0, largest_count))
+        ->capture_default_str();
+}
+void add_flag(CLI::App& app, const char* name, bool& value, const char* about) {
+    app.add_flag(name, value, about);
+}
 
 void add_verbosity(CLI::App& app) {
     auto* quiet = app.add_flag_callback(
@@ -37,7 +75,7 @@ void add_context(CLI::App& app, ModelOptions& options) {
     app.add_option("--context", options.context,
                    "Longest text in tokens; default: the model's limit, at most 4096")
         ->type_name("N")
-        ->check(number_between(1, std::numeric_limits<uint32_t>::max()));
+        ->check(number_between(1, largest_count));
 }
 
 void add_sampling(CLI::App& app, SamplingOptions& options) {
@@ -49,12 +87,12 @@ void add_sampling(CLI::App& app, SamplingOptions& options) {
             ->capture_default_str();
     };
     SamplingParams& p = options.params;
-    constexpr double most = std::numeric_limits<uint32_t>::max();
     auto* temperature =
         number("--temp", p.temperature, "X", 0, 100, "Temperature; 0 always takes the most probable token");
     app.add_flag("--greedy", options.greedy, "The same as --temp 0")->excludes(temperature);
-    number("--top-k", p.top_k, "N", 0, most, "Choose among the N most probable tokens; 0: all");
-    number("--top-p", p.top_p, "X", 0.0001, 1, "Choose among the most probable tokens that make up this share");
+    number("--top-k", p.top_k, "N", 0, largest_count, "Choose among the N most probable tokens; 0: all");
+    number("--top-p", p.top_p, "X", 0.0001, 1,
+           "Choose among the most probable tokens that make up this share");
     number("--min-p", p.min_p, "X", 0, 1, "Drop tokens less probable than this share of the most probable");
     number("--repeat-penalty", p.repetition_penalty, "X", 0.01, 100,
            "Divide the logits of tokens already present");
@@ -84,7 +122,7 @@ std::vector<Token> parse_tokens(std::string_view text) {
         Token token = 0;
         const auto parsed = std::from_chars(part.data(), part.data() + part.size(), token);
         if (parsed.ec != std::errc{} || parsed.ptr != part.data() + part.size())
-            throw CLI::ValidationError("--tokens", fmt::format("'{}' is not a token id", part));
+            throw UsageError(fmt::format("--tokens: '{}' is not a token id", part));
         out.push_back(token);
         start = comma + 1;
     }
@@ -97,15 +135,6 @@ std::optional<double> parse_number(std::string_view text, double low, double hig
     if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size()) return std::nullopt;
     if (!(value >= low && value <= high)) return std::nullopt;
     return value;
-}
-
-CLI::Validator number_between(double low, double high) {
-    return CLI::Validator(
-        [low, high](std::string& text) {
-            if (parse_number(text, low, high)) return std::string();
-            return fmt::format("'{}' is not a number from {:g} to {:g}", text, low, high);
-        },
-        "");
 }
 
 } // namespace fathom::cli

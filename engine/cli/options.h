@@ -5,18 +5,37 @@
 #include "base/token.h"
 #include "session/engine.h"
 
-#include <CLI/CLI.hpp>
-
 #include <filesystem>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
+namespace CLI {
+class App;
+}
+
 namespace fathom::cli {
+
+// The command line asks for something that makes no sense.
+struct UsageError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
 
 // Adds -v and --quiet, which set the log's level while the command line is parsed.
 void add_verbosity(CLI::App& app);
+
+// `name` as CLI11 takes it ("-o,--output"); `type` stands for the value in the help.
+void add_text(CLI::App& app, const char* name, std::optional<std::string>& value, const char* type,
+              const char* about);
+void add_texts(CLI::App& app, const char* name, std::vector<std::string>& values, const char* type,
+               const char* about);
+void add_path(CLI::App& app, const char* name, std::filesystem::path& value, const char* type,
+              const char* about);
+void add_count(CLI::App& app, const char* name, uint32_t& value,
+               const char* about); // 0 and up; shows its default
+void add_flag(CLI::App& app, const char* name, bool& value, const char* about);
 
 struct ModelOptions {
     std::filesystem::path model; // empty: the embedded one
@@ -36,10 +55,9 @@ struct SamplingOptions {
 };
 void add_sampling(CLI::App& app, SamplingOptions& options);
 
-// "1,2,3" (blanks allowed) to ids. Throws CLI::ValidationError naming the part that is no id.
+// "1,2,3" (blanks allowed) to ids. Throws UsageError naming the part that is no id.
 std::vector<Token> parse_tokens(std::string_view text);
 // A number within [low, high]; nullopt for anything else, trailing characters and NaN included.
 std::optional<double> parse_number(std::string_view text, double low, double high);
-CLI::Validator number_between(double low, double high);
 
 } // namespace fathom::cli

@@ -10,7 +10,7 @@
 #include "cli/terminal.h"
 
 #include <fmt/format.h>
-#include <limits>
+#include <memory>
 #include <unistd.h>
 
 namespace fathom::cli {
@@ -32,13 +32,14 @@ std::string without_last_newline(std::string text) {
 }
 
 std::string read_prompt(const Options& options) {
+    if (options.prompt && !options.file.empty()) throw UsageError("--prompt and --file exclude each other");
     if (options.prompt) return *options.prompt;
     if (!options.file.empty()) return without_last_newline(read_text(options.file));
     if (is_terminal(STDIN_FILENO))
-        throw CLI::ValidationError("no prompt", "give -p TEXT or -f FILE, or pipe a text into it");
+        throw UsageError("there is no prompt: give -p TEXT or -f FILE, or pipe a text into it");
     const std::string text = without_last_newline(read_stdin());
     if (text.empty())
-        throw CLI::ValidationError("no prompt", "standard input is empty; -p '' begins from nothing");
+        throw UsageError("there is no prompt: standard input is empty (-p '' begins from nothing)");
     return text;
 }
 
@@ -103,22 +104,17 @@ int run(const Options& options) {
 Action prepare_run(CLI::App& app) {
     auto options = std::make_shared<Options>();
     add_model(app, options->model);
-    auto* prompt = app.add_option("-p,--prompt", options->prompt, "The text to continue")->type_name("TEXT");
-    app.add_option("-f,--file", options->file, "Read the text from FILE (one newline at its end is left out)")
-        ->type_name("FILE")
-        ->excludes(prompt);
-    app.add_option("-n,--max-tokens", options->max_tokens,
-                   "Stop after N tokens; 0: only at the end of text or context")
-        ->type_name("N")
-        ->check(number_between(0, std::numeric_limits<uint32_t>::max()))
-        ->capture_default_str();
+    add_text(app, "-p,--prompt", options->prompt, "TEXT", "The text to continue");
+    add_path(app, "-f,--file", options->file, "FILE",
+             "Read the text from FILE (one newline at its end is left out)");
+    add_count(app, "-n,--max-tokens", options->max_tokens,
+              "Stop after N tokens; 0: only at the end of text or context");
     add_sampling(app, options->sampling);
-    app.add_flag("--ignore-eos", options->ignore_eos, "Go on where the model says the text ends");
+    add_flag(app, "--ignore-eos", options->ignore_eos, "Go on where the model says the text ends");
     add_context(app, options->model);
     add_device(app, options->model);
-    app.add_flag("--routing", options->routing, "Show how the experts were used, on stderr");
-    app.add_option("--stats", options->stats, "Write tokens, seconds and memory to FILE")
-        ->type_name("FILE.json");
+    add_flag(app, "--routing", options->routing, "Show how the experts were used, on stderr");
+    add_path(app, "--stats", options->stats, "FILE.json", "Write tokens, seconds and memory to FILE");
     return [options] { return run(*options); };
 }
 

@@ -48,8 +48,7 @@ std::string stats_json(const RunStats& stats) {
           {"prefill", g.prefill},
           {"decode", g.decode},
           {"first_token", g.first_token}}},
-        {"tokens_per_second",
-         {{"prefill", rate(fed, g.prefill)}, {"decode", rate(decoded, g.decode)}}},
+        {"tokens_per_second", {{"prefill", rate(fed, g.prefill)}, {"decode", rate(decoded, g.decode)}}},
         {"dispatches_per_token", stats.dispatches_per_token},
         {"memory", memory},
     };

@@ -10,7 +10,7 @@
 
 #include <array>
 #include <fmt/format.h>
-#include <limits>
+#include <memory>
 #include <unistd.h>
 
 namespace fathom::cli {
@@ -254,11 +254,8 @@ int story(Options options) {
 
 Action prepare_story(CLI::App& app) {
     auto options = std::make_shared<Options>();
-    app.add_option("-n,--max-tokens", options->max_tokens,
-                   "Write at most N tokens at once; 0: to the end of the text")
-        ->type_name("N")
-        ->check(number_between(0, std::numeric_limits<uint32_t>::max()))
-        ->capture_default_str();
+    add_count(app, "-n,--max-tokens", options->max_tokens,
+              "Write at most N tokens at once; 0: to the end of the text");
     add_sampling(app, options->sampling);
     add_context(app, options->model);
     add_device(app, options->model);

@@ -25,6 +25,7 @@ TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "mod
 COMMANDS = ("run", "chat", "devices", "inspect", "logits")
 USER, ASSISTANT, BOS, EOS = 3, 4, 0, 1  # of models/tiny's tokenizer
 TIMEOUT = 120
+REMOVED = object()
 NO_DRIVER = {"VK_DRIVER_FILES": "/nonexistent", "VK_ICD_FILENAMES": "/nonexistent"}
 
 
@@ -77,7 +78,7 @@ class Case(unittest.TestCase):
 
     def model(self, config=None, without=(), name="model"):
         """A copy of models/tiny (its files linked, so replace them, never write into them) with keys of its
-        config changed (None removes a key) and files left out."""
+        config changed or REMOVED, and files left out."""
         folder = self.path(name)
         os.makedirs(folder)
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -87,7 +88,7 @@ class Case(unittest.TestCase):
             with open(os.path.join(TINY, "config.json")) as file:
                 values = {**json.load(file), **config}
             with open(os.path.join(folder, "config.json"), "w") as file:
-                json.dump({key: value for key, value in values.items() if value is not None}, file)
+                json.dump({key: value for key, value in values.items() if value is not REMOVED}, file)
         return folder
 
     def fails(self, result, *words, code=1, one=True):
@@ -196,16 +197,19 @@ class Generating(Case):
                 self.works(run("run", "-n", 3, "-p", prompt))
 
     def test_stops_at_the_end_and_goes_on_when_told(self):
-        command = ("run", "-p", "Tom had a red ball.", "-n", 400, "--greedy", "--stats", self.path("s.json"))
-        stats = []
+        with open(os.path.join(TINY, "tokenizer.json")) as file:
+            full_stop = json.load(file)["model"]["vocab"]["."]
+        model = self.model({"eos_token_id": [EOS, full_stop]})  # so that the end comes soon
+        command = ("run", model, "-p", "Once upon a time", "-n", 60, "--greedy", "--stats", self.path("s.json"))
+        stats, texts = [], []
         for more in ((), ("--ignore-eos",)):
-            out = self.works(run(*command, *more)).out
-            self.assertNotIn("sentence｜>", out)
+            texts.append(self.works(run(*command, *more)).out)
             with open(self.path("s.json")) as file:
                 stats.append(json.load(file))
         self.assertEqual([s["end"] for s in stats], ["stop_token", "max_tokens"])
-        self.assertLess(stats[0]["generated_tokens"], 400)
-        self.assertEqual(stats[1]["generated_tokens"], 400)
+        self.assertEqual(stats[1]["generated_tokens"], 60)
+        self.assertNotIn(".", texts[0], "the token that ends the text is not part of it")
+        self.assertTrue(texts[1].startswith(texts[0]) and len(texts[1]) > len(texts[0]), texts)
 
     def test_stats(self):
         command = ("run", "-p", "Once upon a time", "-n", 10, "--seed", 3, "--ignore-eos")
@@ -221,7 +225,8 @@ class Generating(Case):
         for key in ("prefill", "decode"):
             self.assertGreater(stats["tokens_per_second"][key], 0)
         owners = {item["owner"]: item for item in stats["memory"]}
-        self.assertGreater(owners["weights"]["bytes"], 10_000_000)
+        weights = sum(item["bytes"] for owner, item in owners.items() if owner.startswith("weights"))
+        self.assertGreater(weights, 20_000_000)
         for item in owners.values():
             self.assertLessEqual(item["bytes"], item["reserved"], item)
         self.assertEqual(os.listdir(self.folder), ["s.json"])
@@ -323,7 +328,7 @@ class BadInput(Case):
     def test_config(self):
         for name, config, words in (("a", {"scoring_func": "astrology"}, ("scoring_func", "astrology")),
                                     ("b", {"topk_method": "random"}, ("topk_method", "random")),
-                                    ("c", {"hidden_size": None}, ("hidden_size",)),
+                                    ("c", {"hidden_size": REMOVED}, ("hidden_size",)),
                                     ("d", {"hidden_size": 128}, ("(",)),
                                     ("e", {"architectures": ["LlamaForCausalLM"]}, ("LlamaForCausalLM",))):
             with self.subTest(config=config):
@@ -461,9 +466,8 @@ class Chat(Case):
         again = self.works(self.chat("Other", "/load " + file, "/undo", "Hello"))
         self.assertTrue(again.out.endswith(first), again)
         with open(file, "rb") as saved:
-            content = bytearray(saved.read())
-        flipped = content[:-1] + bytes([content[-1] ^ 1])
-        for name, damaged in (("cut", content[:-10]), ("empty", b""), ("flipped", flipped), ("foreign", b"hello")):
+            content = saved.read()
+        for name, damaged in (("cut", content[:-10]), ("empty", b""), ("foreign", b"hello")):
             with self.subTest(name):
                 with open(self.path(name), "wb") as bad:
                     bad.write(damaged)
