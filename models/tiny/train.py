@@ -36,7 +36,8 @@ CONFIG = dict(
     torch_dtype="bfloat16", use_cache=True)
 C = SimpleNamespace(**CONFIG)
 BOS, EOS = C.bos_token_id, C.eos_token_id
-SPECIAL_TOKENS = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<｜User｜>", "<｜Assistant｜>"]
+SPECIAL_TOKENS = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<｜User｜>",
+                  "<｜Assistant｜>"]
 
 # Domain -> its share of every batch, and its corpora. The last 2 % of a domain are held out.
 DOMAINS = {
