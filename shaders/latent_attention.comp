@@ -13,7 +13,6 @@ layout(constant_id = 2) const uint CHANNELS = 1;   // vec4 of the latent for eac
 #include "softmax.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { LatentAttention p; };
-shared vec4 query[QUERIES * ROW_FLOATS / 4];
 
 void main() {
     const uint t = p.first_row + gl_WorkGroupID.z, h0 = gl_WorkGroupID.y * QUERIES, part = gl_WorkGroupID.x;
@@ -25,11 +24,9 @@ void main() {
     const uint first = part * tiles_per_part, last = min(first + tiles_per_part, tiles);
     const uint row4 = ROW_FLOATS / 4u, latent4 = pad4(p.latent_dim) / 4u;
 
-    for (uint i = thread_index(); i < QUERIES * row4; i += WORKGROUP) { // heads past the end repeat the last one
-        const uint h = min(h0 + i / row4, p.n_heads - 1u);
-        query[i] = Vec4In(at(p.q, t * p.n_heads + h, 4u * ROW_FLOATS)).v[i % row4];
-    }
-    barrier();
+    uvec2 query[QUERIES]; // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        query[i] = at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
 
     float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[QUERIES];
     vec4 value[QUERIES * CHANNELS];
@@ -44,7 +41,7 @@ void main() {
         for (uint c = 0; c < row4; ++c) {
             const vec4 k = Vec4In(key).v[c];
             [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-                const vec4 q = query[i * row4 + c];
+                const vec4 q = Vec4In(query[i]).v[c];
                 score[i] = fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, fma(q.x, k.x, score[i]))));
             }
         }

@@ -210,10 +210,10 @@ class Uploader {
                 as_it_is ? std::span(source + row * from_row, rows * from_row)
                          : repack(source + row * from_row, from, from_row, rows, piece.cols, m);
             executor_.upload(m.view, offset + row * m.row_bytes, bytes);
+            checkpoint_.drop(std::span(source + row * from_row, (rows - 1) * from_row + piece.cols * bytes_of(from)));
             done_ += rows * piece.cols * bytes_of(from);
             if (progress_) progress_(done_, total_);
         }
-        checkpoint_.drop(tensor);
     }
 
   private:
