@@ -15,14 +15,9 @@ namespace {
 constexpr uint32_t MAX_KEPT_ROUTING = 16384; // tokens of routing a session keeps when nobody takes them
 constexpr uint32_t DEFAULT_CONTEXT = 4096;
 
-uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
-    for (const std::byte byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001B3ull;
-    return hash;
-}
-
 // Names a model by its config and a sample of every tensor: enough to refuse another model's session.
 std::string fingerprint_of(const ModelFiles& files) {
-    uint64_t hash = fnv1a(0xCBF29CE484222325ull, std::as_bytes(std::span(files.config)));
+    uint64_t hash = fnv1a(FNV1A_START, std::as_bytes(std::span(files.config)));
     for (const TensorView& tensor : files.checkpoint.tensors()) {
         hash = fnv1a(hash, std::as_bytes(std::span(tensor.name)));
         hash = fnv1a(hash, tensor.data.first(std::min<size_t>(tensor.data.size(), 16)));
@@ -55,6 +50,11 @@ std::unique_ptr<Executor> make_executor(const LoadOptions& options) {
 }
 
 } // namespace
+
+uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001B3ull;
+    return hash;
+}
 
 Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(0) {
     const ModelConfig config = parse_config(files.config, files.config_where);
@@ -104,21 +104,21 @@ void Engine::Impl::finish(Session::Impl& s, std::exception_ptr error) {
 }
 
 // Every session with a request moves on: by one chunk where it prefills, by one token where it generates; all tokens
-// generated now share one step.
+// generated now share one step. A session that was finished belongs to its owner again and is not looked at any more.
 bool Engine::Impl::step() {
     using Request = Session::Impl::Request;
     const std::lock_guard device(device_mutex);
-    std::vector<Session::Impl*> runnable;
+    std::vector<std::pair<Session::Impl*, Request>> runnable;
     {
         const std::lock_guard lock(request_mutex);
-        runnable = requests;
+        for (Session::Impl* s : requests) runnable.emplace_back(s, s->request);
     }
     std::vector<Session::Impl*> ready;
-    for (Session::Impl* s : runnable) try {
+    for (const auto& [s, wanted] : runnable) try {
             if (s->cancelled) throw Cancelled();
-            if (s->request == Request::prefill) prefill_chunk(*s);
-            if (s->request == Request::logits) logits_chunk(*s);
-            if (s->request != Request::next) continue;
+            if (wanted == Request::prefill) prefill_chunk(*s);
+            if (wanted == Request::logits) logits_chunk(*s);
+            if (wanted != Request::next) continue;
             make_room(*s, s->cached, s->cached + 1);
             write_sampler(*s);
             ready.push_back(s);
@@ -128,8 +128,7 @@ bool Engine::Impl::step() {
     if (!ready.empty()) try {
             decode(ready);
         } catch (...) {
-            for (Session::Impl* s : ready)
-                if (s->request != Request::none) finish(*s, std::current_exception());
+            for (Session::Impl* s : ready) finish(*s, std::current_exception());
         }
     return !runnable.empty();
 }
@@ -174,11 +173,13 @@ void Engine::Impl::logits_chunk(Session::Impl& s) {
     if (end == size) finish(s, nullptr);
 }
 
+// Takes out of `sessions` what it has finished.
 void Engine::Impl::decode(std::vector<Session::Impl*>& sessions) {
     std::vector<RowOf> rows;
     for (Session::Impl* s : sessions) rows.push_back({s, s->cached});
     run_rows({StepKind::Mode::decode, bucket_for(static_cast<uint32_t>(rows.size()))}, rows, 0);
-    for (Session::Impl* s : sessions) {
+    while (!sessions.empty()) {
+        Session::Impl* s = sessions.back();
         Sampled out;
         std::memcpy(&out, executor->mapped(model->sampled) + s->sequence * sizeof(Sampled), sizeof(out));
         check(out.token < model->config.vocab_size && out.position == s->cached + 1, "the sampler served this session");
@@ -195,6 +196,7 @@ void Engine::Impl::decode(std::vector<Session::Impl*>& sessions) {
         s->candidates.clear();
         for (uint32_t i = 0; i < MAX_CANDIDATES && out.candidate[i] != 0xFFFFFFFFu; ++i)
             s->candidates.push_back({out.candidate[i], out.logit[i] - out.largest - out.log_sum});
+        sessions.pop_back();
         finish(*s, nullptr);
     }
 }
@@ -343,10 +345,11 @@ MemoryReport Engine::memory() const {
 void Engine::set_steering(const Steering& steering) {
     const Model& m = *impl_->model;
     const size_t n = size_t{m.n_moe_layers} * m.config.n_routed_experts;
+    const auto in_range = [](float v) { return std::abs(v) <= 1e30f; }; // the router's own marks lie beyond, at 1e38
     for (const auto* values : {&steering.key, &steering.factor})
-        if (!values->empty() && (values->size() != n || !std::all_of(values->begin(), values->end(), [](float v) { return std::isfinite(v); })))
-            throw Error({.what = "a steering table of the wrong shape or with a value that is not finite", .where = "set_steering",
-                         .expected = fmt::format("{} finite numbers (MoE layers x routed experts)", n),
+        if (!values->empty() && (values->size() != n || !std::all_of(values->begin(), values->end(), in_range)))
+            throw Error({.what = "a steering table of the wrong shape or with a value out of range", .where = "set_steering",
+                         .expected = fmt::format("{} numbers (MoE layers x routed experts) from -1e30 to 1e30", n),
                          .got = fmt::format("{} numbers", values->size())});
     std::vector<float> pairs;
     for (size_t i = 0; i < n; ++i) {

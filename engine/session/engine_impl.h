@@ -17,6 +17,9 @@
 
 namespace fathom {
 
+constexpr uint64_t FNV1A_START = 0xCBF29CE484222325ull;
+uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes); // FNV-1a: against accidents, not against malice
+
 struct Session::Impl {
     // A run of tokens that went through the model in one prefill. Rewinding into an expanded run repeats it, so that
     // what remains has the bits of a fresh run.
@@ -49,7 +52,13 @@ struct Session::Impl {
     void serve(Request wanted);     // hands the request to the engine's thread and waits for it
     void prefill_to(uint32_t end);  // the cache holds [0, end) afterwards
     void append(std::span<const Token> added);
-    void undo_to(uint32_t size, uint32_t cached_before, size_t segments_before);
+    struct Mark {
+        uint32_t size, cached;
+        size_t segments;
+    };
+    Mark mark() const { return {static_cast<uint32_t>(tokens.size()), cached, segments.size()}; }
+    void undo_to(const Mark& before); // what a call did that threw
+    void release_pages();             // those past the cached rows
     void run_logits(std::span<const Token> added, std::function<void(uint32_t, std::span<const float>)> sink);
 };
 

@@ -12,11 +12,15 @@ PagePool::PagePool(uint32_t pages) : uses_(pages) {
     for (uint32_t page = pages; page > 0; --page) free_.push_back(page - 1); // the lowest page is taken first
 }
 
+void PagePool::require(uint32_t pages) const {
+    if (pages <= free_.size()) return;
+    throw Error({.what = "the latent cache is full", .expected = fmt::format("{} more pages of {} tokens", pages, PAGE_TOKENS),
+                 .got = fmt::format("{} of {} pages in use by the open sessions", uses_.size() - free_.size(), uses_.size()),
+                 .fix = "close a session, or load with a larger cache (cache_tokens)"});
+}
+
 uint32_t PagePool::take() {
-    if (free_.empty())
-        throw Error({.what = "the latent cache is full", .expected = "a free page",
-                     .got = fmt::format("all {} pages ({} tokens) in use by the open sessions", uses_.size(), uses_.size() * PAGE_TOKENS),
-                     .fix = "close a session, or load with a larger cache (cache_tokens)"});
+    require(1);
     const uint32_t page = free_.back();
     free_.pop_back();
     uses_[page] = 1;

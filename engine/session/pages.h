@@ -10,7 +10,8 @@ namespace fathom {
 class PagePool {
   public:
     explicit PagePool(uint32_t pages);
-    uint32_t take();                // a free page, now used once. Throws Error when the cache is full
+    void require(uint32_t pages) const; // throws Error unless so many are free
+    uint32_t take();                    // a free page, now used once. Throws Error when the cache is full
     void share(uint32_t page) { ++uses_[page]; }
     void release(uint32_t page);
     bool is_shared(uint32_t page) const { return uses_[page] > 1; }

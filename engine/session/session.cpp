@@ -49,31 +49,38 @@ void Session::Impl::append(std::span<const Token> added) {
     tokens.insert(tokens.end(), added.begin(), added.end());
 }
 
-void Session::Impl::undo_to(uint32_t size, uint32_t cached_before, size_t segments_before) {
-    tokens.resize(size);
-    cached = std::min(cached, cached_before);
-    segments.resize(std::min(segments.size(), segments_before));
+void Session::Impl::undo_to(const Mark& before) {
+    tokens.resize(before.size);
+    cached = std::min(cached, before.cached);
+    segments.resize(std::min(segments.size(), before.segments));
     while (!segments.empty() && segments.back().end > cached) { // a run that was being extended ends where it ended
         segments.back().end = cached;
         if (segments.back().begin < cached) break;
         segments.pop_back();
     }
     counts_valid = false;
+    release_pages();
+}
+
+void Session::Impl::release_pages() {
+    const std::lock_guard lock(engine->device_mutex);
+    while (pages.size() > div_up(cached, PAGE_TOKENS)) {
+        engine->pages.release(pages.back());
+        pages.pop_back();
+    }
 }
 
 void Session::feed(std::span<const Token> tokens) {
     Impl& s = *impl_;
     s.cancelled = false;
     s.taps.clear();
-    const auto size = static_cast<uint32_t>(s.tokens.size());
-    const uint32_t cached = s.cached;
-    const size_t segments = s.segments.size();
+    const Impl::Mark before = s.mark();
     s.append(tokens);
     try {
-        if (size > 0) s.prefill_to(size - 1); // what a rewind left to repeat is a run of its own, as it was the first time
+        if (before.size > 0) s.prefill_to(before.size - 1); // what a rewind left to repeat is a run of its own, as it was
         if (!s.tokens.empty()) s.prefill_to(static_cast<uint32_t>(s.tokens.size()) - 1);
     } catch (...) {
-        s.undo_to(size, cached, segments);
+        s.undo_to(before);
         throw;
     }
 }
@@ -89,25 +96,29 @@ Token Session::next() {
         throw Error({.what = "the context is full", .where = "this session",
                      .expected = fmt::format("at most {} tokens", s.engine->context), .got = fmt::format("{} and one more", s.tokens.size()),
                      .fix = fmt::format("use a longer --context (this model allows {})", s.engine->model->config.max_position)});
-    s.prefill_to(static_cast<uint32_t>(s.tokens.size()) - 1);
-    s.serve(Impl::Request::next);
+    const Impl::Mark before = s.mark();
+    try {
+        s.prefill_to(before.size - 1); // what a rewind left to repeat
+        s.serve(Impl::Request::next);
+    } catch (...) {
+        s.undo_to(before);
+        throw;
+    }
     return s.tokens.back();
 }
 
 void Session::Impl::run_logits(std::span<const Token> added, std::function<void(uint32_t, std::span<const float>)> sink) {
     cancelled = false;
     taps.clear();
-    const auto size = static_cast<uint32_t>(tokens.size());
-    const uint32_t cached_before = cached;
-    const size_t segments_before = segments.size();
+    const Mark before = mark();
     append(added);
     if (added.empty()) return;
     try {
-        if (size > 0) prefill_to(size - 1);
+        if (before.size > 0) prefill_to(before.size - 1);
         on_logits = std::move(sink);
         serve(Request::logits);
     } catch (...) {
-        undo_to(size, cached_before, segments_before);
+        undo_to(before);
         throw;
     }
 }
@@ -152,11 +163,7 @@ void Session::rewind(uint32_t position) {
             last.end = s.cached;
         }
     }
-    const std::lock_guard lock(s.engine->device_mutex);
-    while (s.pages.size() > div_up(s.cached, PAGE_TOKENS)) {
-        s.engine->pages.release(s.pages.back());
-        s.pages.pop_back();
-    }
+    s.release_pages();
 }
 
 Session Session::fork() const {

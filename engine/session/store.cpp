@@ -1,6 +1,6 @@
 // A session on disk: a safetensors file with its tokens, the rows of its latent cache, and its sampling parameters, so
-// that resuming equals going on. The file names its model; another model's is refused. Reading is as hardened as for any
-// checkpoint, writing goes through a temporary file.
+// that resuming equals going on. The file names its model; another model's is refused, and so is one whose checksum is
+// wrong. Reading is as hardened as for any checkpoint, writing goes through a temporary file.
 #include "session/engine_impl.h"
 
 #include "base/error.h"
@@ -63,6 +63,22 @@ std::vector<uint32_t> words_of(const TensorView& tensor) {
     return words;
 }
 
+// Of all tensors but the checksum itself, in any order.
+uint64_t checksum_of(std::span<const TensorView> tensors) {
+    uint64_t sum = 0;
+    for (const TensorView& tensor : tensors)
+        if (tensor.name != "checksum") sum += fnv1a(fnv1a(FNV1A_START, std::as_bytes(std::span(tensor.name))), tensor.data);
+    return sum;
+}
+
+void check_checksum(const Checkpoint& file, const std::filesystem::path& path) {
+    const TensorView& tensor = tensor_of(file, path, "checksum", DType::u64, 1);
+    uint64_t stored = 0, computed = checksum_of(file.tensors());
+    std::memcpy(&stored, tensor.data.data(), std::min(tensor.data.size(), sizeof(stored)));
+    if (stored != computed)
+        refuse(path, "a damaged saved session", fmt::format("checksum {:016x}", stored), fmt::format("{:016x}", computed));
+}
+
 Stored read_stored(const Checkpoint& file, const std::filesystem::path& path, const Engine::Impl& engine) {
     Stored stored;
     const TensorView& about = tensor_of(file, path, "about", DType::u8, 1);
@@ -73,6 +89,7 @@ Stored read_stored(const Checkpoint& file, const std::filesystem::path& path, co
             refuse(path, "a saved session of another version", std::string(FORMAT_NAME), json_text(json.at("format")));
         if (json.at("model").get<std::string>() != engine.fingerprint)
             refuse(path, "a saved session of another model", "model " + engine.fingerprint, json_text(json.at("model")));
+        check_checksum(file, path);
         stored.sampling = sampling_from(json.at("sampling"));
     } catch (const nlohmann::json::exception& error) {
         refuse(path, "not a saved session", "the keys of a saved session in \"about\"", json_reason(error.what()));
@@ -125,6 +142,8 @@ void Session::save(const std::filesystem::path& path) const {
     tensors.push_back({"segments", DType::u32, {segments.size() / 3, 3}, std::as_bytes(std::span(segments)), ""});
     for (uint32_t layer = 0; layer < model.config.n_layers; ++layer)
         tensors.push_back({fmt::format("cache.{}", layer), DType::f32, {s.cached, model.row_floats}, rows[layer], ""});
+    const uint64_t checksum = checksum_of(tensors);
+    tensors.push_back({"checksum", DType::u64, {1}, std::as_bytes(std::span(&checksum, 1)), ""});
     write_safetensors(path, tensors);
 }
 
@@ -140,9 +159,16 @@ void Session::load(const std::filesystem::path& path) {
         const std::vector<uint64_t> shape{cached, model.row_floats};
         if (rows.back()->shape != shape) refuse(path, "a damaged saved session", shape_text(shape), shape_text(rows.back()->shape));
     }
-    rewind(0); // from here on the file is known to be good
     Impl& s = *impl_;
     const std::lock_guard lock(engine.device_mutex);
+    const auto own = static_cast<uint32_t>(
+        std::count_if(s.pages.begin(), s.pages.end(), [&](uint32_t page) { return !engine.pages.is_shared(page); }));
+    const uint32_t needed = div_up(cached, PAGE_TOKENS);
+    engine.pages.require(needed - std::min(needed, own)); // nothing has changed so far, and from here on nothing is refused
+    for (const uint32_t page : s.pages) engine.pages.release(page);
+    s.pages.clear();
+    s.segments.clear();
+    s.candidates.clear();
     engine.make_room(s, 0, cached);
     const uint64_t row_bytes = 4ull * model.row_floats;
     for (uint32_t layer = 0; layer < model.config.n_layers; ++layer)
