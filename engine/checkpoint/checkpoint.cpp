@@ -185,6 +185,11 @@ const TensorView* Checkpoint::find(std::string_view name) const {
 std::span<const TensorView> Checkpoint::tensors() const { return impl_->tensors; }
 uint64_t Checkpoint::bytes() const { return impl_->bytes; }
 
+void Checkpoint::drop_all() const {
+    for (const MappedFile& map : impl_->maps)
+        if (!map.bytes().empty()) drop(map.bytes());
+}
+
 void Checkpoint::drop(std::span<const std::byte> part) const {
     // A page fault maps its neighbours too, 64 KiB at a time on Linux, so exact bounds would leave up to that
     // much behind for every tensor. Rounding outwards is safe: the mapping is never written, pages come back

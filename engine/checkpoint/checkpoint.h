@@ -57,6 +57,7 @@ class Checkpoint {
     // price of a page fault. Nothing happens for bytes in memory.
     void drop(std::span<const std::byte> part) const;
     void drop(const TensorView& tensor) const { drop(tensor.data); }
+    void drop_all() const; // of every tensor, and what page faults mapped around them
 
   private:
     struct Impl;

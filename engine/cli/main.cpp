@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <map>
+#include <memory>
 #include <new>
 #include <sstream>
 #include <unistd.h>
@@ -95,6 +96,15 @@ int guarded(const CLI::App& app, const Action& action) {
     }
 }
 
+// Help without "Excludes: ..." behind the names: who breaks that rule is told.
+class HelpText : public CLI::Formatter {
+    std::string make_option_opts(const CLI::Option* option) const override {
+        std::string out = option->get_type_name().empty() ? "" : " " + option->get_type_name();
+        if (!option->get_default_str().empty()) out += "=" + option->get_default_str();
+        return out;
+    }
+};
+
 // Options before a command belong to the story; with a command they would be silently lost.
 void refuse_stray_options(const CLI::App& app) {
     if (app.get_subcommands().empty()) return;
@@ -108,6 +118,7 @@ int parse_and_run(int argc, char** argv) {
                  "Without a command it writes a story with the embedded model.",
                  "fathom");
     app.footer(main_examples);
+    app.formatter(std::make_shared<HelpText>()); // before the commands are added: they inherit it
     app.require_subcommand(0, 1);
     add_verbosity(app);
     app.set_version_flag("--version", version_text);

@@ -118,11 +118,15 @@ Device::Impl::~Impl() {
 }
 
 uint64_t Device::Impl::submit(vk::CommandBuffer commands) try {
-    if (options.lose_at_submit != 0 && submitted + 1 == options.lose_at_submit) throw vk::DeviceLostError("test hook");
     const vk::CommandBufferSubmitInfo buffer(commands);
     const vk::SemaphoreSubmitInfo signal(*timeline, submitted + 1, vk::PipelineStageFlagBits2::eAllCommands);
     queue.submit2(vk::SubmitInfo2({}, {}, buffer, signal));
-    return ++submitted;
+    ++submitted;
+    if (options.lose_at_submit != 0 && submitted >= options.lose_at_submit) { // the breadcrumbs of this list are there
+        device.waitIdle();
+        throw vk::DeviceLostError("test hook");
+    }
+    return submitted;
 } catch (const vk::DeviceLostError&) {
     lost("submitting");
 }
@@ -172,7 +176,7 @@ const DeviceInfo& Device::info() const { return impl_->info; }
 
 Recording Device::record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps) {
     Impl& d = *impl_;
-    auto recording = std::make_unique<Recording::Impl>();
+    auto recording = std::make_unique<Recording::Impl>(d.running);
     recording->name = name;
     timestamps = timestamps && d.info.caps.timestamps;
     const auto queries = static_cast<uint32_t>(dispatches.size() + 1);
@@ -222,6 +226,7 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
 uint64_t Device::submit(Recording& recording) {
     flush();
     impl_->running = recording.impl_.get();
+    if (impl_->breadcrumb.mapped) std::memset(impl_->breadcrumb.mapped, 0xFF, 4); // none has started
     return impl_->submit(*recording.impl_->commands);
 }
 

@@ -25,19 +25,35 @@ std::string cache_path(const vk::PhysicalDeviceProperties& properties) {
     return folder / "fathom" / fmt::format("pipelines-{:04x}-{:04x}-{}.bin", properties.vendorID, properties.deviceID, uuid);
 }
 
-// The stored cache if its header names this very device and driver (Vulkan 1.3 specification, "Pipeline Cache Header").
-std::string load_cache(const std::string& path, const vk::PhysicalDeviceProperties& properties) {
+// What stands behind the driver's data in the file: a driver checks whose data it gets, not whether they are whole.
+uint64_t checksum(std::span<const char> bytes) { // FNV-1a
+    uint64_t hash = 0xCBF29CE484222325;
+    for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001B3;
+    return hash;
+}
+
+// The stored cache if its header names this very device and driver (Vulkan 1.3 specification, "Pipeline Cache Header")
+// and its checksum is right.
+std::string load_cache(const std::string& path, const vk::PhysicalDeviceProperties& properties) try {
     std::error_code error;
     const auto size = path.empty() ? 0 : std::filesystem::file_size(path, error);
-    if (path.empty() || error || size < sizeof(VkPipelineCacheHeaderVersionOne) || size > (256u << 20)) return "";
+    if (path.empty() || error || size < sizeof(VkPipelineCacheHeaderVersionOne) + 8) return "";
     std::string bytes = read_file(path, 256u << 20);
+    uint64_t expected = 0;
+    std::copy_n(bytes.end() - 8, 8, reinterpret_cast<char*>(&expected));
+    bytes.resize(bytes.size() - 8);
     VkPipelineCacheHeaderVersionOne header;
     std::copy_n(bytes.data(), sizeof(header), reinterpret_cast<char*>(&header));
     const bool ours = header.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
                       header.vendorID == properties.vendorID && header.deviceID == properties.deviceID &&
                       std::equal(std::begin(header.pipelineCacheUUID), std::end(header.pipelineCacheUUID),
                                  properties.pipelineCacheUUID.begin());
-    return ours ? bytes : "";
+    if (ours && checksum(bytes) == expected) return bytes;
+    log::detail("pipeline cache ignored: it is damaged or another driver's");
+    return "";
+} catch (const Error& error) { // one that cannot be read costs time at this start, no more
+    log::detail("pipeline cache ignored: {}", error.what());
+    return "";
 }
 
 } // namespace
@@ -88,6 +104,8 @@ void Pipelines::save() {
         std::filesystem::create_directories(std::filesystem::path(cache_path_).parent_path());
         AtomicFile file(cache_path_);
         file.write(std::as_bytes(std::span(bytes)));
+        const uint64_t sum = checksum({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+        file.write(std::as_bytes(std::span(&sum, 1)));
         file.commit();
     } catch (const std::exception& error) { // a cache that cannot be written costs time at the next start, no more
         log::detail("pipeline cache not saved: {}", error.what());

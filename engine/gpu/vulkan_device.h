@@ -57,6 +57,12 @@ class Pipelines {
 };
 
 struct Recording::Impl {
+    explicit Impl(const Impl*& last) : running(last) {}
+    ~Impl() {
+        if (running == this) running = nullptr;
+    }
+    Impl(const Impl&) = delete;
+    const Impl*& running; // Device::Impl::running
     std::string name;
     std::vector<std::string> labels;
     vk::raii::CommandBuffer commands = nullptr;
@@ -88,7 +94,7 @@ struct Device::Impl {
     vk::raii::CommandBuffer copies = nullptr;
     uint64_t staged = 0;              // bytes of the staging block that wait to be copied
     Block breadcrumb;                 // one word: the dispatch that started last
-    const Recording::Impl* running = nullptr; // submitted last
+    const Recording::Impl* running = nullptr; // submitted last; null when that one is gone
 
     void create_device();
     Block create_block(uint64_t bytes, Placement placement);

@@ -295,7 +295,11 @@ Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, bo
     Uploader uploader(checkpoint, executor, progress, total);
     for (size_t i = 0; i < layout.targets.size(); ++i) {
         const Target& target = layout.targets[i];
-        for (const Piece& piece : target.pieces) uploader.upload(matrices[i], piece);
+        for (size_t k = 0; k < target.pieces.size(); ++k) {
+            uploader.upload(matrices[i], target.pieces[k]);
+            if (k % 256 == 255) checkpoint.drop_all(); // small tensors leave neighbours of theirs mapped
+        }
+        checkpoint.drop_all();
         if (target.matrix) *target.matrix = matrices[i];
         else *target.vector = {matrices[i].view.address, uint64_t{target.cols} * 4};
     }
