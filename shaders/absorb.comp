@@ -1,8 +1,10 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// y[t, h, c] = sum over d of q_nope[t, h, d] W_UK[h, d, c], then q_pe[t, h] rotated, in the layout of a cache row.
-// Grid: (latent / 512, heads, T / TOKENS). An invocation owns eight latent channels for TOKENS tokens, so that weights are
-// read row by row and once for all of them. W_UK[h] are the first nope_dim rows of head h in kv_b.
+// y[t, h, c] = sum over d of q_nope[t, h, d] W_UK[h, d, c], then q_pe[t, h] rotated, in the layout of a
+// cache row.
+// Grid: (latent / 512, heads, T / TOKENS). An invocation owns eight latent channels for TOKENS tokens, so
+// that weights are read row by row and once for all of them. W_UK[h] are the first nope_dim rows of head h
+// in kv_b.
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint TOKENS = 1;
@@ -45,13 +47,15 @@ void main() {
         const uint position = step_row(p.state, t0 + t).position;
         const uvec2 y = at(p.y, (t0 + t) * p.n_heads + h, 4u * p.row_floats);
         for (uint i = gl_LocalInvocationIndex; i < p.rope_dim / 2u; i += WORKGROUP) {
-            const uint a = rope_first(i, p.rope_dim, p.half_split), b = rope_second(i, p.rope_dim, p.half_split);
+            const uint a = rope_first(i, p.rope_dim, p.half_split),
+                       b = rope_second(i, p.rope_dim, p.half_split);
             const uint base = h * head_dim + p.nope_dim;
             const vec2 pair = vec2(FloatsIn(q[t]).v[base + a], FloatsIn(q[t]).v[base + b]);
             const vec2 rotated = rotate(p.rope, position, i, p.rope_dim, pair);
             Floats(y).v[key + a] = rotated.x;
             Floats(y).v[key + b] = rotated.y;
         }
-        for (uint i = key + p.rope_dim + gl_LocalInvocationIndex; i < p.row_floats; i += WORKGROUP) Floats(y).v[i] = 0.0;
+        for (uint i = key + p.rope_dim + gl_LocalInvocationIndex; i < p.row_floats; i += WORKGROUP)
+            Floats(y).v[i] = 0.0;
     }
 }

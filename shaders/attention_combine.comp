@@ -1,9 +1,10 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// y[t, h] = W_UV[h] (sum over parts of exp(m_part - m) value_part) / (sum over parts of exp(m_part - m) sum_part).
-// With `chunk`, (values, m, sum) of the expanded half of a prefill, both halves are weighed by their log-sum-exp.
-// Grid: (heads, rows of the block). The joined latent goes through shared memory to the value up-projection, whose rows
-// are the last value_dim of head h in kv_b.
+// y[t, h] = W_UV[h] (sum over parts of exp(m_part - m) value_part) / (sum over parts of exp(m_part - m)
+// sum_part). With `chunk`, (values, m, sum) of the expanded half of a prefill, both halves are weighed by
+// their log-sum-exp.
+// Grid: (heads, rows of the block). The joined latent goes through shared memory to the value up-projection,
+// whose rows are the last value_dim of head h in kv_b.
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;
@@ -22,7 +23,8 @@ void main() {
     const uvec2 parts = at(p.partial, ((t - p.first_row) * p.n_heads + h) * p.n_parts, stride);
 
     float largest = LOWEST, sum = 0;
-    for (uint part = 0; part < p.n_parts; ++part) largest = max(largest, Vec4In(at(parts, part, stride)).v[latent4].x);
+    for (uint part = 0; part < p.n_parts; ++part)
+        largest = max(largest, Vec4In(at(parts, part, stride)).v[latent4].x);
     for (uint part = 0; part < p.n_parts; ++part) {
         const vec4 state = Vec4In(at(parts, part, stride)).v[latent4];
         sum = fma(exp(state.x - largest), state.y, sum);
@@ -48,7 +50,8 @@ void main() {
     const uint lane = thread_index() % K_LANES;
     for (uint r0 = 0; r0 < p.value_dim; r0 += WORKGROUP / K_LANES) { // uniform: all lanes shuffle together
         const uint r = r0 + thread_index() / K_LANES;
-        const uvec2 w = at(p.weights, h * (p.nope_dim + p.value_dim) + p.nope_dim + min(r, p.value_dim - 1u), p.row_bytes);
+        const uvec2 w = at(p.weights, h * (p.nope_dim + p.value_dim) + p.nope_dim + min(r, p.value_dim - 1u),
+                           p.row_bytes);
         float dot = 0;
         for (uint c = lane; c < LATENT_CHUNKS; c += K_LANES) {
             vec4 wa, wb;

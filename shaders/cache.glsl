@@ -1,8 +1,9 @@
-// The paged latent cache. A sequence's page table lists pages of PAGE_TOKENS rows; a row is the normed latent, padded
-// to four floats, then the rotated shared key, padded likewise.
+// The paged latent cache. A sequence's page table lists pages of PAGE_TOKENS rows; a row is the normed
+// latent, padded to four floats, then the rotated shared key, padded likewise.
 uint pad4(uint n) { return (n + 3u) & ~3u; }
 
-uvec2 cache_row(uvec2 cache, uvec2 pages, uint sequence, uint position, uint max_pages, uint page_bytes, uint row_floats) {
+uvec2 cache_row(uvec2 cache, uvec2 pages, uint sequence, uint position, uint max_pages, uint page_bytes,
+                uint row_floats) {
     const uint page = WordsIn(pages).v[sequence * max_pages + position / PAGE_TOKENS];
     return at(at(cache, page, page_bytes), (position % PAGE_TOKENS) * row_floats * 4u);
 }

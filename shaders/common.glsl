@@ -1,5 +1,5 @@
-// What every kernel needs: references to memory by address, address arithmetic, the step's state. Addresses are
-// advanced by at() alone: `reference + i` and uint64_t would ask for the Int64 capability.
+// What every kernel needs: references to memory by address, address arithmetic, the step's state. Addresses
+// are advanced by at() alone: `reference + i` and uint64_t would ask for the Int64 capability.
 #extension GL_EXT_buffer_reference : require
 #extension GL_EXT_buffer_reference_uvec2 : require
 #extension GL_EXT_control_flow_attributes : require
@@ -10,7 +10,8 @@
 #include "formats.h"
 
 #ifndef WORKGROUP
-#define WORKGROUP 64 // invocations, unless a kernel says otherwise: a multiple of every subgroup size from 4 to 64
+#define WORKGROUP                                                                                            \
+    64 // invocations, unless a kernel says otherwise: a multiple of every subgroup size from 4 to 64
 #endif
 #define LOWEST (-1.7e38) // stands for minus infinity where inf - inf must not happen
 
@@ -21,8 +22,14 @@ layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Wor
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Floats { float v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Vec4 { vec4 v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer Words { uint v[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer StepIn { StepHeader header; StepRow rows[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) buffer Step { StepHeader header; StepRow rows[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer StepIn {
+    StepHeader header;
+    StepRow rows[];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Step {
+    StepHeader header;
+    StepRow rows[];
+};
 
 uvec2 at(uvec2 base, uint bytes) {
     uint carry;
@@ -41,8 +48,8 @@ uvec2 at(uvec2 base, uint index, uvec2 stride) {
     return uvec2(a.x, a.y + index * stride.y);
 }
 bool given(uvec2 address) { return (address.x | address.y) != 0u; }
-// An address that may be absent, made safe to load from: lavapipe of Mesa 26 hoists loads from uniform addresses out of
-// branches that no invocation takes. What is loaded from `instead` is never used.
+// An address that may be absent, made safe to load from: lavapipe of Mesa 26 hoists loads from uniform
+// addresses out of branches that no invocation takes. What is loaded from `instead` is never used.
 uvec2 safe(uvec2 address, uvec2 instead) { return given(address) ? address : instead; }
 
 uint n_rows(uvec2 state) { return StepIn(state).header.n_rows; }

@@ -1,6 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// y[t] = x[t], row_repeat rows of n for each token row: how a tap keeps a tensor.   Grid: (n / WORKGROUP, T * row_repeat).
+// y[t] = x[t], row_repeat rows of n for each token row: how a tap keeps a tensor.   Grid: (n / WORKGROUP, T
+// * row_repeat).
 #include "common.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { CopyRows p; };

@@ -1,5 +1,5 @@
-// Weights of the FORMAT this module is compiled for, eight at a time, as floats. A row holds a multiple of 8 weights
-// and starts at a multiple of 16 bytes.
+// Weights of the FORMAT this module is compiled for, eight at a time, as floats. A row holds a multiple of 8
+// weights and starts at a multiple of 16 bytes.
 #if FORMAT == FORMAT_F32
 void load8(uvec2 row, uint chunk, out vec4 a, out vec4 b) {
     a = Vec4In(row).v[2u * chunk];

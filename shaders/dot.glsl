@@ -1,7 +1,8 @@
-// The one order in which every matrix product of a tier sums, so that a token's bits do not depend on how many tokens
-// are computed beside it or by which kernel. K_LANES neighbouring lanes share a dot product: lane l takes the chunks
-// of eight terms l, l + K_LANES, l + 2 K_LANES, ..., adds their terms one after the other, and the lanes' sums meet in
-// a butterfly (in which every lane gets the same bits, since addition commutes). K_LANES divides the subgroup size.
+// The one order in which every matrix product of a tier sums, so that a token's bits do not depend on how
+// many tokens are computed beside it or by which kernel. K_LANES neighbouring lanes share a dot product:
+// lane l takes the chunks of eight terms l, l + K_LANES, l + 2 K_LANES, ..., adds their terms one after the
+// other, and the lanes' sums meet in a butterfly (in which every lane gets the same bits, since addition
+// commutes). K_LANES divides the subgroup size.
 
 float dot8(vec4 wa, vec4 wb, vec4 xa, vec4 xb, float sum) {
     sum = fma(wa.x, xa.x, sum);

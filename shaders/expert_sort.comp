@@ -1,8 +1,10 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// Groups the (token, slot) pairs of a step by expert: counts, running sums, then each expert collects its pairs in their
-// own order, so that the result never depends on timing. Each expert's pairs are cut into tiles of at most `tile`.
-// Grid: (1, 1). An invocation serves every 256th expert. Where there is no router (a dense layer), n_experts is 1.
+// Groups the (token, slot) pairs of a step by expert: counts, running sums, then each expert collects its
+// pairs in their own order, so that the result never depends on timing. Each expert's pairs are cut into
+// tiles of at most `tile`.
+// Grid: (1, 1). An invocation serves every 256th expert. Where there is no router (a dense layer), n_experts
+// is 1.
 #define WORKGROUP 256
 #include "common.glsl"
 layout(constant_id = 0) const uint N_EXPERTS = 8;

@@ -1,10 +1,11 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// partial[t, h, part] = sum over the part's positions j of exp(s_j - m) latent_j, with m and the sum of exp(s_j - m),
-// where s_j = scale * q[t, h] . cache[j].
-// Grid: (parts, heads / QUERIES, rows of the block). A tile is one page: invocation j scores position j for the
-// QUERIES heads of the group, so a cache row is read once for all of them; then each invocation accumulates four
-// channels a time, for all heads again. Parts depend on the token's position alone, hence so do its bits.
+// partial[t, h, part] = sum over the part's positions j of exp(s_j - m) latent_j, with m and the sum of
+// exp(s_j - m), where s_j = scale * q[t, h] . cache[j].
+// Grid: (parts, heads / QUERIES, rows of the block). A tile is one page: invocation j scores position j for
+// the QUERIES heads of the group, so a cache row is read once for all of them; then each invocation
+// accumulates four channels a time, for all heads again. Parts depend on the token's position alone, hence
+// so do its bits.
 #include "common.glsl"
 layout(constant_id = 0) const uint QUERIES = 4;    // heads of a group
 layout(constant_id = 1) const uint ROW_FLOATS = 8;
@@ -24,7 +25,8 @@ void main() {
     const uint first = part * tiles_per_part, last = min(first + tiles_per_part, tiles);
     const uint row4 = ROW_FLOATS / 4u, latent4 = pad4(p.latent_dim) / 4u;
 
-    uvec2 query[QUERIES]; // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
+    uvec2 query[QUERIES]; // uniform: scalar loads where the hardware has them; heads past the end repeat the
+                          // last one
     [[unroll]] for (uint i = 0; i < QUERIES; ++i)
         query[i] = at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
 
@@ -35,7 +37,8 @@ void main() {
 
     for (uint tile = first; tile < last; ++tile) {
         const uint keys = min(length - tile * PAGE_TOKENS, PAGE_TOKENS), j = thread_index();
-        const uvec2 page = cache_row(p.cache, p.pages, row.sequence, tile * PAGE_TOKENS, p.max_pages, p.page_bytes, ROW_FLOATS);
+        const uvec2 page = cache_row(p.cache, p.pages, row.sequence, tile * PAGE_TOKENS, p.max_pages,
+                                     p.page_bytes, ROW_FLOATS);
         [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] = 0;
         const uvec2 key = at(page, min(j, keys - 1u) * ROW_FLOATS * 4u);
         for (uint c = 0; c < row4; ++c) {
@@ -54,8 +57,8 @@ void main() {
             if (channel >= latent4) break;
             for (uint k = 0; k < keys; ++k) {
                 const vec4 v = Vec4In(at(page, k * ROW_FLOATS * 4u)).v[channel];
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-                    value[i * CHANNELS + c] = fma(vec4(tile_p[i * PAGE_TOKENS + k]), v, value[i * CHANNELS + c]);
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i) value[i * CHANNELS + c] =
+                    fma(vec4(tile_p[i * PAGE_TOKENS + k]), v, value[i * CHANNELS + c]);
             }
         }
     }

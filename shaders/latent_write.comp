@@ -1,7 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// cache[position of t] = (rms_norm(latent of t), rotate(k_pe of t)), where kv[t] = (latent, k_pe).   Grid: (1, T).
-// Replaces a norm, a rotation and a copy; the norm sums in the order of rms_norm.
+// cache[position of t] = (rms_norm(latent of t), rotate(k_pe of t)), where kv[t] = (latent, k_pe).   Grid:
+// (1, T). Replaces a norm, a rotation and a copy; the norm sums in the order of rms_norm.
 #include "common.glsl"
 #include "reduce.glsl"
 #include "rope.glsl"
@@ -28,7 +28,8 @@ void main() {
     if (t >= n_rows(p.state)) return;
     const StepRow row = step_row(p.state, t);
     const uvec2 kv = at(p.kv, t, 4u * p.kv_stride);
-    const uvec2 y = cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes, p.row_floats);
+    const uvec2 y =
+        cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes, p.row_floats);
     float squares = 0;
     for (uint i = thread_index(); i < p.latent_dim; i += WORKGROUP)
         squares = fma(FloatsIn(kv).v[i], FloatsIn(kv).v[i], squares);

@@ -1,9 +1,9 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 // y[t, n] = sum over k of weights[n, k] x[t, k], plus y[t, n] itself when add is 1.
-// Grid: (n_out / (ROWS * WORKGROUP / K_LANES), T / TOKENS). K_LANES lanes share a tile of ROWS x TOKENS products: a weight
-// is read once for TOKENS tokens, an activation once for ROWS rows. TOKENS = 1 is the mat-vec of decoding; every tile
-// shape sums in the same order (dot.glsl).
+// Grid: (n_out / (ROWS * WORKGROUP / K_LANES), T / TOKENS). K_LANES lanes share a tile of ROWS x TOKENS
+// products: a weight is read once for TOKENS tokens, an activation once for ROWS rows. TOKENS = 1 is the
+// mat-vec of decoding; every tile shape sums in the same order (dot.glsl).
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;

@@ -1,8 +1,8 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 // Grouped (prefill): y[pair, n] = down[e, n] . act[pair], to be summed by moe_reduce.
-// Otherwise (decode): y[t, n] += sum over the token's slots, in turn, of weight * (down[e, n] . act[pair]): expert
-// outputs, shared experts and residual in one dispatch, with the bits of the grouped path.
+// Otherwise (decode): y[t, n] += sum over the token's slots, in turn, of weight * (down[e, n] . act[pair]):
+// expert outputs, shared experts and residual in one dispatch, with the bits of the grouped path.
 // Grid: (dim / (ROWS * WORKGROUP / K_LANES), tiles of pairs or T). Sums as matmul.
 // variants: FORMAT=*
 #include "common.glsl"

@@ -1,6 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// y[t, n] += sum over the token's slots, in turn, of weight * x[t * slots + slot, n].   Grid: (dim / WORKGROUP, T).
+// y[t, n] += sum over the token's slots, in turn, of weight * x[t * slots + slot, n].   Grid: (dim /
+// WORKGROUP, T).
 #include "common.glsl"
 #include "moe_tile.glsl"
 layout(local_size_x = WORKGROUP) in;

@@ -1,7 +1,8 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// act[pair, n] = silu(gate[e, n] . x[t]) * (up[e, n] . x[t]) for the pair's token t and expert e.
-// Replaces two products and an activation. Grid: (width / (ROWS * WORKGROUP / K_LANES), tiles of pairs). Sums as matmul.
+// act[pair, n] = silu(gate[e, n] . x[t]) * (up[e, n] . x[t]) for the pair's token t and expert e. Replaces
+// two products and an activation. Grid: (width / (ROWS * WORKGROUP / K_LANES), tiles of pairs). Sums as
+// matmul.
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;

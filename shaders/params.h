@@ -1,9 +1,11 @@
-// The parameters of every kernel, and the small structures that kernels and the engine share in memory. Included as it
-// is by C++ and GLSL: pointers first, then 32-bit numbers, at most 128 bytes, so that std430 and C++ agree (asserted
-// below). A kernel, its struct, its wrapper, its debug label and its test bear one name.
+// The parameters of every kernel, and the small structures that kernels and the engine share in memory.
+// Included as it is by C++ and GLSL: pointers first, then 32-bit numbers, at most 128 bytes, so that std430
+// and C++ agree (asserted below). A kernel, its struct, its wrapper, its debug label and its test bear one
+// name.
 //
-// Shapes are (rows, cols) in row-major order; a `_stride` is the distance between rows in floats. T is the number of
-// token rows of a step, read by kernels from StepHeader::n_rows: a plan is recorded for at most a bucket of rows.
+// Shapes are (rows, cols) in row-major order; a `_stride` is the distance between rows in floats. T is the
+// number of token rows of a step, read by kernels from StepHeader::n_rows: a plan is recorded for at most a
+// bucket of rows.
 #ifndef FATHOM_PARAMS_H
 #define FATHOM_PARAMS_H
 
@@ -34,7 +36,7 @@ struct StepRow {
     uint token;
     uint position;     // of the token in its sequence, from 0
     uint sequence;     // selects page table, sampler and counts
-    uint history;      // cached positions that the absorbed half of a prefill chunk attends to: the chunk's start
+    uint history; // cached positions that the absorbed half of a prefill chunk attends to: the chunk's start
 };
 
 // What one sequence's sampler needs; written by the host when it changes.
@@ -51,7 +53,7 @@ struct SamplerState {
 struct Sampled {           // what one sequence's sampler tells
     uint token;
     uint position;         // of the sampled token
-    float log_sum;         // log of the sum of exp(logit - largest), after penalties, bias and mask, at temperature 1
+    float log_sum; // log of the sum of exp(logit - largest), after penalties, bias and mask, at temperature 1
     float largest;
     uint candidate[MAX_CANDIDATES];
     float logit[MAX_CANDIDATES];
@@ -73,8 +75,9 @@ struct MatMul { // y = x weights^T (+ y when add is 1)
     uint n_out, n_in, row_bytes, x_stride, y_stride, add;
 };
 
-// Latent norm, rotation of the shared key and cache write. A cache row is (latent, pad, k_pe, pad): each part padded
-// to 4 floats with zeros. A prefill that expands keys and values gets the rows once more, unpaged.
+// Latent norm, rotation of the shared key and cache write. A cache row is (latent, pad, k_pe, pad): each
+// part padded to 4 floats with zeros. A prefill that expands keys and values gets the rows once more,
+// unpaged.
 struct LatentWrite {
     ADDRESS state, kv, weight, rope, pages, cache; // kv (T, kv_lora_rank + rope_dim); weight (kv_lora_rank)
     ADDRESS unpaged;                               // (T, row_floats) or 0
@@ -82,42 +85,48 @@ struct LatentWrite {
     float eps;
 };
 
-// Queries moved into the latent space: y[t, h] = (q_nope[t, h] W_UK[h], rotated q_pe[t, h]), in cache-row layout.
+// Queries moved into the latent space: y[t, h] = (q_nope[t, h] W_UK[h], rotated q_pe[t, h]), in cache-row
+// layout.
 struct Absorb {
     ADDRESS state, q, weights, rope, y; // q (T, heads, nope + rope); weights: kv_b; y (T, heads, row_floats)
     uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, row_bytes, row_floats, half_split;
 };
 
-// Softmax attention over the latent cache, all heads of a group sharing one read of a row; the value of a position is
-// the latent prefix of its key. Positions are cut into n_parts contiguous ranges of whole pages.
+// Softmax attention over the latent cache, all heads of a group sharing one read of a row; the value of a
+// position is the latent prefix of its key. Positions are cut into n_parts contiguous ranges of whole pages.
 struct LatentAttention {
-    ADDRESS state, q, pages, cache, partial; // partial (T, heads, parts, row): value (latent padded to 4), max, sum, 2 pad
+    // partial (T, heads, parts, row): value (latent padded to 4), max, sum, 2 pad
+    ADDRESS state, q, pages, cache, partial;
     uint n_heads, latent_dim, rope_dim, row_floats, max_pages, page_bytes, n_parts;
     uint first_row, last_row;                // the block of rows that this dispatch covers
-    uint history_only;                       // 1: positions before StepRow::history; 0: up to and with the token's own
+    uint history_only; // 1: positions before StepRow::history; 0: up to and with the token's own
     float scale;
 };
 
-// Joins the parts and raises the result to the value space: y[t, h] = W_UV[h] ctx[t, h]. With a chunk (the expanded
-// half of a prefill) its unnormalised values join by their log-sum-exp.
+// Joins the parts and raises the result to the value space: y[t, h] = W_UV[h] ctx[t, h]. With a chunk (the
+// expanded half of a prefill) its unnormalised values join by their log-sum-exp.
 struct AttentionCombine {
-    ADDRESS state, partial, weights, chunk, y; // weights: kv_b; chunk (T, heads, value + 2) or 0; y (T, heads * value)
+    // weights: kv_b; chunk (T, heads, value + 2) or 0; y (T, heads * value)
+    ADDRESS state, partial, weights, chunk, y;
     uint n_heads, nope_dim, value_dim, latent_dim, n_parts, row_bytes, y_stride;
     uint first_row, last_row;
 };
 
 // Attention of a chunk to itself with keys and values expanded from the latent; causal.
 struct ExpandedAttention {
-    ADDRESS state, q, kv, rope, pages, cache, y; // q (T, heads, nope + rope) unrotated; kv (T, heads, nope + value)
-    uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride, max_pages, page_bytes;
+    // q (T, heads, nope + rope) unrotated; kv (T, heads, nope + value)
+    ADDRESS state, q, kv, rope, pages, cache, y;
+    uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride, max_pages,
+        page_bytes;
     uint row_floats, half_split;
-    uint join;                                     // 0: y (T, heads * value), finished; 1: y (T, heads, value + 2)
+    uint join; // 0: y (T, heads * value), finished; 1: y (T, heads, value + 2)
     float scale;
 };
 
 // Scores, selection and weights of a token's experts; see router.comp.
 struct Router {
-    ADDRESS state, weights, bias, control, x, experts, expert_weights, trace; // weights (E, dim) in FORMAT; bias (E) or 0
+    // weights (E, dim) in FORMAT; bias (E) or 0
+    ADDRESS state, weights, bias, control, x, experts, expert_weights, trace;
     uint n_experts, dim, row_bytes, x_stride, n_active, n_groups, n_active_groups, flags;
     uint n_slots;       // columns of experts and expert_weights: active, then shared
     uint trace_stride;  // 32-bit words between tokens in the routing ring; 0: no trace
@@ -131,7 +140,8 @@ struct Router {
 
 // Sorts the (token, slot) pairs of a step by expert and cuts each expert's pairs into tiles.
 struct ExpertSort {
-    ADDRESS state, experts, pairs, items; // experts (T, slots); pairs (T * slots); items: a count, then MoeItem
+    // experts (T, slots); pairs (T * slots); items: a count, then MoeItem
+    ADDRESS state, experts, pairs, items;
     uint n_experts, n_slots, tile, max_items;
 };
 struct MoeItem {
@@ -139,12 +149,14 @@ struct MoeItem {
 };
 
 struct MoeUp { // act[pair] = silu(gate x) * (up x)
-    ADDRESS state, weights, x, experts, pairs, items, act; // weights (experts, 2, width, dim); act (T * slots, width)
+    // weights (experts, 2, width, dim); act (T * slots, width)
+    ADDRESS state, weights, x, experts, pairs, items, act;
     ADDRESS expert_bytes;                                  // from one expert to the next
     uint dim, width, row_bytes, n_slots, x_stride, act_stride, grouped;
 };
 
-struct MoeDown { // grouped: y[pair] = down act[pair]; else y[t] += sum over slots of weight * (down act[pair])
+// Grouped: y[pair] = down act[pair]; else y[t] += sum over slots of weight * (down act[pair]).
+struct MoeDown {
     ADDRESS state, weights, act, experts, expert_weights, pairs, items, y; // weights (experts, dim, width)
     ADDRESS expert_bytes;
     uint dim, width, row_bytes, n_slots, act_stride, y_stride, grouped;
@@ -168,12 +180,13 @@ struct CopyRows { // y[t] = x[t]; how taps are kept
 #ifdef __cplusplus
 template <class Params> constexpr bool fits_push_constants = sizeof(Params) <= 128 && alignof(Params) == 8;
 static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits_push_constants<MatMul> &&
-              fits_push_constants<LatentWrite> && fits_push_constants<Absorb> && fits_push_constants<LatentAttention> &&
-              fits_push_constants<AttentionCombine> && fits_push_constants<ExpandedAttention> &&
-              fits_push_constants<Router> && fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> &&
-              fits_push_constants<MoeDown> && fits_push_constants<MoeReduce> && fits_push_constants<Sample> &&
-              fits_push_constants<CopyRows>);
-static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 && sizeof(MoeItem) == 16);
+              fits_push_constants<LatentWrite> && fits_push_constants<Absorb> &&
+              fits_push_constants<LatentAttention> && fits_push_constants<AttentionCombine> &&
+              fits_push_constants<ExpandedAttention> && fits_push_constants<Router> &&
+              fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&
+              fits_push_constants<MoeReduce> && fits_push_constants<Sample> && fits_push_constants<CopyRows>);
+static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 &&
+              sizeof(MoeItem) == 16);
 } // namespace fathom
 #endif
 #endif

@@ -1,5 +1,6 @@
-// Sums and maxima over a workgroup of WORKGROUP invocations, in an order fixed by the device: within subgroups, then
-// over subgroups in turn. Right for subgroups of 4 to 64. Every invocation must call, and gets the result.
+// Sums and maxima over a workgroup of WORKGROUP invocations, in an order fixed by the device: within
+// subgroups, then over subgroups in turn. Right for subgroups of 4 to 64. Every invocation must call, and
+// gets the result.
 shared float reduce_parts[WORKGROUP / 4];
 
 float workgroup_sum(float value) {

@@ -11,7 +11,8 @@ void main() {
     if (t >= n_rows(p.state)) return;
     const uvec2 x = at(p.x, t, 4u * p.x_stride), y = at(p.y, t, 4u * p.y_stride);
     float squares = 0;
-    for (uint i = thread_index(); i < p.n; i += WORKGROUP) squares = fma(FloatsIn(x).v[i], FloatsIn(x).v[i], squares);
+    for (uint i = thread_index(); i < p.n; i += WORKGROUP)
+        squares = fma(FloatsIn(x).v[i], FloatsIn(x).v[i], squares);
     const float scale = inversesqrt(workgroup_sum(squares) / float(p.n) + p.eps);
     for (uint i = thread_index(); i < p.n; i += WORKGROUP)
         Floats(y).v[i] = FloatsIn(x).v[i] * scale * FloatsIn(p.weight).v[i];

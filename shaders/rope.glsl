@@ -1,7 +1,9 @@
 // Rotary position embedding from a table made on the CPU: (positions, rope_dim / 2) pairs of cos and sin.
 // Pair i is (2i, 2i + 1), or (i, i + rope_dim / 2) when half_split is 1.
 uint rope_first(uint i, uint rope_dim, uint half_split) { return half_split != 0u ? i : 2u * i; }
-uint rope_second(uint i, uint rope_dim, uint half_split) { return half_split != 0u ? i + rope_dim / 2u : 2u * i + 1u; }
+uint rope_second(uint i, uint rope_dim, uint half_split) {
+    return half_split != 0u ? i + rope_dim / 2u : 2u * i + 1u;
+}
 
 vec2 rotate(uvec2 table, uint position, uint i, uint rope_dim, vec2 pair) {
     const uvec2 row = at(table, position, 4u * rope_dim);

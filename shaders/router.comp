@@ -1,8 +1,9 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// The experts of a token: logits = weights x, scores = sigmoid or softmax, keys = scores + bias (+ steering), the best
-// groups if there are groups, the best n_active keys of those, weights = scores (never keys), normalised, scaled.
-// Equal keys go to the lower expert. Experts of dropped groups have a key below every other.
+// The experts of a token: logits = weights x, scores = sigmoid or softmax, keys = scores + bias (+
+// steering), the best groups if there are groups, the best n_active keys of those, weights = scores (never
+// keys), normalised, scaled. Equal keys go to the lower expert. Experts of dropped groups have a key below
+// every other.
 // Grid: (1, T). All invocations compute logits; the first subgroup selects, so that no round needs a barrier.
 // variants: FORMAT=*
 #include "common.glsl"
@@ -79,7 +80,8 @@ void drop_groups() {
         for (uint g = gl_SubgroupInvocationID; g < p.n_groups; g += gl_SubgroupSize)
             if (group_key[g] > largest) { largest = group_key[g]; index = g; }
         const uint best = best_of_subgroup(largest, index);
-        if (best % gl_SubgroupSize == gl_SubgroupInvocationID) group_key[best] = TAKEN; // the lane that reads it
+        if (best % gl_SubgroupSize == gl_SubgroupInvocationID)
+            group_key[best] = TAKEN; // the lane that reads it
     }
     subgroupMemoryBarrierShared();
     subgroupBarrier();
@@ -115,7 +117,8 @@ void main() {
     const uvec2 trace = at(p.trace, trace_row, 4u * p.trace_stride);
     for (uint i = gl_SubgroupInvocationID; i < p.n_slots; i += gl_SubgroupSize) {
         const bool routed = i < p.n_active;
-        const uint e = routed ? chosen[i] : N_EXPERTS + i - p.n_active; // shared experts follow the routed ones
+        const uint e =
+            routed ? chosen[i] : N_EXPERTS + i - p.n_active; // shared experts follow the routed ones
         const float weight = routed ? score[e] * factor * FloatsIn(p.control).v[2u * e + 1u] : 1.0;
         Words(p.experts).v[t * p.n_slots + i] = e;
         Floats(p.expert_weights).v[t * p.n_slots + i] = weight;

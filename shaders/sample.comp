@@ -1,17 +1,20 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// The next token of each sampled row. Adjusted logits: penalties, bias, mask. Then the MAX_CANDIDATES best and the
-// log-sum-exp are kept for the trace, and one token is drawn: temperature, top_k, top_p, min_p (ties at the edge of
-// top_k and top_p are all kept, as transformers does), by a Philox number of (seed, position). Finally the row advances
-// to the new token, so that the next step needs nothing from the host.
-// Grid: (1, rows). Selection never sorts: a radix search finds the k-th largest logit, a bisection over the floats'
-// ordered bit patterns the edge of top_p. Every sum has a fixed order, so a seed gives the same token again.
+// The next token of each sampled row. Adjusted logits: penalties, bias, mask. Then the MAX_CANDIDATES best
+// and the log-sum-exp are kept for the trace, and one token is drawn: temperature, top_k, top_p, min_p (ties
+// at the edge of top_k and top_p are all kept, as transformers does), by a Philox number of (seed,
+// position). Finally the row advances to the new token, so that the next step needs nothing from the host.
+// Grid: (1, rows). Selection never sorts: a radix search finds the k-th largest logit, a bisection over the
+// floats' ordered bit patterns the edge of top_p. Every sum has a fixed order, so a seed gives the same
+// token again.
 #define WORKGROUP 256
 #include "common.glsl"
 #include "reduce.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { Sample p; };
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer SamplersIn { SamplerState v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer SamplersIn {
+    SamplerState v[];
+};
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer SampledOut { Sampled v[]; };
 
 shared uint histogram[256];
@@ -44,7 +47,8 @@ void adjust(uvec2 logits, SamplerState s, uint sequence) {
     }
     memoryBarrierBuffer();
     barrier();
-    const uvec2 bias = at(p.bias, sequence, 8u * MAX_BIAS); // (token, bits of the float) pairs; each token once
+    const uvec2 bias =
+        at(p.bias, sequence, 8u * MAX_BIAS); // (token, bits of the float) pairs; each token once
     for (uint i = gl_LocalInvocationIndex; i < s.n_bias; i += WORKGROUP)
         Floats(adjusted).v[WordsIn(bias).v[2u * i]] += uintBitsToFloat(WordsIn(bias).v[2u * i + 1u]);
     memoryBarrierBuffer();
@@ -119,7 +123,9 @@ void keep_candidates(uint sequence) {
         if (i < wanted) {
             rank = 0;
             for (uint k = 0; k < wanted; ++k)
-                if (list_logit[k] > list_logit[i] || (list_logit[k] == list_logit[i] && list_token[k] < list_token[i])) ++rank;
+                if (list_logit[k] > list_logit[i] ||
+                    (list_logit[k] == list_logit[i] && list_token[k] < list_token[i]))
+                    ++rank;
         }
         const bool valid = i < wanted && list_logit[i] > LOWEST; // a masked token is no candidate
         SampledOut(p.sampled).v[sequence].candidate[rank] = valid ? list_token[i] : 0xFFFFFFFFu;
@@ -142,7 +148,9 @@ float uniform_number(SamplerState s, uint position) {
     return float(a >> 8) * (1.0 / 16777216.0);
 }
 
-float weight_of(uint i, float largest, float inv_temperature) { return exp((logit(i) - largest) * inv_temperature); }
+float weight_of(uint i, float largest, float inv_temperature) {
+    return exp((logit(i) - largest) * inv_temperature);
+}
 
 // The sum of the weights of all logits whose order() is at least `edge`.
 float weight_above(uint edge, float largest, float inv_temperature, float least) {

@@ -1,11 +1,12 @@
-// Running softmax over tiles of PAGE_TOKENS keys for QUERIES queries at once: invocation j scores key j for every
-// query; tile_p then holds the tile's weights, relative to the largest score so far. Two barriers a tile.
+// Running softmax over tiles of PAGE_TOKENS keys for QUERIES queries at once: invocation j scores key j for
+// every query; tile_p then holds the tile's weights, relative to the largest score so far. Two barriers a
+// tile.
 shared float tile_p[QUERIES * PAGE_TOKENS];
 shared float tile_max[QUERIES * WORKGROUP / 4];
 shared float tile_sum[QUERIES * WORKGROUP / 4];
 
-// score[i]: this invocation's key for query i, at most LOWEST where it is masked. largest and sum are the running
-// state; what was accumulated before is to be multiplied by rescale[i].
+// score[i]: this invocation's key for query i, at most LOWEST where it is masked. largest and sum are the
+// running state; what was accumulated before is to be multiplied by rescale[i].
 void softmax_tile(float score[QUERIES], inout float largest[QUERIES], inout float sum[QUERIES],
                   out float rescale[QUERIES]) {
     [[unroll]] for (uint i = 0; i < QUERIES; ++i) {

@@ -1,6 +1,7 @@
-// Errors. One type, thrown at the edges of the program (files, configuration, devices, the command line); it says
-// what went wrong, where, what was expected, what was found, and what a person can do about it. `check` is for our own
-// mistakes and stays on in release builds. Nothing returns error codes, nothing warns and carries on.
+// Errors. One type, thrown at the edges of the program (files, configuration, devices, the command line); it
+// says what went wrong, where, what was expected, what was found, and what a person can do about it. `check`
+// is for our own mistakes and stays on in release builds. Nothing returns error codes, nothing warns and
+// carries on.
 #pragma once
 
 #include <source_location>
@@ -10,7 +11,8 @@
 
 namespace fathom {
 
-// The parts of an error; all but `what` may be empty. `where` is a path, a key or a tensor; `fix` is an imperative.
+// The parts of an error; all but `what` may be empty. `where` is a path, a key or a tensor; `fix` is an
+// imperative.
 struct ErrorParts {
     std::string what, where, expected, got, fix;
 };
@@ -25,12 +27,13 @@ class Error : public std::runtime_error {
     ErrorParts parts_;
 };
 
-// Throws std::logic_error with file and line unless `condition` holds: a broken promise inside Fathom, never bad input.
+// Throws std::logic_error with file and line unless `condition` holds: a broken promise inside Fathom, never
+// bad input.
 void check(bool condition, std::string_view promise,
            std::source_location at = std::source_location::current());
 
-// Makes text from a file or a person safe to print on one line: control characters, quotes and invalid UTF-8 become
-// \xNN escapes, and at most `limit` bytes are shown.
+// Makes text from a file or a person safe to print on one line: control characters, quotes and invalid UTF-8
+// become \xNN escapes, and at most `limit` bytes are shown.
 std::string printable(std::string_view text, size_t limit = 80);
 
 } // namespace fathom

@@ -9,7 +9,7 @@ namespace fathom::log {
 
 enum class Level { detail, info, warning };
 
-void set_level(Level lowest);          // messages below `lowest` are dropped; the default is info
+void set_level(Level lowest); // messages below `lowest` are dropped; the default is info
 bool enabled(Level level);
 void write(Level level, std::string_view line); // one line, without its newline; safe from any thread
 

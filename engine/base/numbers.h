@@ -1,5 +1,5 @@
-// The 16-bit float formats of checkpoints (IEEE half, bfloat16), and small integer helpers. Conversions round to
-// nearest even and keep NaN quiet; both directions are exact for every representable value.
+// The 16-bit float formats of checkpoints (IEEE half, bfloat16), and small integer helpers. Conversions round
+// to nearest even and keep NaN quiet; both directions are exact for every representable value.
 #pragma once
 
 #include <bit>
@@ -16,7 +16,8 @@ inline uint16_t f32_to_bf16(float value) {
 }
 
 inline float f16_to_f32(uint16_t bits) {
-    const uint32_t sign = uint32_t{bits & 0x8000u} << 16, exponent = (bits >> 10) & 31, mantissa = bits & 0x3FF;
+    const uint32_t sign = uint32_t{bits & 0x8000u} << 16, exponent = (bits >> 10) & 31,
+                   mantissa = bits & 0x3FF;
     if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000 | mantissa << 13);
     if (exponent == 0) { // zero and subnormals: mantissa * 2^-24
         const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;

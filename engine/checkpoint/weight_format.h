@@ -1,5 +1,6 @@
-// The weight formats on the CPU: sizes and decoding. The numbers are those of shaders/formats.h; rows in memory start at
-// multiples of 16 bytes and hold a multiple of 8 weights, the last ones zero, as shaders/dequant.glsl reads them.
+// The weight formats on the CPU: sizes and decoding. The numbers are those of shaders/formats.h; rows in
+// memory start at multiples of 16 bytes and hold a multiple of 8 weights, the last ones zero, as
+// shaders/dequant.glsl reads them.
 #pragma once
 
 #include "base/error.h"
@@ -46,8 +47,10 @@ inline Format format_of(const TensorView& tensor) {
     if (tensor.dtype == DType::f32) return Format::f32;
     if (tensor.dtype == DType::f16) return Format::f16;
     if (tensor.dtype == DType::bf16) return Format::bf16;
-    throw Error({.what = "a weight has a dtype that this engine cannot run", .where = tensor.file + ": " + printable(tensor.name),
-                 .expected = "F32, F16 or BF16", .got = std::string(name_of(tensor.dtype)),
+    throw Error({.what = "a weight has a dtype that this engine cannot run",
+                 .where = tensor.file + ": " + printable(tensor.name),
+                 .expected = "F32, F16 or BF16",
+                 .got = std::string(name_of(tensor.dtype)),
                  .fix = "convert the checkpoint to BF16"});
 }
 

@@ -18,7 +18,11 @@ std::string lower(std::string text) {
 }
 
 int preference(const DeviceInfo& info) {
-    return info.type == "discrete" ? 0 : info.type == "integrated" ? 1 : info.type == "virtual" ? 2 : info.type == "cpu" ? 4 : 3;
+    return info.type == "discrete"     ? 0
+           : info.type == "integrated" ? 1
+           : info.type == "virtual"    ? 2
+           : info.type == "cpu"        ? 4
+                                       : 3;
 }
 
 // The device that `wish` names among `devices`; see DeviceOptions::select.
@@ -28,7 +32,8 @@ const DeviceInfo& choose(const std::vector<DeviceInfo>& devices, const std::stri
         listing += fmt::format("{}{}: {}{}", listing.empty() ? "" : ", ", d.index, d.name,
                                d.unusable.empty() ? "" : " (unusable: " + d.unusable + ")");
     const auto refuse = [&](std::string what) {
-        return Error({.what = std::move(what), .where = wish.empty() ? "" : "--device " + printable(wish),
+        return Error({.what = std::move(what),
+                      .where = wish.empty() ? "" : "--device " + printable(wish),
                       .expected = "an index, a part of a name, or cpu",
                       .got = listing.empty() ? "no Vulkan device at all" : listing,
                       .fix = "`fathom devices` lists what there is"});
@@ -38,8 +43,10 @@ const DeviceInfo& choose(const std::vector<DeviceInfo>& devices, const std::stri
     const bool is_index = error == std::errc() && end == wish.data() + wish.size();
     const DeviceInfo* best = nullptr;
     for (const auto& d : devices) {
-        const bool named = wish.empty() || (is_index ? d.index == index : wish == "cpu" ? d.caps.cpu || d.type == "cpu"
-                                                     : lower(d.name).find(lower(wish)) != std::string::npos);
+        const bool named =
+            wish.empty() || (is_index        ? d.index == index
+                             : wish == "cpu" ? d.caps.cpu || d.type == "cpu"
+                                             : lower(d.name).find(lower(wish)) != std::string::npos);
         if (!named) continue;
         if (!d.unusable.empty()) {
             if (!wish.empty()) throw refuse("this device cannot be used: " + d.unusable);
@@ -58,12 +65,14 @@ Device::Impl::Impl(const DeviceOptions& wanted) : options(wanted) {
     options.buffer_per_tensor |= instance.gpu_assisted;
     const vk::raii::PhysicalDevices physicals(instance.instance);
     std::vector<DeviceInfo> devices;
-    for (const auto& candidate : physicals) devices.push_back(probe(candidate, static_cast<uint32_t>(devices.size())));
+    for (const auto& candidate : physicals)
+        devices.push_back(probe(candidate, static_cast<uint32_t>(devices.size())));
     info = choose(devices, options.select);
     physical = physicals[info.index];
     properties = physical.getProperties();
     memory_properties = physical.getMemoryProperties();
-    log::detail("device {}: {} ({}), {}, Vulkan {}", info.index, info.name, info.type, info.driver, info.api_version);
+    log::detail("device {}: {} ({}), {}, Vulkan {}", info.index, info.name, info.type, info.driver,
+                info.api_version);
     for (const auto& quirk : info.quirks) log::detail("quirk: {}", quirk);
     create_device();
     pipelines.emplace(device, properties, info.caps);
@@ -73,14 +82,17 @@ Device::Impl::Impl(const DeviceOptions& wanted) : options(wanted) {
 void Device::Impl::create_device() {
     const auto families = physical.getQueueFamilyProperties();
     queue_family = static_cast<uint32_t>(families.size());
-    for (uint32_t i = 0; i < families.size(); ++i) { // a compute-only family, where there is one, is not behind graphics
+    for (uint32_t i = 0; i < families.size();
+         ++i) { // a compute-only family, where there is one, is not behind graphics
         if (!(families[i].queueFlags & vk::QueueFlagBits::eCompute)) continue;
-        if (queue_family == families.size() || !(families[i].queueFlags & vk::QueueFlagBits::eGraphics)) queue_family = i;
+        if (queue_family == families.size() || !(families[i].queueFlags & vk::QueueFlagBits::eGraphics))
+            queue_family = i;
     }
     if (families[queue_family].timestampValidBits == 0) info.caps.timestamps = false;
     const float priority = 1;
     const vk::DeviceQueueCreateInfo queue_info({}, queue_family, 1, &priority);
-    const auto supported = physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan13Features>();
+    const auto supported =
+        physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan13Features>();
     vk::PhysicalDeviceVulkan13Features features13;
     features13.synchronization2 = true;
     features13.subgroupSizeControl = info.caps.pinned_subgroups;
@@ -122,7 +134,8 @@ uint64_t Device::Impl::submit(vk::CommandBuffer commands) try {
     const vk::SemaphoreSubmitInfo signal(*timeline, submitted + 1, vk::PipelineStageFlagBits2::eAllCommands);
     queue.submit2(vk::SubmitInfo2({}, {}, buffer, signal));
     ++submitted;
-    if (options.lose_at_submit != 0 && submitted >= options.lose_at_submit) { // the breadcrumbs of this list are there
+    if (options.lose_at_submit != 0 &&
+        submitted >= options.lose_at_submit) { // the breadcrumbs of this list are there
         device.waitIdle();
         throw vk::DeviceLostError("test hook");
     }
@@ -137,7 +150,8 @@ void Device::Impl::wait(uint64_t ticket) try {
         return;
     }
     const vk::SemaphoreWaitInfo info({}, *timeline, ticket);
-    while (device.waitSemaphores(info, 1'000'000'000) == vk::Result::eTimeout) {}
+    while (device.waitSemaphores(info, 1'000'000'000) == vk::Result::eTimeout) {
+    }
 } catch (const vk::DeviceLostError&) {
     lost("waiting");
 }
@@ -149,7 +163,8 @@ void Device::Impl::lost(const char* during) {
         std::memcpy(&index, breadcrumb.mapped, 4);
         op = running && index < running->labels.size() ? running->labels[index] : "none had started";
     }
-    throw Error({.what = "the GPU was lost while " + std::string(during), .where = fmt::format("{} ({})", info.name, info.driver),
+    throw Error({.what = "the GPU was lost while " + std::string(during),
+                 .where = fmt::format("{} ({})", info.name, info.driver),
                  .got = fmt::format("last list: {}; last op: {}", running ? running->name : "none", op),
                  .fix = "start again; if it happens again, report it with `fathom devices`"});
 }
@@ -162,11 +177,12 @@ Recording::~Recording() = default;
 std::vector<double> Recording::seconds() const {
     if (!*impl_->queries) return {};
     const auto count = static_cast<uint32_t>(impl_->labels.size() + 1);
-    const auto [result, ticks] = impl_->queries.getResults<uint64_t>(0, count, 8 * count, 8, vk::QueryResultFlagBits::e64 |
-                                                                     vk::QueryResultFlagBits::eWait);
+    const auto [result, ticks] = impl_->queries.getResults<uint64_t>(
+        0, count, 8 * count, 8, vk::QueryResultFlagBits::e64 | vk::QueryResultFlagBits::eWait);
     check(result == vk::Result::eSuccess, "timestamps of a finished submit are available");
     std::vector<double> seconds;
-    for (uint32_t i = 1; i < count; ++i) seconds.push_back((ticks[i] - ticks[i - 1]) * impl_->seconds_per_tick);
+    for (uint32_t i = 1; i < count; ++i)
+        seconds.push_back((ticks[i] - ticks[i - 1]) * impl_->seconds_per_tick);
     return seconds;
 }
 
@@ -183,7 +199,8 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
     if (timestamps) recording->queries = d.device.createQueryPool({{}, vk::QueryType::eTimestamp, queries});
     recording->seconds_per_tick = d.properties.limits.timestampPeriod * 1e-9;
     auto& commands = recording->commands;
-    commands = std::move(d.device.allocateCommandBuffers({*d.pool, vk::CommandBufferLevel::ePrimary, 1}).front());
+    commands =
+        std::move(d.device.allocateCommandBuffers({*d.pool, vk::CommandBufferLevel::ePrimary, 1}).front());
     using Stage = vk::PipelineStageFlagBits2;
     using Flag = vk::AccessFlagBits2;
     const auto barrier = [&](vk::PipelineStageFlags2 from, vk::AccessFlags2 wrote, vk::PipelineStageFlags2 to,
@@ -194,8 +211,8 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
     commands.begin(vk::CommandBufferBeginInfo());
     // The lists of a queue follow each other; what an earlier one wrote is read by this one.
     const vk::AccessFlags2 read_write = Flag::eShaderStorageRead | Flag::eShaderStorageWrite;
-    barrier(Stage::eComputeShader | Stage::eCopy | Stage::eClear, Flag::eShaderStorageWrite | Flag::eTransferWrite,
-            Stage::eComputeShader, read_write);
+    barrier(Stage::eComputeShader | Stage::eCopy | Stage::eClear,
+            Flag::eShaderStorageWrite | Flag::eTransferWrite, Stage::eComputeShader, read_write);
     if (timestamps) {
         commands.resetQueryPool(*recording->queries, 0, queries);
         commands.writeTimestamp2(Stage::eComputeShader, *recording->queries, 0);
@@ -207,7 +224,8 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
             barrier(Stage::eComputeShader, Flag::eShaderStorageWrite, Stage::eComputeShader, read_write);
         if (d.options.breadcrumbs) {
             commands.fillBuffer(*d.breadcrumb.buffer, 0, 4, i);
-            barrier(Stage::eClear, Flag::eTransferWrite, Stage::eComputeShader | Stage::eClear, read_write | Flag::eTransferWrite);
+            barrier(Stage::eClear, Flag::eTransferWrite, Stage::eComputeShader | Stage::eClear,
+                    read_write | Flag::eTransferWrite);
         }
         commands.bindPipeline(vk::PipelineBindPoint::eCompute, *pipeline.pipeline);
         commands.pushConstants<std::byte>(*pipeline.layout, vk::ShaderStageFlagBits::eCompute, 0,

@@ -1,6 +1,6 @@
-// A Vulkan device as this engine uses it: memory by address, kernels by name, recorded lists of dispatches that are
-// replayed. No Vulkan type leaves engine/gpu. What a device can do is decided once, by probe(), into Caps; each quirk
-// is logged with its reason, and nothing else asks who made the device.
+// A Vulkan device as this engine uses it: memory by address, kernels by name, recorded lists of dispatches
+// that are replayed. No Vulkan type leaves engine/gpu. What a device can do is decided once, by probe(), into
+// Caps; each quirk is logged with its reason, and nothing else asks who made the device.
 #pragma once
 
 #include <cstddef>
@@ -15,12 +15,13 @@ namespace fathom::gpu {
 
 // What the kernels and the engine may rely on.
 struct Caps {
-    uint32_t subgroup_size = 4;     // of every kernel where the device can fix it, else the smallest one it may use
-    uint32_t k_lanes = 4;           // lanes that share a dot product; see shaders/dot.glsl
-    uint32_t shared_bytes = 16384;  // shared memory of a workgroup
-    uint32_t attention_parts = 8;   // ranges that attention over the cache is cut into
-    bool cpu = false;               // a software driver: its memory is the host's
-    bool pinned_subgroups = false;  // kernels run at exactly subgroup_size
+    uint32_t subgroup_size =
+        4;                // of every kernel where the device can fix it, else the smallest one it may use
+    uint32_t k_lanes = 4; // lanes that share a dot product; see shaders/dot.glsl
+    uint32_t shared_bytes = 16384; // shared memory of a workgroup
+    uint32_t attention_parts = 8;  // ranges that attention over the cache is cut into
+    bool cpu = false;              // a software driver: its memory is the host's
+    bool pinned_subgroups = false; // kernels run at exactly subgroup_size
     bool timestamps = false;
 };
 
@@ -36,14 +37,15 @@ struct DeviceInfo {
     Caps caps;
 };
 
-// Every Vulkan device of this machine, in the loader's order. Throws Error when there is no Vulkan loader or driver.
+// Every Vulkan device of this machine, in the loader's order. Throws Error when there is no Vulkan loader or
+// driver.
 std::vector<DeviceInfo> list_devices();
 
 struct DeviceOptions {
-    // "": the best usable device (discrete, integrated, virtual, cpu); a number: that index; "cpu": the first software
-    // device; else a part of the name, any case.
+    // "": the best usable device (discrete, integrated, virtual, cpu); a number: that index; "cpu": the first
+    // software device; else a part of the name, any case.
     std::string select;
-    bool staging = false;           // upload through staging buffers even where memory is host-visible (tests)
+    bool staging = false; // upload through staging buffers even where memory is host-visible (tests)
     bool buffer_per_tensor = false; // one VkBuffer for each allocation (validation with bounds)
     bool breadcrumbs = false;       // mark each op, so that a lost device names it; also FATHOM_BREADCRUMBS=1
     uint32_t lose_at_submit = 0;    // test hook: this submit (from 1) reports a lost device
@@ -54,16 +56,16 @@ struct View {
     uint64_t address = 0, bytes = 0;
 };
 
-// device: fast for kernels. shared: written by the host at any time, read by kernels. readback: written by kernels,
-// read by the host. The last two stay mapped.
+// device: fast for kernels. shared: written by the host at any time, read by kernels. readback: written by
+// kernels, read by the host. The last two stay mapped.
 enum class Placement : uint8_t { device, shared, readback };
 
 // One launch of a kernel. `constants` are its specialisation constants 0, 1, 2, ...
 struct Dispatch {
-    std::string_view module;            // name of a SPIR-V module
-    std::string label;                  // for debuggers, profiles and errors
+    std::string_view module; // name of a SPIR-V module
+    std::string label;       // for debuggers, profiles and errors
     std::vector<uint32_t> constants;
-    uint32_t grid[3] = {1, 1, 1};       // workgroups
+    uint32_t grid[3] = {1, 1, 1}; // workgroups
     uint32_t params_bytes = 0;
     alignas(8) std::byte params[128]{}; // push constants: a struct of shaders/params.h
     bool barrier = false;               // wait for all earlier dispatches first
@@ -101,22 +103,24 @@ class Device {
 
     const DeviceInfo& info() const;
 
-    // Memory for as long as the device lives, each range aligned to 256 bytes, accounted under `owner`. Ranges are
-    // packed into blocks of at most 1 GiB. Throws Error saying how much was wanted, had and is there.
+    // Memory for as long as the device lives, each range aligned to 256 bytes, accounted under `owner`.
+    // Ranges are packed into blocks of at most 1 GiB. Throws Error saying how much was wanted, had and is
+    // there.
     std::vector<View> allocate(std::string_view owner, Placement placement, std::span<const uint64_t> sizes,
                                bool zeroed = true);
     std::vector<OwnerBytes> memory() const;
-    std::byte* mapped(View view) const;                                       // shared and readback memory only
-    void upload(View to, uint64_t offset, std::span<const std::byte> bytes);  // done, or queued until flush()
-    void flush();                                                             // finishes queued uploads
+    std::byte* mapped(View view) const; // shared and readback memory only
+    void upload(View to, uint64_t offset, std::span<const std::byte> bytes); // done, or queued until flush()
+    void flush();                                                            // finishes queued uploads
     void download(View from, std::span<std::byte> out);
-    void copy(View from, View to);                                            // on the device; waits
+    void copy(View from, View to); // on the device; waits
     void zero(View view);
 
-    // `name` says in errors and debuggers what the list is. With timestamps every dispatch waits for the one before.
+    // `name` says in errors and debuggers what the list is. With timestamps every dispatch waits for the one
+    // before.
     Recording record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps = false);
     uint64_t submit(Recording& recording); // returns a ticket
-    void wait(uint64_t ticket);            // until that submit is finished; a lost device is an Error naming the last op
+    void wait(uint64_t ticket); // until that submit is finished; a lost device is an Error naming the last op
 
   private:
     struct Impl;

@@ -17,8 +17,9 @@ const char* name_of(Placement placement) {
 }
 } // namespace
 
-// Preference in order: device memory that the host can write directly saves the copy; shared memory should be near the
-// device, since every kernel reads the step's state; readback should be cached, since the host reads it.
+// Preference in order: device memory that the host can write directly saves the copy; shared memory should be
+// near the device, since every kernel reads the step's state; readback should be cached, since the host reads
+// it.
 uint32_t Device::Impl::memory_type(uint32_t allowed, Placement placement) const {
     using Flag = vk::MemoryPropertyFlagBits;
     const vk::MemoryPropertyFlags host = Flag::eHostVisible | Flag::eHostCoherent;
@@ -27,21 +28,29 @@ uint32_t Device::Impl::memory_type(uint32_t allowed, Placement placement) const 
         wishes = info.caps.cpu || info.type == "integrated"
                      ? std::vector<vk::MemoryPropertyFlags>{Flag::eDeviceLocal | host, Flag::eDeviceLocal}
                      : std::vector<vk::MemoryPropertyFlags>{Flag::eDeviceLocal};
-    else if (placement == Placement::shared) wishes = {Flag::eDeviceLocal | host, host};
-    else wishes = {host | Flag::eHostCached, host};
+    else if (placement == Placement::shared)
+        wishes = {Flag::eDeviceLocal | host, host};
+    else
+        wishes = {host | Flag::eHostCached, host};
     for (const auto wish : wishes)
         for (uint32_t i = 0; i < memory_properties.memoryTypeCount; ++i)
-            if ((allowed >> i & 1) && (memory_properties.memoryTypes[i].propertyFlags & wish) == wish) return i;
-    throw Error({.what = "this device has no memory type for our buffers", .where = info.name,
-                 .expected = name_of(placement), .got = fmt::format("types allowed: {:#x}", allowed), .fix = ""});
+            if ((allowed >> i & 1) && (memory_properties.memoryTypes[i].propertyFlags & wish) == wish)
+                return i;
+    throw Error({.what = "this device has no memory type for our buffers",
+                 .where = info.name,
+                 .expected = name_of(placement),
+                 .got = fmt::format("types allowed: {:#x}", allowed),
+                 .fix = ""});
 }
 
 Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
     using Usage = vk::BufferUsageFlagBits;
     Block block;
     block.bytes = bytes;
-    block.buffer = device.createBuffer({{}, bytes, Usage::eStorageBuffer | Usage::eShaderDeviceAddress |
-                                                       Usage::eTransferSrc | Usage::eTransferDst});
+    block.buffer = device.createBuffer(
+        {{},
+         bytes,
+         Usage::eStorageBuffer | Usage::eShaderDeviceAddress | Usage::eTransferSrc | Usage::eTransferDst});
     const auto needs = block.buffer.getMemoryRequirements();
     const vk::MemoryAllocateFlagsInfo flags(vk::MemoryAllocateFlagBits::eDeviceAddress);
     const uint32_t type = memory_type(needs.memoryTypeBits, placement);
@@ -56,10 +65,11 @@ Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
     return block;
 }
 
-std::vector<View> Device::allocate(std::string_view owner, Placement placement, std::span<const uint64_t> sizes,
-                                   bool zeroed) {
+std::vector<View> Device::allocate(std::string_view owner, Placement placement,
+                                   std::span<const uint64_t> sizes, bool zeroed) {
     Impl& d = *impl_;
-    auto account = std::find_if(d.owners.begin(), d.owners.end(), [&](const auto& o) { return o.owner == owner; });
+    auto account =
+        std::find_if(d.owners.begin(), d.owners.end(), [&](const auto& o) { return o.owner == owner; });
     if (account == d.owners.end()) account = d.owners.insert(d.owners.end(), {std::string(owner)});
     std::vector<View> views;
     for (size_t first = 0; first < sizes.size();) {
@@ -76,10 +86,12 @@ std::vector<View> Device::allocate(std::string_view owner, Placement placement, 
         } catch (const vk::SystemError& error) {
             uint64_t total = 0;
             for (const auto& o : d.owners) total += o.reserved;
-            throw Error({.what = "the device has not enough memory", .where = d.info.name,
+            throw Error({.what = "the device has not enough memory",
+                         .where = d.info.name,
                          .expected = fmt::format("{:.1f} MiB more for {}", bytes / 1048576.0, owner),
-                         .got = fmt::format("{} with {:.1f} MiB in use by this program ({:.1f} MiB in its largest heap)",
-                                            error.what(), total / 1048576.0, d.info.memory / 1048576.0),
+                         .got = fmt::format(
+                             "{} with {:.1f} MiB in use by this program ({:.1f} MiB in its largest heap)",
+                             error.what(), total / 1048576.0, d.info.memory / 1048576.0),
                          .fix = "choose a smaller model, a shorter --context or another --device"});
         }
         account->reserved += bytes;
@@ -121,7 +133,8 @@ void Device::Impl::run_copies() {
     staged = 0;
 }
 
-void Device::Impl::copy_now(const Block& from, uint64_t from_offset, const Block& to, uint64_t to_offset, uint64_t bytes) {
+void Device::Impl::copy_now(const Block& from, uint64_t from_offset, const Block& to, uint64_t to_offset,
+                            uint64_t bytes) {
     copies.copyBuffer(*from.buffer, *to.buffer, vk::BufferCopy(from_offset, to_offset, bytes));
     run_copies();
 }

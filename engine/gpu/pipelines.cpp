@@ -1,5 +1,5 @@
-// Compute pipelines by module and specialisation constants, made when first recorded, and the cache of their machine
-// code on disk: one file for each device and driver, so that a driver update starts afresh.
+// Compute pipelines by module and specialisation constants, made when first recorded, and the cache of their
+// machine code on disk: one file for each device and driver, so that a driver update starts afresh.
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -17,23 +17,28 @@ namespace {
 // $XDG_CACHE_HOME/fathom/pipelines-<driver>.bin, or under ~/.cache; empty when there is no home.
 std::string cache_path(const vk::PhysicalDeviceProperties& properties) {
     std::filesystem::path folder;
-    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) folder = cache;
-    else if (const char* home = std::getenv("HOME"); home && *home) folder = std::filesystem::path(home) / ".cache";
-    else return "";
+    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache)
+        folder = cache;
+    else if (const char* home = std::getenv("HOME"); home && *home)
+        folder = std::filesystem::path(home) / ".cache";
+    else
+        return "";
     std::string uuid;
     for (const uint8_t byte : properties.pipelineCacheUUID) uuid += fmt::format("{:02x}", byte);
-    return folder / "fathom" / fmt::format("pipelines-{:04x}-{:04x}-{}.bin", properties.vendorID, properties.deviceID, uuid);
+    return folder / "fathom" /
+           fmt::format("pipelines-{:04x}-{:04x}-{}.bin", properties.vendorID, properties.deviceID, uuid);
 }
 
-// What stands behind the driver's data in the file: a driver checks whose data it gets, not whether they are whole.
+// What stands behind the driver's data in the file: a driver checks whose data it gets, not whether they are
+// whole.
 uint64_t checksum(std::span<const char> bytes) { // FNV-1a
     uint64_t hash = 0xCBF29CE484222325;
     for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001B3;
     return hash;
 }
 
-// The stored cache if its header names this very device and driver (Vulkan 1.3 specification, "Pipeline Cache Header")
-// and its checksum is right.
+// The stored cache if its header names this very device and driver (Vulkan 1.3 specification, "Pipeline Cache
+// Header") and its checksum is right.
 std::string load_cache(const std::string& path, const vk::PhysicalDeviceProperties& properties) try {
     std::error_code error;
     const auto size = path.empty() ? 0 : std::filesystem::file_size(path, error);
@@ -58,7 +63,8 @@ std::string load_cache(const std::string& path, const vk::PhysicalDeviceProperti
 
 } // namespace
 
-Pipelines::Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties, const Caps& caps)
+Pipelines::Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties,
+                     const Caps& caps)
     : device_(device), caps_(caps), cache_path_(cache_path(properties)) {
     const std::string stored = load_cache(cache_path_, properties);
     cache_ = device_.createPipelineCache({{}, stored.size(), stored.data()});
@@ -75,10 +81,13 @@ const Pipeline& Pipelines::get(const Dispatch& dispatch) {
 
 Pipeline Pipelines::create(const Dispatch& dispatch) {
     const auto all = modules();
-    const auto module = std::find_if(all.begin(), all.end(), [&](const auto& m) { return m.name == dispatch.module; });
+    const auto module =
+        std::find_if(all.begin(), all.end(), [&](const auto& m) { return m.name == dispatch.module; });
     if (module == all.end())
-        throw Error({.what = "this program was built without a kernel", .where = std::string(dispatch.module),
-                     .got = fmt::format("left out by the build: {}", modules_left_out()), .fix = "build with a newer glslang"});
+        throw Error({.what = "this program was built without a kernel",
+                     .where = std::string(dispatch.module),
+                     .got = fmt::format("left out by the build: {}", modules_left_out()),
+                     .fix = "build with a newer glslang"});
     const vk::raii::ShaderModule shader =
         device_.createShaderModule({{}, module->words.size_bytes(), module->words.data()});
     std::vector<vk::SpecializationMapEntry> entries;
@@ -88,7 +97,8 @@ Pipeline Pipelines::create(const Dispatch& dispatch) {
     const vk::PushConstantRange range(vk::ShaderStageFlagBits::eCompute, 0, dispatch.params_bytes);
     Pipeline pipeline;
     pipeline.layout = device_.createPipelineLayout({{}, {}, range});
-    vk::PipelineShaderStageCreateInfo stage({}, vk::ShaderStageFlagBits::eCompute, *shader, "main", &constants);
+    vk::PipelineShaderStageCreateInfo stage({}, vk::ShaderStageFlagBits::eCompute, *shader, "main",
+                                            &constants);
     const vk::PipelineShaderStageRequiredSubgroupSizeCreateInfo required(caps_.subgroup_size);
     if (caps_.pinned_subgroups) stage.pNext = &required;
     const vk::ComputePipelineCreateInfo info({}, stage, *pipeline.layout);
@@ -107,7 +117,8 @@ void Pipelines::save() {
         const uint64_t sum = checksum({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
         file.write(std::as_bytes(std::span(&sum, 1)));
         file.commit();
-    } catch (const std::exception& error) { // a cache that cannot be written costs time at the next start, no more
+    } catch (
+        const std::exception& error) { // a cache that cannot be written costs time at the next start, no more
         log::detail("pipeline cache not saved: {}", error.what());
     }
 }

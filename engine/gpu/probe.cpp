@@ -1,5 +1,5 @@
-// The instance, and probe(): what each device can do, with every quirk and its reason. README's driver table is the
-// public form of what stands here.
+// The instance, and probe(): what each device can do, with every quirk and its reason. README's driver table
+// is the public form of what stands here.
 #include "base/error.h"
 #include "base/log.h"
 #include "gpu/vulkan_device.h"
@@ -19,8 +19,10 @@ VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT
                                           VkDebugUtilsMessageTypeFlagsEXT,
                                           const VkDebugUtilsMessengerCallbackDataEXT* data, void*) {
     if (severity < VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT) return VK_FALSE;
-    // The layer reports in this way that it switched on features which GPU-assisted validation needs: no finding.
-    if (data->pMessageIdName && std::strstr(data->pMessageIdName, "UNASSIGNED-GPU-Assisted Validation Warning"))
+    // The layer reports in this way that it switched on features which GPU-assisted validation needs: no
+    // finding.
+    if (data->pMessageIdName &&
+        std::strstr(data->pMessageIdName, "UNASSIGNED-GPU-Assisted Validation Warning"))
         return VK_FALSE;
     ++validation_messages;
     log::write(log::Level::warning, fmt::format("validation: {}", data->pMessage));
@@ -43,23 +45,31 @@ std::string version_text(uint32_t version) {
 
 const char* type_name(vk::PhysicalDeviceType type) {
     switch (type) {
-    case vk::PhysicalDeviceType::eDiscreteGpu: return "discrete";
-    case vk::PhysicalDeviceType::eIntegratedGpu: return "integrated";
-    case vk::PhysicalDeviceType::eVirtualGpu: return "virtual";
-    case vk::PhysicalDeviceType::eCpu: return "cpu";
-    default: return "other";
+    case vk::PhysicalDeviceType::eDiscreteGpu:
+        return "discrete";
+    case vk::PhysicalDeviceType::eIntegratedGpu:
+        return "integrated";
+    case vk::PhysicalDeviceType::eVirtualGpu:
+        return "virtual";
+    case vk::PhysicalDeviceType::eCpu:
+        return "cpu";
+    default:
+        return "other";
     }
 }
 
 // What every kernel needs; the first thing that is missing, or nothing.
 std::string missing_feature(const vk::raii::PhysicalDevice& physical) {
     if (physical.getProperties().apiVersion < VK_API_VERSION_1_3) return "its driver has no Vulkan 1.3";
-    const auto features = physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan12Features,
-                                                vk::PhysicalDeviceVulkan13Features>();
-    if (!features.get<vk::PhysicalDeviceVulkan12Features>().bufferDeviceAddress) return "no bufferDeviceAddress";
+    const auto features =
+        physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan12Features,
+                              vk::PhysicalDeviceVulkan13Features>();
+    if (!features.get<vk::PhysicalDeviceVulkan12Features>().bufferDeviceAddress)
+        return "no bufferDeviceAddress";
     if (!features.get<vk::PhysicalDeviceVulkan12Features>().timelineSemaphore) return "no timelineSemaphore";
     if (!features.get<vk::PhysicalDeviceVulkan13Features>().synchronization2) return "no synchronization2";
-    const auto chain = physical.getProperties2<vk::PhysicalDeviceProperties2, vk::PhysicalDeviceVulkan11Properties>();
+    const auto chain =
+        physical.getProperties2<vk::PhysicalDeviceProperties2, vk::PhysicalDeviceVulkan11Properties>();
     const auto& subgroup = chain.get<vk::PhysicalDeviceVulkan11Properties>();
     using Feature = vk::SubgroupFeatureFlagBits;
     const vk::SubgroupFeatureFlags needed = Feature::eBasic | Feature::eArithmetic | Feature::eShuffle;
@@ -67,8 +77,9 @@ std::string missing_feature(const vk::raii::PhysicalDevice& physical) {
         return "no subgroup arithmetic and shuffle operations";
     if (subgroup.subgroupSize < 4) return fmt::format("subgroups of {}, fewer than 4", subgroup.subgroupSize);
     const auto families = physical.getQueueFamilyProperties();
-    if (std::none_of(families.begin(), families.end(),
-                     [](const auto& family) { return bool(family.queueFlags & vk::QueueFlagBits::eCompute); }))
+    if (std::none_of(families.begin(), families.end(), [](const auto& family) {
+            return bool(family.queueFlags & vk::QueueFlagBits::eCompute);
+        }))
         return "no compute queue";
     return "";
 }
@@ -80,8 +91,10 @@ Instance::Instance() try {
     validation = setting && *setting && std::strcmp(setting, "0") != 0;
     gpu_assisted = validation && std::strcmp(setting, "gpu") == 0;
     if (context.enumerateInstanceVersion() < VK_API_VERSION_1_3)
-        throw Error({.what = "the Vulkan loader is too old", .expected = "Vulkan 1.3",
-                     .got = version_text(context.enumerateInstanceVersion()), .fix = "update the package libvulkan1"});
+        throw Error({.what = "the Vulkan loader is too old",
+                     .expected = "Vulkan 1.3",
+                     .got = version_text(context.enumerateInstanceVersion()),
+                     .fix = "update the package libvulkan1"});
     std::vector<const char*> layers, extensions;
     if (validation) {
         layers.push_back("VK_LAYER_KHRONOS_validation");
@@ -89,8 +102,9 @@ Instance::Instance() try {
     }
     const vk::ApplicationInfo application("fathom", 1, "fathom", 1, VK_API_VERSION_1_3);
     auto message_info = messenger_info();
-    const vk::ValidationFeatureEnableEXT enables[] = {vk::ValidationFeatureEnableEXT::eGpuAssisted,
-                                                      vk::ValidationFeatureEnableEXT::eGpuAssistedReserveBindingSlot};
+    const vk::ValidationFeatureEnableEXT enables[] = {
+        vk::ValidationFeatureEnableEXT::eGpuAssisted,
+        vk::ValidationFeatureEnableEXT::eGpuAssistedReserveBindingSlot};
     vk::ValidationFeaturesEXT features(enables, {}, &message_info);
     vk::InstanceCreateInfo info({}, &application, layers, extensions);
     if (validation) info.pNext = gpu_assisted ? static_cast<const void*>(&features) : &message_info;
@@ -100,13 +114,18 @@ Instance::Instance() try {
     throw Error({.what = "FATHOM_VALIDATION is set but the validation layer is not installed",
                  .fix = "install the package vulkan-validationlayers"});
 } catch (const vk::SystemError& error) {
-    throw Error({.what = "no Vulkan driver", .where = "vkCreateInstance", .expected = "a Vulkan 1.3 driver",
-                 .got = error.what(),
-                 .fix = "install your GPU's driver, or mesa-vulkan-drivers (which also brings a software device), "
-                        "and look at VK_DRIVER_FILES if it is set"});
+    throw Error(
+        {.what = "no Vulkan driver",
+         .where = "vkCreateInstance",
+         .expected = "a Vulkan 1.3 driver",
+         .got = error.what(),
+         .fix = "install your GPU's driver, or mesa-vulkan-drivers (which also brings a software device), "
+                "and look at VK_DRIVER_FILES if it is set"});
 } catch (const std::runtime_error& error) {
     if (dynamic_cast<const Error*>(&error)) throw;
-    throw Error({.what = "no Vulkan loader", .expected = "libvulkan.so.1", .got = error.what(),
+    throw Error({.what = "no Vulkan loader",
+                 .expected = "libvulkan.so.1",
+                 .got = error.what(),
                  .fix = "install the package libvulkan1"});
 }
 
@@ -130,9 +149,9 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     info.unusable = missing_feature(physical);
     if (!info.unusable.empty()) return info;
 
-    const auto chain = physical.getProperties2<vk::PhysicalDeviceProperties2, vk::PhysicalDeviceVulkan11Properties,
-                                               vk::PhysicalDeviceVulkan12Properties,
-                                               vk::PhysicalDeviceVulkan13Properties>();
+    const auto chain =
+        physical.getProperties2<vk::PhysicalDeviceProperties2, vk::PhysicalDeviceVulkan11Properties,
+                                vk::PhysicalDeviceVulkan12Properties, vk::PhysicalDeviceVulkan13Properties>();
     const auto& subgroup = chain.get<vk::PhysicalDeviceVulkan11Properties>();
     const auto& driver = chain.get<vk::PhysicalDeviceVulkan12Properties>();
     const auto& control = chain.get<vk::PhysicalDeviceVulkan13Properties>();
@@ -146,16 +165,21 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     const bool pinnable = bool(control.requiredSubgroupSizeStages & vk::ShaderStageFlagBits::eCompute) &&
                           subgroup.subgroupSize >= control.minSubgroupSize &&
                           subgroup.subgroupSize <= control.maxSubgroupSize;
-    caps.pinned_subgroups = pinnable && subgroup.subgroupSize <= 64;
-    caps.subgroup_size = caps.pinned_subgroups ? subgroup.subgroupSize
-                                               : std::min(subgroup.subgroupSize, std::max(control.minSubgroupSize, 4u));
+    // A pinned kernel may have so many subgroups; our largest workgroups have 256 invocations.
+    const bool wide_enough = subgroup.subgroupSize * control.maxComputeWorkgroupSubgroups >= 256;
+    caps.pinned_subgroups = pinnable && wide_enough && subgroup.subgroupSize <= 64;
+    caps.subgroup_size = caps.pinned_subgroups
+                             ? subgroup.subgroupSize
+                             : std::min(subgroup.subgroupSize, std::max(control.minSubgroupSize, 4u));
     if (!caps.pinned_subgroups)
-        quirk(fmt::format("subgroup size cannot be fixed (this driver may use {} to {}): kernels rely on {} lanes only",
-                          control.minSubgroupSize, control.maxSubgroupSize, std::min(caps.subgroup_size, 8u)));
+        quirk(fmt::format(
+            "subgroup size cannot be fixed (this driver may use {} to {}): kernels rely on {} lanes only",
+            control.minSubgroupSize, control.maxSubgroupSize, std::min(caps.subgroup_size, 8u)));
     // Eight lanes of 16 bytes read one 128-byte line of a 16-bit weight row together.
     caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
     caps.attention_parts = caps.cpu ? 2 : 16;
-    if (caps.cpu) quirk("software device: attention is cut into 2 parts, since its workgroups run on CPU cores");
+    if (caps.cpu)
+        quirk("software device: attention is cut into 2 parts, since its workgroups run on CPU cores");
     if (!caps.timestamps) quirk("no timestamps on the compute queue: profiles are not available");
     return info;
 }

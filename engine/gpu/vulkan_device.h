@@ -10,8 +10,9 @@
 
 namespace fathom::gpu {
 
-// The instance, with validation when FATHOM_VALIDATION is set: messages go to stderr and are counted, and a process
-// that saw one ends with a failure. "gpu" asks for GPU-assisted validation, under which one waits by waitIdle.
+// The instance, with validation when FATHOM_VALIDATION is set: messages go to stderr and are counted, and a
+// process that saw one ends with a failure. "gpu" asks for GPU-assisted validation, under which one waits by
+// waitIdle.
 struct Instance {
     Instance();
     ~Instance();
@@ -41,7 +42,8 @@ struct Pipeline {
 // Compute pipelines by module and constants, and their cache on disk.
 class Pipelines {
   public:
-    Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties, const Caps& caps);
+    Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties,
+              const Caps& caps);
     ~Pipelines();
     const Pipeline& get(const Dispatch& dispatch);
     void save(); // writes the cache if pipelines were added
@@ -92,15 +94,16 @@ struct Device::Impl {
     std::vector<OwnerBytes> owners;
     Block staging;
     vk::raii::CommandBuffer copies = nullptr;
-    uint64_t staged = 0;              // bytes of the staging block that wait to be copied
-    Block breadcrumb;                 // one word: the dispatch that started last
+    uint64_t staged = 0;                      // bytes of the staging block that wait to be copied
+    Block breadcrumb;                         // one word: the dispatch that started last
     const Recording::Impl* running = nullptr; // submitted last; null when that one is gone
 
     void create_device();
     Block create_block(uint64_t bytes, Placement placement);
     uint32_t memory_type(uint32_t allowed, Placement placement) const;
     std::pair<const Block*, uint64_t> locate(uint64_t address) const; // block and offset in it
-    void copy_now(const Block& from, uint64_t from_offset, const Block& to, uint64_t to_offset, uint64_t bytes);
+    void copy_now(const Block& from, uint64_t from_offset, const Block& to, uint64_t to_offset,
+                  uint64_t bytes);
     void run_copies();
     uint64_t submit(vk::CommandBuffer commands);
     void wait(uint64_t ticket);

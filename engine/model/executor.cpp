@@ -16,13 +16,15 @@ class GpuExecutor final : public Executor {
     explicit GpuExecutor(const gpu::DeviceOptions& options) : device_(options) {}
     const gpu::Caps& caps() const override { return device_.info().caps; }
     const std::string& device_name() const override { return device_.info().name; }
-    std::vector<View> allocate(std::string_view owner, gpu::Placement placement, std::span<const uint64_t> sizes,
-                               bool zeroed) override {
+    std::vector<View> allocate(std::string_view owner, gpu::Placement placement,
+                               std::span<const uint64_t> sizes, bool zeroed) override {
         return device_.allocate(owner, placement, sizes, zeroed);
     }
     std::vector<gpu::OwnerBytes> memory() const override { return device_.memory(); }
     std::byte* mapped(View view) const override { return device_.mapped(view); }
-    void upload(View to, uint64_t offset, std::span<const std::byte> bytes) override { device_.upload(to, offset, bytes); }
+    void upload(View to, uint64_t offset, std::span<const std::byte> bytes) override {
+        device_.upload(to, offset, bytes);
+    }
     void flush() override { device_.flush(); }
     void download(View from, std::span<std::byte> out) override { device_.download(from, out); }
     void copy(View from, View to) override { device_.copy(from, to); }
@@ -54,12 +56,15 @@ class ReferenceExecutor final : public Executor {
     explicit ReferenceExecutor(Order order) : order_(order) {}
     const gpu::Caps& caps() const override { return caps_; }
     const std::string& device_name() const override { return name_; }
-    std::vector<View> allocate(std::string_view owner, gpu::Placement, std::span<const uint64_t> sizes, bool) override {
-        auto account = std::find_if(owners_.begin(), owners_.end(), [&](const auto& o) { return o.owner == owner; });
+    std::vector<View> allocate(std::string_view owner, gpu::Placement, std::span<const uint64_t> sizes,
+                               bool) override {
+        auto account =
+            std::find_if(owners_.begin(), owners_.end(), [&](const auto& o) { return o.owner == owner; });
         if (account == owners_.end()) account = owners_.insert(owners_.end(), {std::string(owner)});
         std::vector<View> views;
         for (const uint64_t bytes : sizes) {
-            blocks_.emplace_back(new (std::align_val_t(256)) std::byte[bytes + 32]()); // rows are read in whole chunks
+            blocks_.emplace_back(new (std::align_val_t(256))
+                                     std::byte[bytes + 32]()); // rows are read in whole chunks
             views.push_back({reinterpret_cast<uint64_t>(blocks_.back().get()), bytes});
             account->bytes += bytes;
             account->reserved += bytes + 32;
@@ -73,7 +78,9 @@ class ReferenceExecutor final : public Executor {
         std::copy(bytes.begin(), bytes.end(), mapped(to) + offset);
     }
     void flush() override {}
-    void download(View from, std::span<std::byte> out) override { std::copy_n(mapped(from), out.size(), out.begin()); }
+    void download(View from, std::span<std::byte> out) override {
+        std::copy_n(mapped(from), out.size(), out.begin());
+    }
     void copy(View from, View to) override { std::copy_n(mapped(from), from.bytes, mapped(to)); }
     void zero(View view) override { std::fill_n(mapped(view), view.bytes, std::byte{0}); }
 
@@ -113,6 +120,8 @@ class ReferenceExecutor final : public Executor {
 std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options) {
     return std::make_unique<GpuExecutor>(options);
 }
-std::unique_ptr<Executor> make_reference_executor(Order order) { return std::make_unique<ReferenceExecutor>(order); }
+std::unique_ptr<Executor> make_reference_executor(Order order) {
+    return std::make_unique<ReferenceExecutor>(order);
+}
 
 } // namespace fathom

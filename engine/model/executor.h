@@ -1,5 +1,6 @@
-// The two executors of a Plan, and the memory its ops work on. Both know memory by address: device addresses on the GPU,
-// pointers on the CPU, where every op runs its reference in plain C++ (double sums): the oracle of the tests.
+// The two executors of a Plan, and the memory its ops work on. Both know memory by address: device addresses
+// on the GPU, pointers on the CPU, where every op runs its reference in plain C++ (double sums): the oracle
+// of the tests.
 #pragma once
 
 #include "model/plan.h"
@@ -16,8 +17,8 @@ class Executor {
     virtual const std::string& device_name() const = 0;
 
     // Memory, as gpu::Device has it.
-    virtual std::vector<View> allocate(std::string_view owner, gpu::Placement placement, std::span<const uint64_t> sizes,
-                                       bool zeroed = true) = 0;
+    virtual std::vector<View> allocate(std::string_view owner, gpu::Placement placement,
+                                       std::span<const uint64_t> sizes, bool zeroed = true) = 0;
     virtual std::vector<gpu::OwnerBytes> memory() const = 0;
     virtual std::byte* mapped(View view) const = 0; // shared and readback memory
     virtual void upload(View to, uint64_t offset, std::span<const std::byte> bytes) = 0;
@@ -26,11 +27,12 @@ class Executor {
     virtual void copy(View from, View to) = 0;
     virtual void zero(View view) = 0;
 
-    // Runs a finished plan to its end. The plan must stay where it is until the executor is gone: what was made for it
-    // is kept by its address.
+    // Runs a finished plan to its end. The plan must stay where it is until the executor is gone: what was
+    // made for it is kept by its address.
     virtual void run(const Plan& plan) = 0;
 
-    // Runs it once more with every op alone, and returns each op's seconds; empty where the device has no clock.
+    // Runs it once more with every op alone, and returns each op's seconds; empty where the device has no
+    // clock.
     virtual std::vector<double> profile(const Plan& plan) = 0;
 
     View allocate(std::string_view owner, gpu::Placement placement, uint64_t bytes) {

@@ -1,6 +1,7 @@
-// The forward pass (Model::build, attention, feed_forward), in reading order at the end of this file, and the memory it
-// works on. Activations live in one workspace that all layers share, so their lifetimes need no planning; what is kept
-// for a tap is copied out right after it was made. Followed: DeepSeek-V2 (arXiv 2405.04434), V3 (arXiv 2412.19437).
+// The forward pass (Model::build, attention, feed_forward), in reading order at the end of this file, and the
+// memory it works on. Activations live in one workspace that all layers share, so their lifetimes need no
+// planning; what is kept for a tap is copied out right after it was made. Followed: DeepSeek-V2 (arXiv
+// 2405.04434), V3 (arXiv 2412.19437).
 #include "model/forward.h"
 
 #include "base/error.h"
@@ -14,16 +15,23 @@ namespace fathom {
 
 namespace {
 
-constexpr uint64_t PARTIAL_BYTES = 64ull << 20; // of attention's partial results; larger steps go in blocks of rows
+constexpr uint64_t PARTIAL_BYTES = 64ull
+                                   << 20; // of attention's partial results; larger steps go in blocks of rows
 
 bool matches(std::string_view pattern, std::string_view name) {
     if (pattern.empty()) return name.empty();
-    if (pattern[0] == '*') return matches(pattern.substr(1), name) || (!name.empty() && matches(pattern, name.substr(1)));
+    if (pattern[0] == '*')
+        return matches(pattern.substr(1), name) || (!name.empty() && matches(pattern, name.substr(1)));
     return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
 }
 
 RoutingShape routing_shape(const ModelConfig& c) {
-    RoutingShape shape{c.n_routed_experts, c.n_active_experts, c.n_shared_experts, c.n_groups, c.n_active_groups, 0,
+    RoutingShape shape{c.n_routed_experts,
+                       c.n_active_experts,
+                       c.n_shared_experts,
+                       c.n_groups,
+                       c.n_active_groups,
+                       0,
                        static_cast<float>(c.routed_scaling_factor)};
     if (c.scoring == Scoring::sigmoid) shape.flags |= ROUTER_SIGMOID;
     if (c.topk_method == TopkMethod::group_limited_greedy) shape.flags |= ROUTER_GROUP_MAX;
@@ -37,13 +45,17 @@ RoutingShape routing_shape(const ModelConfig& c) {
 
 uint32_t bucket_for(uint32_t rows) { return std::bit_ceil(std::max(rows, 1u)); }
 
-Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options, Executor& executor)
+Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options,
+             Executor& executor)
     : config(c), executor_(executor), options_(options) {
     if (c.n_active_experts > MAX_ACTIVE)
-        throw Error({.what = "too many active experts", .where = "num_experts_per_tok", .expected = fmt::format("at most {}", MAX_ACTIVE),
+        throw Error({.what = "too many active experts",
+                     .where = "num_experts_per_tok",
+                     .expected = fmt::format("at most {}", MAX_ACTIVE),
                      .got = fmt::format("{}", c.n_active_experts)});
     weights_ = load_weights(c, checkpoint, options.keep_mtp, executor, options.progress);
-    shape_ = {c.n_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank, static_cast<float>(c.softmax_scale())};
+    shape_ = {c.n_heads,    c.qk_nope_head_dim, c.qk_rope_head_dim,
+              c.v_head_dim, c.kv_lora_rank,     static_cast<float>(c.softmax_scale())};
     routing_ = routing_shape(c);
     for (uint32_t i = 0; i < c.n_layers; ++i) n_moe_layers += c.is_moe(i);
     row_floats = static_cast<uint32_t>(round_up(c.kv_lora_rank, 4) + round_up(c.qk_rope_head_dim, 4));
@@ -61,7 +73,9 @@ Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOpti
 
 void Model::allocate_state() {
     using gpu::Placement;
-    const auto shared = [&](uint64_t bytes) { return executor_.allocate("step state", Placement::shared, bytes); };
+    const auto shared = [&](uint64_t bytes) {
+        return executor_.allocate("step state", Placement::shared, bytes);
+    };
     state = shared(sizeof(StepHeader) + MAX_ROWS * sizeof(StepRow));
     page_tables = shared(4ull * MAX_SEQUENCES * max_pages);
     samplers = shared(MAX_SEQUENCES * sizeof(SamplerState));
@@ -72,7 +86,8 @@ void Model::allocate_state() {
         trace = executor_.allocate("routing trace", Placement::readback, 4ull * TRACE_ROWS * trace_stride);
     counts = executor_.allocate("step state", Placement::device, 4ull * MAX_SEQUENCES * config.vocab_size);
     const uint64_t experts = std::max<uint64_t>(1, uint64_t{n_moe_layers} * config.n_routed_experts);
-    control = executor_.allocate("step state", Placement::device, 8 * experts); // (MoE layers, experts) of (key, factor)
+    control = executor_.allocate("step state", Placement::device,
+                                 8 * experts); // (MoE layers, experts) of (key, factor)
     std::vector<float> neutral(2 * experts);
     for (size_t i = 1; i < neutral.size(); i += 2) neutral[i] = 1;
     executor_.upload(control, 0, std::as_bytes(std::span(neutral)));
@@ -84,14 +99,17 @@ void Model::allocate_cache(uint32_t pages) {
 }
 
 Rows Model::rows(uint64_t count, uint32_t cols) {
-    const auto stride = static_cast<uint32_t>(round_up(cols, 8)); // kernels read the last chunk of eight whole
+    const auto stride =
+        static_cast<uint32_t>(round_up(cols, 8)); // kernels read the last chunk of eight whole
     const View view = executor_.allocate("workspace", gpu::Placement::device, count * stride * 4);
     return {view.address, cols, stride};
 }
 
 void Model::allocate_workspace(uint32_t n) {
     const ModelConfig& c = config;
-    const auto bytes = [&](uint64_t size) { return executor_.allocate("workspace", gpu::Placement::device, size); };
+    const auto bytes = [&](uint64_t size) {
+        return executor_.allocate("workspace", gpu::Placement::device, size);
+    };
     const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
     work_.x = rows(n, c.dim);
     work_.normed = rows(n, c.dim);
@@ -127,7 +145,8 @@ void Model::allocate_workspace(uint32_t n) {
     adjusted_ = bytes(4ull * MAX_SEQUENCES * logits_stride);
 }
 
-// cos and sin of position * frequency: the angle in float32 as transformers forms it, its functions in double.
+// cos and sin of position * frequency: the angle in float32 as transformers forms it, its functions in
+// double.
 void Model::build_rope(uint32_t context) {
     const RopeFrequencies rope = rope_frequencies(config);
     const auto half = static_cast<uint32_t>(rope.inv_freq.size());
@@ -151,10 +170,13 @@ const Plan& Model::plan(StepKind kind) {
     const uint32_t most = kind.mode == StepKind::Mode::prefill ? bucket_for(options_.chunk) : MAX_SEQUENCES;
     check(kind.rows == bucket_for(kind.rows) && kind.rows <= most, "a plan is asked for by its bucket");
     if (const auto it = plans_.find(kind); it != plans_.end()) return *it->second;
-    const char* mode = kind.mode == StepKind::Mode::decode ? "decode" : kind.mode == StepKind::Mode::prefill ? "prefill" : "logits";
-    auto plan = std::make_unique<Plan>(fmt::format("{} {}{}{}", mode, kind.rows, kind.expanded ? " expanded" : "",
-                                                   kind.history ? " with history" : ""),
-                                       executor_.caps(), kind.rows);
+    const char* mode = kind.mode == StepKind::Mode::decode    ? "decode"
+                       : kind.mode == StepKind::Mode::prefill ? "prefill"
+                                                              : "logits";
+    auto plan =
+        std::make_unique<Plan>(fmt::format("{} {}{}{}", mode, kind.rows, kind.expanded ? " expanded" : "",
+                                           kind.history ? " with history" : ""),
+                               executor_.caps(), kind.rows);
     if (!options_.taps.empty()) plan->on_tap = [this](Plan& p, const TapPoint& point) { keep_tap(p, point); };
     build(*plan, kind);
     plan->finish();
@@ -193,7 +215,8 @@ void Model::build(Plan& plan, StepKind kind) {
     matmul(plan, "logits", step_, weights_.head, m.normed, scores, false);
     plan.tap("logits", scores);
     if (kind.mode != StepKind::Mode::decode) return;
-    sample(plan, "sample", step_, {logits, adjusted_, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
+    sample(plan, "sample", step_,
+           {logits, adjusted_, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
 }
 
 void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
@@ -210,26 +233,30 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
     plan.tap(label("attn_norm"), m.normed);
     matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a, false);
     plan.tap(label("q_kv_a"), m.q_kv_a);
-    latent_write(plan, label("latent_write"), step_, shape_, m.q_kv_a.columns(first, c.latent_dim()), w.kv_a_norm, cache[layer],
-                 latent, latent_eps);
+    latent_write(plan, label("latent_write"), step_, shape_, m.q_kv_a.columns(first, c.latent_dim()),
+                 w.kv_a_norm, cache[layer], latent, latent_eps);
     if (c.q_lora_rank) {
-        rms_norm(plan, label("q_a_norm"), step_, m.q_kv_a.columns(0, c.q_lora_rank), w.q_a_norm, m.q_a, latent_eps);
+        rms_norm(plan, label("q_a_norm"), step_, m.q_kv_a.columns(0, c.q_lora_rank), w.q_a_norm, m.q_a,
+                 latent_eps);
         matmul(plan, label("q_b"), step_, w.q_b, m.q_a, m.q, false);
     }
     plan.tap(label("q"), m.q);
 
     const bool join = kind.expanded && kind.history;
     const View chunk{m.chunk.address, join ? 4 * n * c.n_heads * (c.v_head_dim + 2) : 0};
-    if (kind.expanded) { // every key and value of the chunk is used by all its later rows: worth expanding once
-        matmul(plan, label("kv_b"), step_, w.kv_b, {m.latent.address, c.kv_lora_rank, row_floats}, m.kv, false);
+    if (kind.expanded) { // every key and value of the chunk is used by all its later rows: worth expanding
+                         // once
+        matmul(plan, label("kv_b"), step_, w.kv_b, {m.latent.address, c.kv_lora_rank, row_floats}, m.kv,
+               false);
         plan.tap(label("kv"), m.kv);
-        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, cache[layer], join, chunk, m.attended);
+        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, cache[layer], join,
+                           chunk, m.attended);
     }
     if (!kind.expanded || kind.history) {
         absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);
         plan.tap(label("q_latent"), {m.q_latent.address, c.n_heads * row_floats, c.n_heads * row_floats});
-        latent_attention(plan, label("latent_attention"), step_, shape_, w.kv_b, q_latent, cache[layer], m.partial, kind.expanded,
-                         chunk, m.attended);
+        latent_attention(plan, label("latent_attention"), step_, shape_, w.kv_b, q_latent, cache[layer],
+                         m.partial, kind.expanded, chunk, m.attended);
     }
     plan.tap(label("attended"), m.attended);
     matmul(plan, label("o"), step_, w.o, m.attended, m.x, true);
@@ -244,25 +271,32 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     plan.tap(label("ffn_norm"), m.normed);
 
     // A dense layer is one expert that every token takes, without router or weight.
-    const uint32_t n_slots = w.moe ? routing_.n_slots() : 1, width = w.down.cols, pairs = plan.rows() * n_slots;
+    const uint32_t n_slots = w.moe ? routing_.n_slots() : 1, width = w.down.cols,
+                   pairs = plan.rows() * n_slots;
     const View experts{m.experts.address, w.moe ? 4ull * pairs : 0};
     const View expert_weights{m.expert_weights.address, w.moe ? 4ull * pairs : 0};
     const Rows act{m.act.address, width, static_cast<uint32_t>(round_up(width, 8))};
-    const MoeLists lists{{m.pairs.address, 4ull * pairs}, m.items, moe_tile(plan.rows()),
+    const MoeLists lists{{m.pairs.address, 4ull * pairs},
+                         m.items,
+                         moe_tile(plan.rows()),
                          moe_max_items(plan.rows(), n_slots, w.down.count)};
     if (w.moe) {
         const uint32_t layer_words = 2 * c.n_active_experts;
-        const View ring{trace.address + 4ull * moe_layer * layer_words, // of this layer in the first row, to the end
+        const View ring{trace.address +
+                            4ull * moe_layer * layer_words, // of this layer in the first row, to the end
                         trace_stride ? trace.bytes - 4ull * moe_layer * layer_words : 0};
-        const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts, 8ull * c.n_routed_experts};
+        const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
+                                 8ull * c.n_routed_experts};
         router(plan, label("router"), step_, routing_, w.router, m.normed,
                {w.router_bias, layer_control, experts, expert_weights, ring, trace_stride, TRACE_ROWS});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
-    if (moe_grouped(plan.rows())) expert_sort(plan, label("expert_sort"), step_, w.down.count, n_slots, experts, lists);
+    if (moe_grouped(plan.rows()))
+        expert_sort(plan, label("expert_sort"), step_, w.down.count, n_slots, experts, lists);
     moe_up(plan, label("moe_up"), step_, w.gate_up, n_slots, m.normed, experts, lists, act);
     plan.tap(label("act"), act, n_slots);
-    moe_down(plan, label("moe_down"), step_, w.down, n_slots, act, experts, expert_weights, lists, m.pairs_out, m.x);
+    moe_down(plan, label("moe_down"), step_, w.down, n_slots, act, experts, expert_weights, lists,
+             m.pairs_out, m.x);
     plan.tap(label("after_ffn"), m.x);
 }
 

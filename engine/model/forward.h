@@ -1,8 +1,9 @@
 // The model in memory and its forward pass: the one function that turns a configuration into a Plan.
 //
-// Three kinds of step. decode: every row is the last token of its sequence; the rows' logits are computed and sampled.
-// prefill: rows are a run of one sequence's tokens; only the cache is filled (the last token of a prompt always goes
-// through decode, so that there is one path to logits). logits: as prefill, and the logits of every row are kept.
+// Three kinds of step. decode: every row is the last token of its sequence; the rows' logits are computed and
+// sampled. prefill: rows are a run of one sequence's tokens; only the cache is filled (the last token of a
+// prompt always goes through decode, so that there is one path to logits). logits: as prefill, and the logits
+// of every row are kept.
 #pragma once
 
 #include "model/weights.h"
@@ -11,8 +12,9 @@
 
 namespace fathom {
 
-constexpr uint32_t MAX_SEQUENCES = 32; // sequences that can be open at once; also the most rows of a decode or logits step
-constexpr uint32_t TRACE_ROWS = 1024;  // rows of the routing ring
+constexpr uint32_t MAX_SEQUENCES =
+    32; // sequences that can be open at once; also the most rows of a decode or logits step
+constexpr uint32_t TRACE_ROWS = 1024; // rows of the routing ring
 
 struct StepKind {
     enum class Mode : uint8_t { decode, prefill, logits } mode = Mode::decode;
@@ -26,7 +28,7 @@ uint32_t bucket_for(uint32_t rows); // the smallest bucket that holds `rows`: 1,
 // What a tap keeps: filled by the plan's copying op, read by the host after the step.
 struct TapBuffer {
     std::string name;
-    View view;            // (rows * repeat, cols) floats
+    View view; // (rows * repeat, cols) floats
     uint32_t cols = 0, repeat = 1;
 };
 
@@ -34,13 +36,14 @@ struct ModelOptions {
     uint32_t context = 0, pages = 0; // longest sequence in tokens; pages of the cache
     uint32_t chunk = MAX_ROWS;       // most rows of a prefill step
     bool keep_mtp = false, trace = true;
-    std::vector<std::string> taps;   // names to keep, * matching any run of characters
+    std::vector<std::string> taps; // names to keep, * matching any run of characters
     std::function<void(uint64_t, uint64_t)> progress;
 };
 
 class Model {
   public:
-    Model(const ModelConfig& config, const Checkpoint& checkpoint, const ModelOptions& options, Executor& executor);
+    Model(const ModelConfig& config, const Checkpoint& checkpoint, const ModelOptions& options,
+          Executor& executor);
 
     const Plan& plan(StepKind kind);                       // built when first asked for
     const std::vector<TapBuffer>& taps(const Plan&) const; // what that plan keeps
@@ -48,9 +51,9 @@ class Model {
     // Memory that the host reads and writes; see shaders/params.h for what lies in it.
     View state, page_tables, samplers, sampled, bias, mask, trace; // mapped
     View counts, control, logits;                                  // on the device
-    std::vector<View> cache;                                       // one for each layer: pages of PAGE_TOKENS rows
+    std::vector<View> cache; // one for each layer: pages of PAGE_TOKENS rows
     uint32_t max_pages = 0, page_bytes = 0, row_floats = 0, mask_words = 0, logits_stride = 0;
-    uint32_t n_moe_layers = 0, trace_stride = 0;                   // 32-bit words of one token in the ring; 0: no trace
+    uint32_t n_moe_layers = 0, trace_stride = 0; // 32-bit words of one token in the ring; 0: no trace
     const ModelConfig config;
 
   private:

@@ -20,7 +20,8 @@ void Plan::finish() {
     for (size_t i = 0; i < ops_.size(); ++i) {
         ops_[i].barrier = false;
         for (size_t k = first; k < i && !ops_[i].barrier; ++k)
-            ops_[i].barrier = overlap(ops_[i].reads, ops_[k].writes) || overlap(ops_[i].writes, ops_[k].reads) ||
+            ops_[i].barrier = overlap(ops_[i].reads, ops_[k].writes) ||
+                              overlap(ops_[i].writes, ops_[k].reads) ||
                               overlap(ops_[i].writes, ops_[k].writes);
         if (ops_[i].barrier) first = i;
     }

@@ -1,6 +1,7 @@
-// The Plan: the flat list of ops that one step of the model is. The forward pass appends to it; the GPU executor records
-// it once and replays it, the CPU executor calls each op's reference. Every op declares the memory it reads and writes;
-// where that conflicts with an op since the last barrier, finish() puts a barrier. Nothing else places barriers.
+// The Plan: the flat list of ops that one step of the model is. The forward pass appends to it; the GPU
+// executor records it once and replays it, the CPU executor calls each op's reference. Every op declares the
+// memory it reads and writes; where that conflicts with an op since the last barrier, finish() puts a
+// barrier. Nothing else places barriers.
 #pragma once
 
 #include "gpu/device.h"
@@ -22,8 +23,8 @@ struct Op : gpu::Dispatch {
     std::vector<View> reads, writes;                      // whole ranges; a strided tensor declares its span
 };
 
-// A view of activations: rows of `cols` floats, `stride` floats apart. Rows are padded to 8 floats, so that kernels may
-// read the last chunk whole; what lies in the padding is never used.
+// A view of activations: rows of `cols` floats, `stride` floats apart. Rows are padded to 8 floats, so that
+// kernels may read the last chunk whole; what lies in the padding is never used.
 struct Rows {
     uint64_t address = 0;
     uint32_t cols = 0, stride = 0;
@@ -41,9 +42,11 @@ struct TapPoint {
 class Plan {
   public:
     // `rows`: the bucket, the most token rows a step of this plan may have.
-    Plan(std::string name, const gpu::Caps& caps, uint32_t rows) : name_(std::move(name)), caps_(caps), rows_(rows) {}
+    Plan(std::string name, const gpu::Caps& caps, uint32_t rows)
+        : name_(std::move(name)), caps_(caps), rows_(rows) {}
 
-    // Reference is the CPU implementation, void(const Params&). Constants are specialisation constants 0, 1, ...
+    // Reference is the CPU implementation, void(const Params&). Constants are specialisation constants 0, 1,
+    // ...
     template <auto Reference, class Params>
     void add(std::string_view module, std::string label, const Params& params, std::array<uint32_t, 3> grid,
              std::vector<uint32_t> constants, std::vector<View> reads, std::vector<View> writes) {

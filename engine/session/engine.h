@@ -1,9 +1,10 @@
-// The public boundary. An Engine is a loaded model on a device; a Session is one timeline of tokens over it. Apart from
-// scores and named taps nothing tensor-shaped crosses it. The engine does its GPU work on a thread of its own: next()
-// and score() hand it work and wait; step() is what that thread does.
+// The public boundary. An Engine is a loaded model on a device; a Session is one timeline of tokens over it.
+// Apart from scores and named taps nothing tensor-shaped crosses it. The engine does its GPU work on a
+// thread of its own: next() and score() hand it work and wait; step() is what that thread does.
 //
-// Determinism: the same device, tokens and seed give the same tokens, and a token's bits depend on its own session
-// alone, never on what other sessions run beside it. How a prompt was split into feed() calls is part of the session.
+// Determinism: the same device, tokens and seed give the same tokens, and a token's bits depend on its own
+// session alone, never on what other sessions run beside it. How a prompt was split into feed() calls is
+// part of the session.
 #pragma once
 
 #include "base/token.h"
@@ -22,22 +23,24 @@
 namespace fathom {
 
 struct LoadOptions {
-    std::string device;         // "": the best one; an index, a part of a name, or "cpu"; see gpu::list_devices
-    bool reference = false;     // run on the CPU executor, the oracle of the tests: slow, in double precision
-    uint32_t context = 0;       // longest session in tokens; 0: the model's limit, at most 4096
-    uint32_t cache_tokens = 0;  // tokens the latent cache holds for all sessions together; 0: twice the context
-    uint32_t chunk = 256;       // prompt tokens processed at once, at most
-    bool keep_mtp = false;      // load the weights of MTP layers too (nothing runs them yet)
-    bool trace = true;          // write routing records
+    std::string device;     // "": the best one; an index, a part of a name, or "cpu"; see gpu::list_devices
+    bool reference = false; // run on the CPU executor, the oracle of the tests: slow, in double precision
+    uint32_t context = 0;   // longest session in tokens; 0: the model's limit, at most 4096
+    uint32_t cache_tokens =
+        0;                 // tokens the latent cache holds for all sessions together; 0: twice the context
+    uint32_t chunk = 256;  // prompt tokens processed at once, at most
+    bool keep_mtp = false; // load the weights of MTP layers too (nothing runs them yet)
+    bool trace = true;     // write routing records
     std::function<void(uint64_t done, uint64_t total)> progress; // bytes of weights uploaded
-    std::vector<std::string> taps; // names of intermediate tensors to keep, with * as wildcard; see Session::taps
+    std::vector<std::string>
+        taps; // names of intermediate tensors to keep, with * as wildcard; see Session::taps
 };
 
-// Applied in this order: repetition, presence and frequency penalty over the session's tokens; bias; allowed tokens;
-// temperature; top_k; top_p; min_p. Every field may change between tokens.
+// Applied in this order: repetition, presence and frequency penalty over the session's tokens; bias; allowed
+// tokens; temperature; top_k; top_p; min_p. Every field may change between tokens.
 struct SamplingParams {
-    float temperature = 1;        // 0: greedy (the lowest id among equals)
-    uint32_t top_k = 0;           // 0: all
+    float temperature = 1; // 0: greedy (the lowest id among equals)
+    uint32_t top_k = 0;    // 0: all
     float top_p = 1, min_p = 0;
     float repetition_penalty = 1; // divides positive and multiplies negative logits of tokens already present
     float presence_penalty = 0, frequency_penalty = 0;
@@ -53,23 +56,24 @@ struct Candidate {
     float logprob;
 };
 
-// Control over routing, per layer and expert (row-major, layers x routed experts): `key` is added to the selection
-// key, `factor` multiplies the weight of a chosen expert. Empty: 0 and 1.
+// Control over routing, per layer and expert (row-major, layers x routed experts): `key` is added to the
+// selection key, `factor` multiplies the weight of a chosen expert. Empty: 0 and 1.
 struct Steering {
     std::vector<float> key, factor;
 };
 
 struct MemoryReport {
     struct Item {
-        std::string owner;        // "weights", "latent cache", "workspace", ...
-        uint64_t bytes = 0;       // in use
-        uint64_t reserved = 0;    // allocated from the device
+        std::string owner;     // "weights", "latent cache", "workspace", ...
+        uint64_t bytes = 0;    // in use
+        uint64_t reserved = 0; // allocated from the device
     };
     std::vector<Item> items;
     uint64_t total = 0;
 };
 
-// A tensor kept by name during the last feed, next or score: (rows, cols) in row-major order, one row for each token.
+// A tensor kept by name during the last feed, next or score: (rows, cols) in row-major order, one row for
+// each token.
 struct Tap {
     std::string name;
     uint32_t rows = 0, cols = 0;
@@ -80,8 +84,8 @@ class Session;
 
 class Engine {
   public:
-    // Loads the model onto the device. Throws Error for whatever is wrong with the files, the device or the options;
-    // a missing, extra or misshapen tensor is named.
+    // Loads the model onto the device. Throws Error for whatever is wrong with the files, the device or the
+    // options; a missing, extra or misshapen tensor is named.
     Engine(const ModelFiles& files, const LoadOptions& options);
     ~Engine();
     Engine(const Engine&) = delete;
@@ -90,9 +94,9 @@ class Engine {
     const std::string& device_name() const; // as the driver says it
     uint32_t context() const;               // longest session, tokens
     Session open();                         // a new, empty session
-    bool step();                            // advances every runnable session once; false when none was runnable
+    bool step(); // advances every runnable session once; false when none was runnable
     MemoryReport memory() const;
-    uint32_t dispatches_per_token() const;  // of the decode plan for one session
+    uint32_t dispatches_per_token() const;       // of the decode plan for one session
     void set_steering(const Steering& steering); // in force from the next step
 
     struct Impl;
@@ -107,25 +111,26 @@ class Session {
     Session& operator=(Session&&) noexcept;
     ~Session();
 
-    void feed(std::span<const Token> tokens); // appends; throws Error for an id out of range or a full context
-    Token next();                             // samples one token, appends it and returns it
-    // Appends `tokens` and returns log p(token | everything before it) for each (the first of an empty session has no
-    // predecessor and gets 0).
+    void
+    feed(std::span<const Token> tokens); // appends; throws Error for an id out of range or a full context
+    Token next();                        // samples one token, appends it and returns it
+    // Appends `tokens` and returns log p(token | everything before it) for each (the first of an empty
+    // session has no predecessor and gets 0).
     std::vector<float> score(std::span<const Token> tokens);
     // Appends `tokens` and returns the logits after each of them: tokens x vocab_size, row-major.
     std::vector<float> logits(std::span<const Token> tokens);
-    void cancel();                            // from any thread: a feed, next or score in progress throws Cancelled
-    void rewind(uint32_t position);           // forgets everything from `position` on
-    Session fork() const;                     // a second timeline with the same past; cache pages are shared
+    void cancel();                  // from any thread: a feed, next or score in progress throws Cancelled
+    void rewind(uint32_t position); // forgets everything from `position` on
+    Session fork() const;           // a second timeline with the same past; cache pages are shared
     void save(const std::filesystem::path& path) const; // tokens, cache and sampling state; atomic
     void load(const std::filesystem::path& path);       // replaces this session; refuses another model's file
 
-    uint32_t position() const;                // number of tokens
+    uint32_t position() const; // number of tokens
     const std::vector<Token>& tokens() const;
-    SamplingParams& sampling();               // in force from the next token
-    std::span<const Candidate> candidates() const;   // of the last next()
-    std::vector<trace::Routing> take_routing(); // one for each token processed since the last call
-    std::span<const Tap> taps() const;        // of the last feed, next, score or logits
+    SamplingParams& sampling();                    // in force from the next token
+    std::span<const Candidate> candidates() const; // of the last next()
+    std::vector<trace::Routing> take_routing();    // one for each token processed since the last call
+    std::span<const Tap> taps() const;             // of the last feed, next, score or logits
 
     struct Impl;
 

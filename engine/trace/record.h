@@ -1,5 +1,6 @@
-// What the engine tells about its work: plain structs, versioned, shared by the engine, tools and the viewer. A leaf:
-// it includes nothing of ours but tokens. Now: the routing of each token, written by the router kernel itself.
+// What the engine tells about its work: plain structs, versioned, shared by the engine, tools and the viewer.
+// A leaf: it includes nothing of ours but tokens. Now: the routing of each token, written by the router
+// kernel itself.
 #pragma once
 
 #include "base/token.h"

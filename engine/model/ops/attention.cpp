@@ -1,5 +1,6 @@
-// Latent attention: cache write, absorption of queries, attention over the cache, its combination with the value
-// up-projection, and the expanded attention of a prefill chunk. Shapes and formulas: the shaders of these names.
+// Latent attention: cache write, absorption of queries, attention over the cache, its combination with the
+// value up-projection, and the expanded attention of a prefill chunk. Shapes and formulas: the shaders of
+// these names.
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
@@ -22,7 +23,8 @@ void latent_write_reference(const LatentWrite& p) {
         for (uint32_t i = 0; i < p.latent_dim; ++i) squares += double(kv[i]) * kv[i];
         const double scale = 1 / std::sqrt(squares / p.latent_dim + p.eps);
         std::fill_n(y, p.row_floats, 0.0f);
-        for (uint32_t i = 0; i < p.latent_dim; ++i) y[i] = static_cast<float>(kv[i] * scale * floats(p.weight)[i]);
+        for (uint32_t i = 0; i < p.latent_dim; ++i)
+            y[i] = static_cast<float>(kv[i] * scale * floats(p.weight)[i]);
         rotate(p.rope, r.position, p.rope_dim, p.half_split, kv + p.latent_dim, y + pad4(p.latent_dim));
         if (p.unpaged) std::copy_n(y, p.row_floats, row(p.unpaged, t, p.row_floats));
     }
@@ -37,16 +39,19 @@ template <Format F> void absorb_reference(const Absorb& p) {
             float* y = row(p.y, uint64_t{t} * p.n_heads + h, p.row_floats);
             std::fill(sum.begin(), sum.end(), 0.0);
             for (uint32_t d = 0; d < p.nope_dim; ++d) {
-                const auto* w = at<std::byte>(p.weights + (uint64_t{h} * (p.nope_dim + p.value_dim) + d) * p.row_bytes);
+                const auto* w =
+                    at<std::byte>(p.weights + (uint64_t{h} * (p.nope_dim + p.value_dim) + d) * p.row_bytes);
                 for (uint32_t c = 0; c < p.latent_dim; ++c) sum[c] += double(weight_at(F, w, c)) * q[d];
             }
             std::fill_n(y, p.row_floats, 0.0f);
             for (uint32_t c = 0; c < p.latent_dim; ++c) y[c] = static_cast<float>(sum[c]);
-            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim, y + pad4(p.latent_dim));
+            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim,
+                   y + pad4(p.latent_dim));
         }
 }
 
-// Softmax weights of one query over some keys, unnormalised, with their maximum; scores are replaced by weights.
+// Softmax weights of one query over some keys, unnormalised, with their maximum; scores are replaced by
+// weights.
 struct Softmax {
     double largest = -1.7e38, sum = 0;
     explicit Softmax(std::vector<double>& scores) {
@@ -77,7 +82,8 @@ void latent_attention_reference(const LatentAttention& p) {
                     scores.push_back(score * p.scale);
                 }
                 const Softmax softmax(scores);
-                float* y = row(p.partial, (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts + part, latent4 + 4);
+                float* y = row(p.partial, (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts + part,
+                               latent4 + 4);
                 for (uint32_t c = 0; c < latent4; ++c) {
                     double value = 0;
                     for (uint32_t j = first; j < last; ++j) value += scores[j - first] * key(j)[c];
@@ -95,9 +101,11 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
     std::vector<float> context(p.latent_dim);
     for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t)
         for (uint32_t h = 0; h < p.n_heads; ++h) {
-            const float* parts = row(p.partial, (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts, stride);
+            const float* parts =
+                row(p.partial, (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts, stride);
             double largest = -1.7e38, sum = 0;
-            for (uint32_t i = 0; i < p.n_parts; ++i) largest = std::max(largest, double(parts[i * stride + latent4]));
+            for (uint32_t i = 0; i < p.n_parts; ++i)
+                largest = std::max(largest, double(parts[i * stride + latent4]));
             const auto weight = [&](uint32_t i) { return std::exp(parts[i * stride + latent4] - largest); };
             for (uint32_t i = 0; i < p.n_parts; ++i) sum += weight(i) * parts[i * stride + latent4 + 1];
             for (uint32_t c = 0; c < p.latent_dim; ++c) {
@@ -106,7 +114,8 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
                 context[c] = static_cast<float>(joined);
             }
             double history_weight = 1, chunk_weight = 0;
-            const float* chunk = p.chunk ? row(p.chunk, uint64_t{t} * p.n_heads + h, p.value_dim + 2) : nullptr;
+            const float* chunk =
+                p.chunk ? row(p.chunk, uint64_t{t} * p.n_heads + h, p.value_dim + 2) : nullptr;
             if (chunk) {
                 const double m = std::max(largest, double(chunk[p.value_dim]));
                 history_weight = std::exp(largest - m);
@@ -115,7 +124,8 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
             }
             for (uint32_t i = 0; i < p.value_dim; ++i) {
                 const uint64_t weight_row = uint64_t{h} * (p.nope_dim + p.value_dim) + p.nope_dim + i;
-                double value = history_weight * dot<F>(p.weights, weight_row, p.row_bytes, context.data(), p.latent_dim);
+                double value =
+                    history_weight * dot<F>(p.weights, weight_row, p.row_bytes, context.data(), p.latent_dim);
                 if (chunk) value += chunk_weight * chunk[i];
                 row(p.y, t, p.y_stride)[h * p.value_dim + i] = static_cast<float>(value / sum);
             }
@@ -130,13 +140,15 @@ void expanded_attention_reference(const ExpandedAttention& p) {
         for (uint32_t h = 0; h < p.n_heads; ++h) {
             const float* q = row(p.q, t, p.q_stride) + h * head_dim;
             std::copy_n(q, p.nope_dim, query.begin());
-            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim, &query[p.nope_dim]);
+            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim,
+                   &query[p.nope_dim]);
             scores.clear();
             for (uint32_t j = 0; j <= t; ++j) {
                 const StepRow& r = step_row(p.state, j);
                 const float* nope = row(p.kv, j, p.kv_stride) + h * head_kv;
-                const float* k_pe = cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_floats) +
-                                    pad4(p.latent_dim);
+                const float* k_pe =
+                    cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_floats) +
+                    pad4(p.latent_dim);
                 double score = 0;
                 for (uint32_t d = 0; d < p.nope_dim; ++d) score += double(query[d]) * nope[d];
                 for (uint32_t d = 0; d < p.rope_dim; ++d) score += double(query[p.nope_dim + d]) * k_pe[d];
@@ -147,7 +159,8 @@ void expanded_attention_reference(const ExpandedAttention& p) {
                               : row(p.y, t, p.y_stride) + h * p.value_dim;
             for (uint32_t c = 0; c < p.value_dim; ++c) {
                 double value = 0;
-                for (uint32_t j = 0; j <= t; ++j) value += scores[j] * row(p.kv, j, p.kv_stride)[h * head_kv + p.nope_dim + c];
+                for (uint32_t j = 0; j <= t; ++j)
+                    value += scores[j] * row(p.kv, j, p.kv_stride)[h * head_kv + p.nope_dim + c];
                 y[c] = static_cast<float>(p.join ? value : value / softmax.sum);
             }
             if (!p.join) continue;
@@ -156,7 +169,8 @@ void expanded_attention_reference(const ExpandedAttention& p) {
         }
 }
 
-// Queries that share a tile of keys: as many as leave room in shared memory, at most eight, for registers' sake.
+// Queries that share a tile of keys: as many as leave room in shared memory, at most eight, for registers'
+// sake.
 uint32_t queries_for(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted) {
     const uint32_t bytes = 4 * (floats_per_query + PAGE_TOKENS + 2 * WORKGROUP / 4);
     const uint32_t queries = std::min({8u, wanted, (std::min(caps.shared_bytes, 32768u) - 512) / bytes});
@@ -166,34 +180,49 @@ uint32_t queries_for(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t 
 
 } // namespace
 
-void latent_write(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape, Rows kv,
-                  View weight, View cache, View unpaged, float eps) {
-    const LatentWrite p{step.state.address, kv.address, weight.address, step.rope.address, step.pages.address, cache.address,
-                        unpaged.bytes ? unpaged.address : 0, kv.stride, shape.latent_dim, shape.rope_dim, step.half_split,
-                        step.max_pages, step.page_bytes, step.row_floats, eps};
+void latent_write(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
+                  Rows kv, View weight, View cache, View unpaged, float eps) {
+    const LatentWrite p{step.state.address,
+                        kv.address,
+                        weight.address,
+                        step.rope.address,
+                        step.pages.address,
+                        cache.address,
+                        unpaged.bytes ? unpaged.address : 0,
+                        kv.stride,
+                        shape.latent_dim,
+                        shape.rope_dim,
+                        step.half_split,
+                        step.max_pages,
+                        step.page_bytes,
+                        step.row_floats,
+                        eps};
     std::vector<View> writes{cache};
     if (unpaged.bytes) writes.push_back(unpaged);
     plan.add<latent_write_reference>("latent_write", label, p, {1, plan.rows(), 1}, {},
-                                     {step.state, kv.span(plan.rows()), weight, step.rope, step.pages}, writes);
+                                     {step.state, kv.span(plan.rows()), weight, step.rope, step.pages},
+                                     writes);
 }
 
-void absorb(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape, const Matrix& kv_b,
-            Rows q, View y) {
+void absorb(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
+            const Matrix& kv_b, Rows q, View y) {
     const uint32_t tokens = std::min(plan.rows(), 4u);
-    const Absorb p{step.state.address, q.address, kv_b.view.address, step.rope.address, y.address, shape.n_heads,
-                   shape.nope_dim, shape.rope_dim, shape.value_dim, shape.latent_dim, q.stride, kv_b.row_bytes,
-                   step.row_floats, step.half_split};
-    FATHOM_ADD_BY_FORMAT(plan, absorb, kv_b.format, label, p,
-                         {div_up(shape.latent_dim, 8 * WORKGROUP), shape.n_heads, div_up(plan.rows(), tokens)}, {tokens},
-                         {step.state, q.span(plan.rows()), kv_b.view, step.rope}, {y});
+    const Absorb p{step.state.address, q.address,      kv_b.view.address, step.rope.address, y.address,
+                   shape.n_heads,      shape.nope_dim, shape.rope_dim,    shape.value_dim,   shape.latent_dim,
+                   q.stride,           kv_b.row_bytes, step.row_floats,   step.half_split};
+    FATHOM_ADD_BY_FORMAT(
+        plan, absorb, kv_b.format, label, p,
+        {div_up(shape.latent_dim, 8 * WORKGROUP), shape.n_heads, div_up(plan.rows(), tokens)}, {tokens},
+        {step.state, q.span(plan.rows()), kv_b.view, step.rope}, {y});
 }
 
 uint64_t partial_row_bytes(const gpu::Caps& caps, const AttentionShape& shape) {
     return 4ull * shape.n_heads * caps.attention_parts * (pad4(shape.latent_dim) + 4);
 }
 
-void latent_attention(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
-                      const Matrix& kv_b, View q, View cache, View partial, bool history_only, View chunk, Rows y) {
+void latent_attention(Plan& plan, const std::string& label, const StepMemory& step,
+                      const AttentionShape& shape, const Matrix& kv_b, View q, View cache, View partial,
+                      bool history_only, View chunk, Rows y) {
     const gpu::Caps& caps = plan.caps();
     const uint64_t row_bytes = partial_row_bytes(caps, shape);
     const auto block = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
@@ -203,36 +232,80 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
     for (uint32_t first = 0; first < plan.rows(); first += block) {
         const uint32_t last = std::min(first + block, plan.rows());
         const View written{partial.address, row_bytes * (last - first)};
-        const LatentAttention p{step.state.address, q.address, step.pages.address, cache.address, partial.address,
-                                shape.n_heads, shape.latent_dim, shape.rope_dim, step.row_floats, step.max_pages,
-                                step.page_bytes, caps.attention_parts, first, last, history_only, shape.scale};
-        plan.add<latent_attention_reference>("latent_attention", label, p,
-                                             {caps.attention_parts, div_up(shape.n_heads, queries), last - first},
-                                             {queries, step.row_floats, channels},
-                                             {step.state, q, step.pages, cache}, {written});
-        const AttentionCombine c{step.state.address, partial.address, kv_b.view.address, chunk.bytes ? chunk.address : 0,
-                                 y.address, shape.n_heads, shape.nope_dim, shape.value_dim, shape.latent_dim,
-                                 caps.attention_parts, kv_b.row_bytes, y.stride, first, last};
+        const LatentAttention p{step.state.address,
+                                q.address,
+                                step.pages.address,
+                                cache.address,
+                                partial.address,
+                                shape.n_heads,
+                                shape.latent_dim,
+                                shape.rope_dim,
+                                step.row_floats,
+                                step.max_pages,
+                                step.page_bytes,
+                                caps.attention_parts,
+                                first,
+                                last,
+                                history_only,
+                                shape.scale};
+        plan.add<latent_attention_reference>(
+            "latent_attention", label, p,
+            {caps.attention_parts, div_up(shape.n_heads, queries), last - first},
+            {queries, step.row_floats, channels}, {step.state, q, step.pages, cache}, {written});
+        const AttentionCombine c{step.state.address,
+                                 partial.address,
+                                 kv_b.view.address,
+                                 chunk.bytes ? chunk.address : 0,
+                                 y.address,
+                                 shape.n_heads,
+                                 shape.nope_dim,
+                                 shape.value_dim,
+                                 shape.latent_dim,
+                                 caps.attention_parts,
+                                 kv_b.row_bytes,
+                                 y.stride,
+                                 first,
+                                 last};
         std::vector<View> reads{step.state, written, kv_b.view};
         if (chunk.bytes) reads.push_back(chunk);
         const Rows block_y{y.address + 4ull * first * y.stride, y.cols, y.stride};
-        FATHOM_ADD_BY_FORMAT(plan, attention_combine, kv_b.format, label + ".combine", c, {shape.n_heads, last - first, 1},
-                             {caps.k_lanes, div_up(shape.latent_dim, 8)}, reads, {block_y.span(last - first)});
+        FATHOM_ADD_BY_FORMAT(plan, attention_combine, kv_b.format, label + ".combine", c,
+                             {shape.n_heads, last - first, 1}, {caps.k_lanes, div_up(shape.latent_dim, 8)},
+                             reads, {block_y.span(last - first)});
     }
 }
 
-void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape, Rows q,
-                        Rows kv, View cache, bool join, View chunk, Rows y) {
+void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step,
+                        const AttentionShape& shape, Rows q, Rows kv, View cache, bool join, View chunk,
+                        Rows y) {
     const uint32_t head_dim = shape.nope_dim + shape.rope_dim;
     const uint32_t queries = queries_for(plan.caps(), head_dim, plan.rows());
-    const ExpandedAttention p{step.state.address, q.address, kv.address, step.rope.address, step.pages.address, cache.address,
-                              join ? chunk.address : y.address, shape.n_heads, shape.nope_dim, shape.rope_dim,
-                              shape.value_dim, shape.latent_dim, q.stride, kv.stride, y.stride, step.max_pages,
-                              step.page_bytes, step.row_floats, step.half_split, join, shape.scale};
-    plan.add<expanded_attention_reference>("expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
-                                           {queries, head_dim, div_up(shape.value_dim, WORKGROUP)},
-                                           {step.state, q.span(plan.rows()), kv.span(plan.rows()), step.rope, step.pages, cache},
-                                           {join ? chunk : y.span(plan.rows())});
+    const ExpandedAttention p{step.state.address,
+                              q.address,
+                              kv.address,
+                              step.rope.address,
+                              step.pages.address,
+                              cache.address,
+                              join ? chunk.address : y.address,
+                              shape.n_heads,
+                              shape.nope_dim,
+                              shape.rope_dim,
+                              shape.value_dim,
+                              shape.latent_dim,
+                              q.stride,
+                              kv.stride,
+                              y.stride,
+                              step.max_pages,
+                              step.page_bytes,
+                              step.row_floats,
+                              step.half_split,
+                              join,
+                              shape.scale};
+    plan.add<expanded_attention_reference>(
+        "expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
+        {queries, head_dim, div_up(shape.value_dim, WORKGROUP)},
+        {step.state, q.span(plan.rows()), kv.span(plan.rows()), step.rope, step.pages, cache},
+        {join ? chunk : y.span(plan.rows())});
 }
 
 } // namespace fathom

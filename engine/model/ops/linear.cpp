@@ -46,24 +46,28 @@ void copy_rows_reference(const CopyRows& p) {
 
 } // namespace
 
-void embed(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& table, Rows y, View counts) {
-    const Embed p{step.state.address, table.view.address, y.address, counts.address, y.cols, table.rows, table.row_bytes,
-                  y.stride};
+void embed(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& table, Rows y,
+           View counts) {
+    const Embed p{step.state.address, table.view.address, y.address, counts.address, y.cols,
+                  table.rows,         table.row_bytes,    y.stride};
     const View out{y.address, uint64_t{plan.rows()} * y.stride * 4}; // whole chunks, so the padding too
-    FATHOM_ADD_BY_FORMAT(plan, embed, table.format, label, p, {div_up(y.cols, 8 * WORKGROUP), plan.rows(), 1}, {},
-                         {step.state, table.view, counts}, {out, counts});
+    FATHOM_ADD_BY_FORMAT(plan, embed, table.format, label, p, {div_up(y.cols, 8 * WORKGROUP), plan.rows(), 1},
+                         {}, {step.state, table.view, counts}, {out, counts});
 }
 
-void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows x, View weight, Rows y, float eps) {
-    const RmsNorm p{step.state.address, x.address, weight.address, y.address, x.cols, x.stride, y.stride, eps};
-    plan.add<rms_norm_reference>("rms_norm", label, p, {1, plan.rows(), 1}, {}, {step.state, x.span(plan.rows()), weight},
-                                 {y.span(plan.rows())});
+void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows x, View weight, Rows y,
+              float eps) {
+    const RmsNorm p{step.state.address, x.address, weight.address, y.address, x.cols, x.stride,
+                    y.stride,           eps};
+    plan.add<rms_norm_reference>("rms_norm", label, p, {1, plan.rows(), 1}, {},
+                                 {step.state, x.span(plan.rows()), weight}, {y.span(plan.rows())});
 }
 
-void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights, Rows x, Rows y, bool add) {
+void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights, Rows x,
+            Rows y, bool add) {
     const Tile tile = tile_for(plan.rows());
-    const MatMul p{step.state.address, weights.view.address, x.address, y.address, weights.rows, weights.cols,
-                   weights.row_bytes, x.stride, y.stride, add};
+    const MatMul p{step.state.address, weights.view.address, x.address, y.address, weights.rows,
+                   weights.cols,       weights.row_bytes,    x.stride,  y.stride,  add};
     std::vector<View> reads{step.state, weights.view, x.span(plan.rows())};
     if (add) reads.push_back(y.span(plan.rows()));
     FATHOM_ADD_BY_FORMAT(plan, matmul, weights.format, label, p,
@@ -71,7 +75,8 @@ void matmul(Plan& plan, const std::string& label, const StepMemory& step, const 
                          {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {y.span(plan.rows())});
 }
 
-void copy_rows(Plan& plan, const std::string& label, const StepMemory& step, Rows x, uint32_t repeat, Rows y) {
+void copy_rows(Plan& plan, const std::string& label, const StepMemory& step, Rows x, uint32_t repeat,
+               Rows y) {
     const CopyRows p{step.state.address, x.address, y.address, x.cols, x.stride, y.stride, repeat};
     const uint32_t rows = plan.rows() * repeat;
     plan.add<copy_rows_reference>("copy_rows", label, p, {div_up(x.cols, WORKGROUP), rows, 1}, {},

@@ -1,5 +1,6 @@
-// Mixture of experts: routing, sorting of (token, slot) pairs by expert, the experts' two halves. Slots of a token are
-// its routed experts in order of selection, then the shared experts; a dense layer is one shared expert of full width.
+// Mixture of experts: routing, sorting of (token, slot) pairs by expert, the experts' two halves. Slots of a
+// token are its routed experts in order of selection, then the shared experts; a dense layer is one shared
+// expert of full width.
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
@@ -22,7 +23,8 @@ std::vector<float> router_scores(const Router& p, std::vector<double> logits) {
     double sum = 0;
     for (const double z : logits) sum += std::exp(z - largest);
     for (uint32_t e = 0; e < p.n_experts; ++e)
-        scores[e] = static_cast<float>(p.flags & ROUTER_SIGMOID ? 1 / (1 + std::exp(-logits[e])) : std::exp(logits[e] - largest) / sum);
+        scores[e] = static_cast<float>(p.flags & ROUTER_SIGMOID ? 1 / (1 + std::exp(-logits[e]))
+                                                                : std::exp(logits[e] - largest) / sum);
     return scores;
 }
 
@@ -33,9 +35,11 @@ void drop_groups(const Router& p, std::vector<float>& keys) {
     for (uint32_t g = 0; g < p.n_groups; ++g) {
         std::vector<float> members(keys.begin() + g * size, keys.begin() + (g + 1) * size);
         std::sort(members.rbegin(), members.rend());
-        groups.emplace_back(p.flags & ROUTER_GROUP_TOP2 && size > 1 ? members[0] + members[1] : members[0], g);
+        groups.emplace_back(p.flags & ROUTER_GROUP_TOP2 && size > 1 ? members[0] + members[1] : members[0],
+                            g);
     }
-    std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    std::stable_sort(groups.begin(), groups.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
     for (uint32_t i = p.n_active_groups; i < p.n_groups; ++i)
         std::fill_n(keys.begin() + groups[i].second * size, size, DROPPED);
 }
@@ -52,7 +56,8 @@ template <Format F> void router_reference(const Router& p) {
         if (p.n_groups > 1) drop_groups(p, keys);
         std::vector<uint32_t> order(p.n_experts);
         for (uint32_t e = 0; e < p.n_experts; ++e) order[e] = e;
-        std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return keys[a] > keys[b]; });
+        std::stable_sort(order.begin(), order.end(),
+                         [&](uint32_t a, uint32_t b) { return keys[a] > keys[b]; });
         double sum = 0;
         for (uint32_t i = 0; i < p.n_active; ++i) sum += scores[order[i]];
         const double factor = p.flags & ROUTER_NORMALISE ? p.scale / (sum + 1e-20) : p.scale;
@@ -60,10 +65,14 @@ template <Format F> void router_reference(const Router& p) {
         float* weights = floats(p.expert_weights) + uint64_t{t} * p.n_slots;
         for (uint32_t i = 0; i < p.n_slots; ++i) {
             experts[i] = i < p.n_active ? order[i] : p.n_experts + i - p.n_active;
-            weights[i] = i < p.n_active ? static_cast<float>(scores[experts[i]] * factor * floats(p.control)[2 * experts[i] + 1]) : 1.0f;
+            weights[i] =
+                i < p.n_active
+                    ? static_cast<float>(scores[experts[i]] * factor * floats(p.control)[2 * experts[i] + 1])
+                    : 1.0f;
         }
         if (p.trace_stride == 0) continue;
-        uint32_t* trace = words(p.trace) + uint64_t{(header(p.state).trace_slot + t) % p.trace_rows} * p.trace_stride;
+        uint32_t* trace =
+            words(p.trace) + uint64_t{(header(p.state).trace_slot + t) % p.trace_rows} * p.trace_stride;
         std::copy_n(experts, p.n_active, trace);
         std::memcpy(trace + p.n_active, weights, 4 * p.n_active);
     }
@@ -77,7 +86,8 @@ void expert_sort_reference(const ExpertSort& p) {
         const uint32_t first = next;
         for (uint32_t pair = 0; pair < pairs; ++pair)
             if (!p.experts || words(p.experts)[pair] == e) words(p.pairs)[next++] = pair;
-        for (uint32_t i = first; i < next; i += p.tile) items[n_items++] = {e, i, std::min(p.tile, next - i), 0};
+        for (uint32_t i = first; i < next; i += p.tile)
+            items[n_items++] = {e, i, std::min(p.tile, next - i), 0};
     }
     check(n_items <= p.max_items, "the tiles of pairs fit their list");
     const uint32_t count[4] = {n_items, 0, 0, 0};
@@ -89,7 +99,8 @@ template <Format F> void moe_up_reference(const MoeUp& p) {
         const ADDRESS bank = p.weights + (p.experts ? words(p.experts)[pair] : 0) * p.expert_bytes;
         const float* x = row(p.x, pair / p.n_slots, p.x_stride);
         for (uint32_t n = 0; n < p.width; ++n) {
-            const double gate = dot<F>(bank, n, p.row_bytes, x, p.dim), up = dot<F>(bank, p.width + n, p.row_bytes, x, p.dim);
+            const double gate = dot<F>(bank, n, p.row_bytes, x, p.dim),
+                         up = dot<F>(bank, p.width + n, p.row_bytes, x, p.dim);
             row(p.act, pair, p.act_stride)[n] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
         }
     }
@@ -114,7 +125,8 @@ void moe_reduce_reference(const MoeReduce& p) {
         for (uint32_t n = 0; n < p.dim; ++n) {
             double total = 0;
             for (uint32_t pair = t * p.n_slots; pair < (t + 1) * p.n_slots; ++pair)
-                total += double(p.expert_weights ? floats(p.expert_weights)[pair] : 1.0f) * row(p.x, pair, p.x_stride)[n];
+                total += double(p.expert_weights ? floats(p.expert_weights)[pair] : 1.0f) *
+                         row(p.x, pair, p.x_stride)[n];
             row(p.y, t, p.y_stride)[n] += static_cast<float>(total);
         }
 }
@@ -129,38 +141,69 @@ uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts) {
     return rows * n_slots / moe_tile(rows) + n_experts; // every expert may end in a partial tile
 }
 
-void router(Plan& plan, const std::string& label, const StepMemory& step, const RoutingShape& shape, const Matrix& gate, Rows x,
-            const RouterMemory& m) {
+void router(Plan& plan, const std::string& label, const StepMemory& step, const RoutingShape& shape,
+            const Matrix& gate, Rows x, const RouterMemory& m) {
     const uint32_t pairs_bytes = plan.rows() * shape.n_slots() * 4;
-    const Router p{step.state.address, gate.view.address, m.bias.bytes ? m.bias.address : 0, m.control.address, x.address,
-                   m.experts.address, m.expert_weights.address, m.trace.bytes ? m.trace.address : 0, shape.n_experts, x.cols,
-                   gate.row_bytes, x.stride, shape.n_active, shape.n_groups, shape.n_active_groups, shape.flags,
-                   shape.n_slots(), m.trace.bytes ? m.trace_stride : 0, m.trace_rows, shape.scale};
+    const Router p{step.state.address,
+                   gate.view.address,
+                   m.bias.bytes ? m.bias.address : 0,
+                   m.control.address,
+                   x.address,
+                   m.experts.address,
+                   m.expert_weights.address,
+                   m.trace.bytes ? m.trace.address : 0,
+                   shape.n_experts,
+                   x.cols,
+                   gate.row_bytes,
+                   x.stride,
+                   shape.n_active,
+                   shape.n_groups,
+                   shape.n_active_groups,
+                   shape.flags,
+                   shape.n_slots(),
+                   m.trace.bytes ? m.trace_stride : 0,
+                   m.trace_rows,
+                   shape.scale};
     std::vector<View> reads{step.state, gate.view, m.control, x.span(plan.rows())};
     if (m.bias.bytes) reads.push_back(m.bias);
     std::vector<View> writes{{m.experts.address, pairs_bytes}, {m.expert_weights.address, pairs_bytes}};
     if (m.trace.bytes) writes.push_back(m.trace);
-    FATHOM_ADD_BY_FORMAT(plan, router, gate.format, label, p, {1, plan.rows(), 1}, {plan.caps().k_lanes, shape.n_experts}, reads,
-                         writes);
+    FATHOM_ADD_BY_FORMAT(plan, router, gate.format, label, p, {1, plan.rows(), 1},
+                         {plan.caps().k_lanes, shape.n_experts}, reads, writes);
 }
 
-void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, uint32_t n_experts, uint32_t n_slots,
-                 View experts, const MoeLists& lists) {
-    const ExpertSort p{step.state.address, experts.bytes ? experts.address : 0, lists.pairs.address, lists.items.address,
-                       n_experts, n_slots, lists.tile, lists.max_items};
+void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, uint32_t n_experts,
+                 uint32_t n_slots, View experts, const MoeLists& lists) {
+    const ExpertSort p{step.state.address,  experts.bytes ? experts.address : 0,
+                       lists.pairs.address, lists.items.address,
+                       n_experts,           n_slots,
+                       lists.tile,          lists.max_items};
     std::vector<View> reads{step.state};
     if (experts.bytes) reads.push_back(experts);
-    plan.add<expert_sort_reference>("expert_sort", label, p, {1, 1, 1}, {n_experts}, reads, {lists.pairs, lists.items});
+    plan.add<expert_sort_reference>("expert_sort", label, p, {1, 1, 1}, {n_experts}, reads,
+                                    {lists.pairs, lists.items});
 }
 
-void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate_up, uint32_t n_slots, Rows x,
-            View experts, const MoeLists& lists, Rows act) {
+void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate_up,
+            uint32_t n_slots, Rows x, View experts, const MoeLists& lists, Rows act) {
     const bool grouped = moe_grouped(plan.rows());
     const Tile tile = moe_tile_shape(plan.rows());
     const uint32_t width = gate_up.rows / 2, pairs = plan.rows() * n_slots;
-    const MoeUp p{step.state.address, gate_up.view.address, x.address, experts.bytes ? experts.address : 0, lists.pairs.address,
-                  lists.items.address, act.address, gate_up.matrix_bytes, x.cols, width, gate_up.row_bytes, n_slots, x.stride,
-                  act.stride, grouped};
+    const MoeUp p{step.state.address,
+                  gate_up.view.address,
+                  x.address,
+                  experts.bytes ? experts.address : 0,
+                  lists.pairs.address,
+                  lists.items.address,
+                  act.address,
+                  gate_up.matrix_bytes,
+                  x.cols,
+                  width,
+                  gate_up.row_bytes,
+                  n_slots,
+                  x.stride,
+                  act.stride,
+                  grouped};
     std::vector<View> reads{step.state, gate_up.view, x.span(plan.rows())};
     if (experts.bytes) reads.push_back(experts);
     if (grouped) reads.insert(reads.end(), {lists.pairs, lists.items});
@@ -169,30 +212,49 @@ void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const 
                          {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {act.span(pairs)});
 }
 
-void moe_down(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& down, uint32_t n_slots, Rows act,
-              View experts, View expert_weights, const MoeLists& lists, Rows pairs_out, Rows y) {
+void moe_down(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& down,
+              uint32_t n_slots, Rows act, View experts, View expert_weights, const MoeLists& lists,
+              Rows pairs_out, Rows y) {
     const bool grouped = moe_grouped(plan.rows());
     const Tile tile = moe_tile_shape(plan.rows());
     const uint32_t pairs = plan.rows() * n_slots;
     const ADDRESS weights = expert_weights.bytes ? expert_weights.address : 0;
     const Rows out = grouped ? pairs_out : y;
-    const MoeDown p{step.state.address, down.view.address, act.address, experts.bytes ? experts.address : 0, weights,
-                    lists.pairs.address, lists.items.address, out.address, down.matrix_bytes, y.cols, down.cols,
-                    down.row_bytes, n_slots, act.stride, out.stride, grouped};
+    const MoeDown p{step.state.address,
+                    down.view.address,
+                    act.address,
+                    experts.bytes ? experts.address : 0,
+                    weights,
+                    lists.pairs.address,
+                    lists.items.address,
+                    out.address,
+                    down.matrix_bytes,
+                    y.cols,
+                    down.cols,
+                    down.row_bytes,
+                    n_slots,
+                    act.stride,
+                    out.stride,
+                    grouped};
     std::vector<View> reads{step.state, down.view, act.span(pairs)};
     if (experts.bytes) reads.push_back(experts);
     if (expert_weights.bytes && !grouped) reads.push_back(expert_weights);
-    if (grouped) reads.insert(reads.end(), {lists.pairs, lists.items});
-    else reads.push_back(y.span(plan.rows()));
+    if (grouped)
+        reads.insert(reads.end(), {lists.pairs, lists.items});
+    else
+        reads.push_back(y.span(plan.rows()));
     FATHOM_ADD_BY_FORMAT(plan, moe_down, down.format, label, p,
                          {tile_groups(plan.caps(), y.cols, tile), grouped ? lists.max_items : plan.rows(), 1},
-                         {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {out.span(grouped ? pairs : plan.rows())});
+                         {plan.caps().k_lanes, tile.rows, tile.tokens}, reads,
+                         {out.span(grouped ? pairs : plan.rows())});
     if (!grouped) return;
-    const MoeReduce r{step.state.address, out.address, weights, y.address, y.cols, n_slots, out.stride, y.stride};
+    const MoeReduce r{step.state.address, out.address, weights, y.address, y.cols, n_slots,
+                      out.stride,         y.stride};
     std::vector<View> reduce_reads{step.state, out.span(pairs), y.span(plan.rows())};
     if (expert_weights.bytes) reduce_reads.push_back(expert_weights);
-    plan.add<moe_reduce_reference>("moe_reduce", label + ".reduce", r, {div_up(y.cols, WORKGROUP), plan.rows(), 1}, {},
-                                   reduce_reads, {y.span(plan.rows())});
+    plan.add<moe_reduce_reference>("moe_reduce", label + ".reduce", r,
+                                   {div_up(y.cols, WORKGROUP), plan.rows(), 1}, {}, reduce_reads,
+                                   {y.span(plan.rows())});
 }
 
 } // namespace fathom

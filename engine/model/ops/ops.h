@@ -1,7 +1,7 @@
-// The ops of the model: each appends one kernel launch to a Plan, with its grid, its specialisation constants, the
-// memory it reads and writes, and its reference in C++ (beside it in the .cpp). Parameters and formulas: shaders/params.h
-// and the shader of the same name. The sizes of tiles come from the plan's bucket of rows and the device's Caps; they
-// never change a result's bits.
+// The ops of the model: each appends one kernel launch to a Plan, with its grid, its specialisation
+// constants, the memory it reads and writes, and its reference in C++ (beside it in the .cpp). Parameters and
+// formulas: shaders/params.h and the shader of the same name. The sizes of tiles come from the plan's bucket
+// of rows and the device's Caps; they never change a result's bits.
 #pragma once
 
 #include "checkpoint/weight_format.h"
@@ -14,15 +14,15 @@ struct Matrix {
     View view;
     Format format = Format::f32;
     uint32_t rows = 0, cols = 0, row_bytes = 0;
-    uint32_t count = 1;           // matrices in the bank
-    uint64_t matrix_bytes = 0;    // from one to the next
+    uint32_t count = 1;        // matrices in the bank
+    uint64_t matrix_bytes = 0; // from one to the next
 };
 
 // What the ops of a step share.
 struct StepMemory {
-    View state;              // StepHeader, StepRow[MAX_ROWS]
-    View pages;              // page tables: (sequences, max_pages)
-    View rope;               // (positions, rope_dim / 2) pairs of cos and sin
+    View state; // StepHeader, StepRow[MAX_ROWS]
+    View pages; // page tables: (sequences, max_pages)
+    View rope;  // (positions, rope_dim / 2) pairs of cos and sin
     uint32_t max_pages = 0;
     uint32_t page_bytes = 0; // of one page of one layer
     uint32_t row_floats = 0; // of one cache row
@@ -45,41 +45,46 @@ struct MoeLists {
     View pairs, items;
     uint32_t tile = 0, max_items = 0;
 };
-uint32_t moe_tile(uint32_t rows);                                            // pairs of a tile for this bucket
+uint32_t moe_tile(uint32_t rows); // pairs of a tile for this bucket
 uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts); // tiles there can be, at most
-// Whether a step of this bucket sorts its pairs by expert, to read an expert's weights once for several tokens.
+// Whether a step of this bucket sorts its pairs by expert, to read an expert's weights once for several
+// tokens.
 bool moe_grouped(uint32_t rows);
 
 void embed(Plan&, const std::string& label, const StepMemory&, const Matrix& table, Rows y, View counts);
 void rms_norm(Plan&, const std::string& label, const StepMemory&, Rows x, View weight, Rows y, float eps);
-void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& weights, Rows x, Rows y, bool add);
+void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& weights, Rows x, Rows y,
+            bool add);
 
-void latent_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows kv, View weight, View cache,
-                  View unpaged, float eps); // unpaged (T, row_floats), or no bytes
-void absorb(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const Matrix& kv_b, Rows q, View y);
+void latent_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows kv,
+                  View weight, View cache, View unpaged, float eps); // unpaged (T, row_floats), or no bytes
+void absorb(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const Matrix& kv_b,
+            Rows q, View y);
 // Attention over the cache and its combination, in blocks of rows whose partial results fit `partial`. With
-// `history_only` it covers the positions before a prefill chunk, and joins `chunk` (see ExpandedAttention::join).
-void latent_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const Matrix& kv_b, View q,
-                      View cache, View partial, bool history_only, View chunk, Rows y);
+// `history_only` it covers the positions before a prefill chunk, and joins `chunk` (see
+// ExpandedAttention::join).
+void latent_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&,
+                      const Matrix& kv_b, View q, View cache, View partial, bool history_only, View chunk,
+                      Rows y);
 uint64_t partial_row_bytes(const gpu::Caps&, const AttentionShape&); // of `partial` for one token row
 // join: unnormalised values with their maximum and sum, into chunk; else finished values into y.
-void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q, Rows kv, View cache,
-                        bool join, View chunk, Rows y);
+void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
+                        Rows kv, View cache, bool join, View chunk, Rows y);
 
 struct RouterMemory {
     View bias, control, experts, expert_weights, trace; // bias and trace may be absent (no bytes)
     uint32_t trace_stride = 0, trace_rows = 0;
 };
-void router(Plan&, const std::string& label, const StepMemory&, const RoutingShape&, const Matrix& gate, Rows x,
-            const RouterMemory& memory);
-void expert_sort(Plan&, const std::string& label, const StepMemory&, uint32_t n_experts, uint32_t n_slots, View experts,
-                 const MoeLists& lists);
+void router(Plan&, const std::string& label, const StepMemory&, const RoutingShape&, const Matrix& gate,
+            Rows x, const RouterMemory& memory);
+void expert_sort(Plan&, const std::string& label, const StepMemory&, uint32_t n_experts, uint32_t n_slots,
+                 View experts, const MoeLists& lists);
 // For a dense layer `experts` and `expert_weights` have no bytes, n_slots is 1 and the bank holds one matrix.
-void moe_up(Plan&, const std::string& label, const StepMemory&, const Matrix& gate_up, uint32_t n_slots, Rows x, View experts,
-            const MoeLists& lists, Rows act);
+void moe_up(Plan&, const std::string& label, const StepMemory&, const Matrix& gate_up, uint32_t n_slots,
+            Rows x, View experts, const MoeLists& lists, Rows act);
 // y += the weighted sum over slots; `pairs_out` (T * slots, dim) is used when pairs are grouped.
-void moe_down(Plan&, const std::string& label, const StepMemory&, const Matrix& down, uint32_t n_slots, Rows act, View experts,
-              View expert_weights, const MoeLists& lists, Rows pairs_out, Rows y);
+void moe_down(Plan&, const std::string& label, const StepMemory&, const Matrix& down, uint32_t n_slots,
+              Rows act, View experts, View expert_weights, const MoeLists& lists, Rows pairs_out, Rows y);
 
 struct SampleMemory {
     View logits, adjusted, samplers, counts, bias, mask, sampled;

@@ -1,4 +1,5 @@
-// Small helpers of the reference implementations: memory by address, as the kernels see it. Sums are in double.
+// Small helpers of the reference implementations: memory by address, as the kernels see it. Sums are in
+// double.
 #pragma once
 
 #include "checkpoint/weight_format.h"
@@ -32,7 +33,8 @@ inline float* cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t
 inline uint32_t pad4(uint32_t n) { return (n + 3) & ~3u; }
 
 // x rotated by the table's row of `position`, into y; both rope_dim long and not the same.
-inline void rotate(ADDRESS rope, uint32_t position, uint32_t rope_dim, uint32_t half_split, const float* x, float* y) {
+inline void rotate(ADDRESS rope, uint32_t position, uint32_t rope_dim, uint32_t half_split, const float* x,
+                   float* y) {
     const float* table = floats(rope) + uint64_t{position} * rope_dim;
     for (uint32_t i = 0; i < rope_dim / 2; ++i) {
         const uint32_t a = half_split ? i : 2 * i, b = half_split ? i + rope_dim / 2 : 2 * i + 1;
@@ -47,11 +49,17 @@ inline void rotate(ADDRESS rope, uint32_t position, uint32_t rope_dim, uint32_t 
 namespace fathom {
 
 // Appends an op whose kernel and reference exist once for each weight format.
-#define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                                \
-    switch (format) {                                                                                                  \
-    case Format::f32: (plan).add<kernel##_reference<Format::f32>>(#kernel "_f32", __VA_ARGS__); break;                 \
-    case Format::f16: (plan).add<kernel##_reference<Format::f16>>(#kernel "_f16", __VA_ARGS__); break;                 \
-    case Format::bf16: (plan).add<kernel##_reference<Format::bf16>>(#kernel "_bf16", __VA_ARGS__); break;              \
+#define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                      \
+    switch (format) {                                                                                        \
+    case Format::f32:                                                                                        \
+        (plan).add<kernel##_reference<Format::f32>>(#kernel "_f32", __VA_ARGS__);                            \
+        break;                                                                                               \
+    case Format::f16:                                                                                        \
+        (plan).add<kernel##_reference<Format::f16>>(#kernel "_f16", __VA_ARGS__);                            \
+        break;                                                                                               \
+    case Format::bf16:                                                                                       \
+        (plan).add<kernel##_reference<Format::bf16>>(#kernel "_bf16", __VA_ARGS__);                          \
+        break;                                                                                               \
     }
 
 constexpr uint32_t WORKGROUP = 64; // invocations of every kernel that does not say otherwise

@@ -1,4 +1,5 @@
-// Sampling on the device: the next token of each row, its candidates, and the step advanced to it. See sample.comp.
+// Sampling on the device: the next token of each row, its candidates, and the step advanced to it. See
+// sample.comp.
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
@@ -13,8 +14,10 @@ namespace {
 
 constexpr float LOWEST = -1.7e38f;
 
-std::vector<float> adjusted_logits(const Sample& p, const SamplerState& s, uint32_t row_index, uint32_t sequence) {
-    std::vector<float> z(row(p.logits, row_index, p.logits_stride), row(p.logits, row_index, p.logits_stride) + p.vocab);
+std::vector<float> adjusted_logits(const Sample& p, const SamplerState& s, uint32_t row_index,
+                                   uint32_t sequence) {
+    std::vector<float> z(row(p.logits, row_index, p.logits_stride),
+                         row(p.logits, row_index, p.logits_stride) + p.vocab);
     const uint32_t* counts = words(p.counts) + uint64_t{sequence} * p.vocab;
     for (uint32_t i = 0; i < p.vocab && s.use_penalties; ++i) {
         if (counts[i] == 0) continue;
@@ -40,7 +43,8 @@ float uniform_number(const SamplerState& s, uint32_t position) {
     return static_cast<float>(a >> 8) * 0x1p-24f;
 }
 
-uint32_t draw(const std::vector<float>& z, const std::vector<uint32_t>& best_first, const SamplerState& s, uint32_t position) {
+uint32_t draw(const std::vector<float>& z, const std::vector<uint32_t>& best_first, const SamplerState& s,
+              uint32_t position) {
     const float largest = z[best_first[0]];
     float edge = std::nextafter(LOWEST, 0.0f);
     if (s.top_k != 0 && s.top_k < z.size()) edge = std::max(edge, z[best_first[s.top_k - 1]]);
@@ -78,7 +82,8 @@ void sample_reference(const Sample& p) {
         std::copy(z.begin(), z.end(), row(p.adjusted, r, p.logits_stride));
         std::vector<uint32_t> best_first(p.vocab);
         for (uint32_t i = 0; i < p.vocab; ++i) best_first[i] = i;
-        std::stable_sort(best_first.begin(), best_first.end(), [&](uint32_t a, uint32_t b) { return z[a] > z[b]; });
+        std::stable_sort(best_first.begin(), best_first.end(),
+                         [&](uint32_t a, uint32_t b) { return z[a] > z[b]; });
 
         Sampled& out = at<Sampled>(p.sampled)[step.sequence];
         for (uint32_t i = 0; i < MAX_CANDIDATES; ++i) {
@@ -99,9 +104,18 @@ void sample_reference(const Sample& p) {
 } // namespace
 
 void sample(Plan& plan, const std::string& label, const StepMemory& step, const SampleMemory& m) {
-    const Sample p{step.state.address, m.logits.address, m.adjusted.address, m.samplers.address, m.counts.address,
-                   m.bias.address, m.mask.address, m.sampled.address, m.vocab, static_cast<uint32_t>(round_up(m.vocab, 8)),
-                   m.mask_words, 1};
+    const Sample p{step.state.address,
+                   m.logits.address,
+                   m.adjusted.address,
+                   m.samplers.address,
+                   m.counts.address,
+                   m.bias.address,
+                   m.mask.address,
+                   m.sampled.address,
+                   m.vocab,
+                   static_cast<uint32_t>(round_up(m.vocab, 8)),
+                   m.mask_words,
+                   1};
     plan.add<sample_reference>("sample", label, p, {1, plan.rows(), 1}, {},
                                {step.state, m.logits, m.samplers, m.counts, m.bias, m.mask},
                                {step.state, m.adjusted, m.sampled});
