@@ -3,12 +3,13 @@
 
 usage: tests/measure_loading.py FATHOM [GIB]
 
-Writes a random bf16 checkpoint of about GIB (1.2 by default) in a temporary folder, in V2-Lite's proportions, runs
-`FATHOM run` on it for one token, and prints peak memory (of the process), the device's copy (from --stats) and their
-difference, which is to stay under 200 MiB. On a software device the copy itself is host memory. The tokenizer is the
-embedded model's. Standard library only.
+Writes a random bf16 checkpoint of about GIB (1.2 by default) in a temporary folder, in V2-Lite's
+proportions, runs `FATHOM run` on it for one token, and prints peak memory (of the process), the device's copy
+(from --stats) and their difference, which is to stay under 200 MiB. On a software device the copy itself is
+host memory. The tokenizer is the embedded model's. Standard library only.
 """
 import json
+import math
 import os
 import resource
 import shutil
@@ -19,14 +20,15 @@ import tempfile
 import time
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CONFIG = dict(architectures=["DeepseekV2ForCausalLM"], model_type="deepseek_v2", vocab_size=102400, hidden_size=1024,
-              intermediate_size=4096, moe_intermediate_size=704, num_hidden_layers=2, num_attention_heads=16,
-              num_key_value_heads=16, q_lora_rank=None, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
-              v_head_dim=128, n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6, n_group=1, topk_group=1,
-              topk_method="greedy", scoring_func="softmax", norm_topk_prob=False, routed_scaling_factor=1.0,
-              first_k_dense_replace=1, moe_layer_freq=1, hidden_act="silu", attention_bias=False, rms_norm_eps=1e-6,
-              rope_theta=10000, rope_scaling=None, max_position_embeddings=4096, tie_word_embeddings=False,
-              bos_token_id=0, eos_token_id=1, torch_dtype="bfloat16")
+CONFIG = dict(
+    architectures=["DeepseekV2ForCausalLM"], model_type="deepseek_v2", vocab_size=102400, hidden_size=1024,
+    intermediate_size=4096, moe_intermediate_size=704, num_hidden_layers=2, num_attention_heads=16,
+    num_key_value_heads=16, q_lora_rank=None, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
+    v_head_dim=128, n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6, n_group=1, topk_group=1,
+    topk_method="greedy", scoring_func="softmax", norm_topk_prob=False, routed_scaling_factor=1.0,
+    first_k_dense_replace=1, moe_layer_freq=1, hidden_act="silu", attention_bias=False, rms_norm_eps=1e-6,
+    rope_theta=10000, rope_scaling=None, max_position_embeddings=4096, tie_word_embeddings=False,
+    bos_token_id=0, eos_token_id=1, torch_dtype="bfloat16")
 
 
 def tensors(c):
@@ -48,8 +50,9 @@ def tensors(c):
         mlps = [(p + "mlp.", c["intermediate_size"])]
         if n >= c["first_k_dense_replace"]:
             yield p + "mlp.gate.weight", (c["n_routed_experts"], h)
-            mlps = [(f"{p}mlp.experts.{e}.", c["moe_intermediate_size"]) for e in range(c["n_routed_experts"])]
-            mlps.append((p + "mlp.shared_experts.", c["n_shared_experts"] * c["moe_intermediate_size"]))
+            width = c["moe_intermediate_size"]
+            mlps = [(f"{p}mlp.experts.{e}.", width) for e in range(c["n_routed_experts"])]
+            mlps.append((p + "mlp.shared_experts.", c["n_shared_experts"] * width))
         for prefix, width in mlps:
             yield prefix + "gate_proj.weight", (width, h)
             yield prefix + "up_proj.weight", (width, h)
@@ -57,19 +60,17 @@ def tensors(c):
 
 
 def write_checkpoint(folder, gib):
-    per_layer = sum(2 * s[0] * (s[1] if len(s) > 1 else 1) for name, s in tensors(CONFIG) if ".layers.1." in name)
-    fixed = sum(2 * s[0] * (s[1] if len(s) > 1 else 1) for name, s in tensors(CONFIG)) - per_layer
+    per_layer = sum(2 * math.prod(shape) for name, shape in tensors(CONFIG) if ".layers.1." in name)
+    fixed = sum(2 * math.prod(shape) for name, shape in tensors(CONFIG)) - per_layer
     config = dict(CONFIG, num_hidden_layers=1 + max(1, round((gib * 2**30 - fixed) / per_layer)))
     header, offset = {}, 0
     for name, shape in tensors(config):
-        count = 1
-        for n in shape:
-            count *= n
-        header[name] = dict(dtype="BF16", shape=shape, data_offsets=[offset, offset + 2 * count])
-        offset += 2 * count
+        end = offset + 2 * math.prod(shape)
+        header[name] = dict(dtype="BF16", shape=shape, data_offsets=[offset, end])
+        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    # 4 MiB of small random bf16 values (exponent byte 0x3c or 0xbc), repeated: their content does not matter here
+    # 4 MiB of small random bf16 values (exponent byte 0x3c or 0xbc), repeated: their content does not matter
     noise = bytes(b for low in os.urandom(2 << 20) for b in (low, 0x3C | (low & 1) << 7))
     with open(os.path.join(folder, "model.safetensors"), "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
@@ -88,16 +89,17 @@ def main():
         size = write_checkpoint(folder, gib)
         stats_file = os.path.join(folder, "stats.json")
         start = time.monotonic()
-        subprocess.run([sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos", "--context", "512",
-                        "--stats", stats_file], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos", "--context", "512"]
+        subprocess.run(command + ["--stats", stats_file], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
         seconds = time.monotonic() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         stats = json.load(open(stats_file))
     device = sum(item["reserved"] for item in stats["memory"])
     mib = 2**20
-    print(f"checkpoint {size / mib:.0f} MiB, device copy {device / mib:.0f} MiB, peak resident {peak / mib:.0f} MiB, "
-          f"difference {(peak - device) / mib:.0f} MiB (limit 200), load {stats['seconds']['load']:.2f} s, "
-          f"whole run {seconds:.2f} s")
+    print(f"checkpoint {size / mib:.0f} MiB, device copy {device / mib:.0f} MiB, "
+          f"peak resident {peak / mib:.0f} MiB, difference {(peak - device) / mib:.0f} MiB (limit 200), "
+          f"load {stats['seconds']['load']:.2f} s, whole run {seconds:.2f} s")
     sys.exit(0 if peak - device <= 200 * mib else 1)
 
 
