@@ -10,7 +10,7 @@
 
 find_program(GLSLANG NAMES glslangValidator glslang REQUIRED)
 
-# Which optional GLSL extensions does this glslang know? One tiny shader each; FATHOM_GLSL_EXTENSIONS has the answer.
+# Which optional GLSL extensions does this glslang know? One tiny shader each.
 set(FATHOM_OPTIONAL_EXTENSIONS GL_KHR_cooperative_matrix GL_EXT_integer_dot_product GL_EXT_bfloat16)
 set(FATHOM_GLSL_EXTENSIONS "")
 foreach(extension ${FATHOM_OPTIONAL_EXTENSIONS})

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "../shared/tools/lab"
-GGUF = "/tmp/fathom-bench-tiny.gguf"  # in the lab
+GGUF = "build/bench-tiny.gguf"  # relative to the repository, which the lab sees too
 SHAPE = dict(layers=7, dense=1, hidden=256, heads=4, qlora=128, kvlora=64, nope=32, rope=16, v=32, experts=16,
              topk=4, shared=1, moe=96, ffn=704, vocab=4096, dtype="f16")
 # llama.cpp skips software drivers unless told which device to take.

@@ -89,9 +89,9 @@ def main():
         size = write_checkpoint(folder, gib)
         stats_file = os.path.join(folder, "stats.json")
         start = time.monotonic()
-        command = [sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos", "--context", "512"]
-        subprocess.run(command + ["--stats", stats_file], check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
+        command = [sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos"]
+        subprocess.run(command + ["--context", "512", "--stats", stats_file], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds = time.monotonic() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         stats = json.load(open(stats_file))
