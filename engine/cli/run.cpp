@@ -23,7 +23,7 @@ struct Options {
     std::optional<std::string> prompt;
     std::filesystem::path file, stats;
     uint32_t max_tokens = 256;
-    bool ignore_eos = false, routing = false;
+    bool ignore_eos = false, routing = false, profile = false;
 };
 
 std::string without_last_newline(std::string text) {
@@ -72,6 +72,15 @@ void write_stats(const std::filesystem::path& path, const Generated& generated, 
     file.commit();
 }
 
+void print_profile(const std::vector<KernelTime>& times) {
+    double total = 0;
+    for (const KernelTime& time : times) total += time.seconds;
+    if (times.empty()) log::warning("this device has no clock for kernels: no profile");
+    for (const KernelTime& time : times)
+        fmt::print(stderr, "{:>10.1f} us {:>5.1f} %  {:>4} x {}\n", time.seconds * 1e6,
+                   100 * time.seconds / total, time.launches, time.kernel);
+}
+
 int run(const Options& options) {
     const std::string prompt = read_prompt(options);
     const LoadedModel model = load_model(options.model);
@@ -93,6 +102,7 @@ int run(const Options& options) {
         write_out("\n");
     if (options.routing)
         fmt::print(stderr, "{}", routing.table(Style::of(STDERR_FILENO), terminal_width(STDERR_FILENO)));
+    if (options.profile) print_profile(model.engine->profile());
     report(generated, model, session.sampling().seed);
     if (!options.stats.empty()) write_stats(options.stats, generated, model, session.sampling().seed);
     if (generated.end == End::interrupted) fmt::print(stderr, "interrupted\n");
@@ -114,6 +124,8 @@ Action prepare_run(CLI::App& app) {
     add_context(app, options->model);
     add_device(app, options->model);
     add_flag(app, "--routing", options->routing, "Show how the experts were used, on stderr");
+    add_flag(app, "--profile", options->profile,
+             "Show where one token's time goes, kernel by kernel, on stderr");
     add_path(app, "--stats", options->stats, "FILE.json", "Write tokens, seconds and memory to FILE");
     return [options] { return run(*options); };
 }

@@ -28,25 +28,33 @@ std::string fingerprint_of(const ModelFiles& files) {
 
 uint32_t choose_context(const ModelConfig& config, uint32_t wanted) {
     if (wanted > config.max_position)
-        throw Error({.what = "the context is longer than the model's limit", .where = "--context",
+        throw Error({.what = "the context is longer than the model's limit",
+                     .where = "--context",
                      .expected = fmt::format("at most {} (max_position_embeddings)", config.max_position),
-                     .got = fmt::format("{}", wanted), .fix = "choose a smaller --context"});
+                     .got = fmt::format("{}", wanted),
+                     .fix = "choose a smaller --context"});
     return wanted != 0 ? wanted : std::min(config.max_position, DEFAULT_CONTEXT);
 }
 
 ModelOptions model_options(const LoadOptions& options, uint32_t context, uint32_t chunk) {
     const uint32_t cache_tokens = options.cache_tokens ? options.cache_tokens : 2 * context;
     if (cache_tokens < context)
-        throw Error({.what = "the latent cache cannot hold one session", .where = "cache_tokens",
-                     .expected = fmt::format("at least the context, {}", context), .got = fmt::format("{}", cache_tokens)});
-    return {context, div_up(cache_tokens, PAGE_TOKENS), chunk, options.keep_mtp, options.trace, options.taps, options.progress};
+        throw Error({.what = "the latent cache cannot hold one session",
+                     .where = "cache_tokens",
+                     .expected = fmt::format("at least the context, {}", context),
+                     .got = fmt::format("{}", cache_tokens)});
+    return {context,         div_up(cache_tokens, PAGE_TOKENS),
+            chunk,           options.keep_mtp,
+            options.trace,   options.taps,
+            options.progress};
 }
 
 std::unique_ptr<Executor> make_executor(const LoadOptions& options) {
     if (options.reference) return make_reference_executor();
     gpu::DeviceOptions device;
     device.select = options.device;
-    device.staging = std::getenv("FATHOM_STAGING") != nullptr; // tests: upload as to a card without host-visible memory
+    device.staging =
+        std::getenv("FATHOM_STAGING") != nullptr; // tests: upload as to a card without host-visible memory
     return make_gpu_executor(device);
 }
 
@@ -61,7 +69,9 @@ Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(
     const ModelConfig config = parse_config(files.config, files.config_where);
     context = choose_context(config, options.context);
     if (options.chunk == 0 || options.chunk > MAX_ROWS)
-        throw Error({.what = "a prefill chunk out of range", .where = "chunk", .expected = fmt::format("1 to {}", MAX_ROWS),
+        throw Error({.what = "a prefill chunk out of range",
+                     .where = "chunk",
+                     .expected = fmt::format("1 to {}", MAX_ROWS),
                      .got = fmt::format("{}", options.chunk)});
     chunk = options.chunk;
     const ModelOptions wanted = model_options(options, context, chunk);
@@ -104,8 +114,9 @@ void Engine::Impl::finish(Session::Impl& s, std::exception_ptr error) {
     request_done.notify_all();
 }
 
-// Every session with a request moves on: by one chunk where it prefills, by one token where it generates; all tokens
-// generated now share one step. A session that was finished belongs to its owner again and is not looked at any more.
+// Every session with a request moves on: by one chunk where it prefills, by one token where it generates; all
+// tokens generated now share one step. A session that was finished belongs to its owner again and is not
+// looked at any more.
 bool Engine::Impl::step() {
     using Request = Session::Impl::Request;
     const std::lock_guard device(device_mutex);
@@ -134,26 +145,32 @@ bool Engine::Impl::step() {
     return !runnable.empty();
 }
 
-// Expanded attention costs the expansion of the chunk's keys and values and saves multiplications for each pair of
-// tokens. Without a past the absorbed form pays the same for its queries, so that it only wins while launches dominate.
+// Expanded attention costs the expansion of the chunk's keys and values and saves multiplications for each
+// pair of tokens. Without a past the absorbed form pays the same for its queries, so that it only wins while
+// launches dominate.
 bool Engine::Impl::worth_expanding(uint32_t tokens, uint32_t before) const {
     const ModelConfig& c = model->config;
     if (before == 0) return tokens >= 32;
-    const double absorbed_pair = 2.0 * c.kv_lora_rank + c.qk_rope_head_dim, expanded_pair = c.qk_head_dim() + c.v_head_dim;
+    const double absorbed_pair = 2.0 * c.kv_lora_rank + c.qk_rope_head_dim,
+                 expanded_pair = c.qk_head_dim() + c.v_head_dim;
     const double expansion = double(c.kv_lora_rank) * (c.qk_nope_head_dim + c.v_head_dim);
     return absorbed_pair > expanded_pair && tokens * (absorbed_pair - expanded_pair) / 2 > expansion;
 }
 
 void Engine::Impl::prefill_chunk(Session::Impl& s) {
-    if (s.cached == s.segment_begin) s.expanded = worth_expanding(s.prefill_end - s.segment_begin, s.segment_begin);
+    if (s.cached == s.segment_begin)
+        s.expanded = worth_expanding(s.prefill_end - s.segment_begin, s.segment_begin);
     const uint32_t begin = s.cached, end = std::min(s.prefill_end, begin + chunk);
     make_room(s, begin, end);
     std::vector<RowOf> rows;
     for (uint32_t i = begin; i < end; ++i) rows.push_back({&s, i});
-    run_rows({StepKind::Mode::prefill, bucket_for(end - begin), s.expanded, s.expanded && begin > 0}, rows, begin);
+    run_rows({StepKind::Mode::prefill, bucket_for(end - begin), s.expanded, s.expanded && begin > 0}, rows,
+             begin);
     s.cached = end;
-    if (begin == s.segment_begin) s.segments.push_back({begin, end, s.expanded});
-    else s.segments.back().end = end;
+    if (begin == s.segment_begin)
+        s.segments.push_back({begin, end, s.expanded});
+    else
+        s.segments.back().end = end;
     if (end == s.prefill_end) finish(s, nullptr);
 }
 
@@ -167,8 +184,10 @@ void Engine::Impl::logits_chunk(Session::Impl& s) {
     const uint32_t stride = model->logits_stride;
     std::vector<float> values(uint64_t{n} * stride);
     executor->download({model->logits.address, values.size() * 4}, std::as_writable_bytes(std::span(values)));
-    for (uint32_t i = 0; i < n; ++i) s.on_logits(begin + i, std::span(values).subspan(uint64_t{i} * stride, model->config.vocab_size));
-    s.cached = std::min(end, size - 1); // the last token always goes through decode again: one path to sampling
+    for (uint32_t i = 0; i < n; ++i)
+        s.on_logits(begin + i, std::span(values).subspan(uint64_t{i} * stride, model->config.vocab_size));
+    s.cached =
+        std::min(end, size - 1); // the last token always goes through decode again: one path to sampling
     if (s.cached > begin) s.segments.push_back({begin, s.cached, false});
     s.counts_valid = false;
     if (end == size) finish(s, nullptr);
@@ -183,7 +202,8 @@ void Engine::Impl::decode(std::vector<Session::Impl*>& sessions) {
         Session::Impl* s = sessions.back();
         Sampled out;
         std::memcpy(&out, executor->mapped(model->sampled) + s->sequence * sizeof(Sampled), sizeof(out));
-        check(out.token < model->config.vocab_size && out.position == s->cached + 1, "the sampler served this session");
+        check(out.token < model->config.vocab_size && out.position == s->cached + 1,
+              "the sampler served this session");
         s->segments.push_back({s->cached, s->cached + 1, false});
         if (s->segments.size() > 1) { // runs that are not expanded sum alike however they are cut: keep one
             auto& before = s->segments[s->segments.size() - 2];
@@ -202,20 +222,24 @@ void Engine::Impl::decode(std::vector<Session::Impl*>& sessions) {
     }
 }
 
-void Engine::Impl::run_rows(StepKind kind, std::span<const RowOf> rows, uint32_t history) {
-    StepHeader header{static_cast<uint32_t>(rows.size()), 0, trace_slot, steps++};
-    if (kind.mode == StepKind::Mode::decode) header.n_samples = header.n_rows;
+void Engine::Impl::write_step(StepKind::Mode mode, const std::vector<StepRow>& rows) {
+    const auto n = static_cast<uint32_t>(rows.size());
+    const StepHeader header{n, mode == StepKind::Mode::decode ? n : 0, trace_slot, steps++};
     std::byte* state = executor->mapped(model->state);
     std::memcpy(state, &header, sizeof(header));
-    for (size_t i = 0; i < rows.size(); ++i) {
-        const Session::Impl& s = *rows[i].session;
-        const StepRow row{s.tokens[rows[i].position], rows[i].position, s.sequence, history};
-        std::memcpy(state + sizeof(StepHeader) + i * sizeof(StepRow), &row, sizeof(row));
-    }
+    std::memcpy(state + sizeof(header), rows.data(), n * sizeof(StepRow));
+}
+
+void Engine::Impl::run_rows(StepKind kind, std::span<const RowOf> rows, uint32_t history) {
+    std::vector<StepRow> step_rows;
+    for (const RowOf& row : rows)
+        step_rows.push_back(
+            {row.session->tokens[row.position], row.position, row.session->sequence, history});
+    write_step(kind.mode, step_rows);
     const Plan& plan = model->plan(kind);
     executor->run(plan);
     collect(plan, rows);
-    trace_slot = (trace_slot + header.n_rows) % TRACE_ROWS;
+    trace_slot = (trace_slot + static_cast<uint32_t>(rows.size())) % TRACE_ROWS;
 }
 
 void Engine::Impl::collect(const Plan& plan, std::span<const RowOf> rows) {
@@ -225,19 +249,22 @@ void Engine::Impl::collect(const Plan& plan, std::span<const RowOf> rows) {
         trace::Routing record{s.tokens[rows[i].position], rows[i].position, {}, {}};
         std::vector<uint32_t> words(model->trace_stride);
         const uint64_t slot = (trace_slot + i) % TRACE_ROWS;
-        std::memcpy(words.data(), executor->mapped(model->trace) + 4 * slot * model->trace_stride, 4 * words.size());
+        std::memcpy(words.data(), executor->mapped(model->trace) + 4 * slot * model->trace_stride,
+                    4 * words.size());
         for (uint32_t layer = 0; layer < model->n_moe_layers; ++layer)
             for (uint32_t k = 0; k < active; ++k) {
                 record.experts.push_back(static_cast<uint16_t>(words[layer * 2 * active + k]));
                 record.weights.push_back(std::bit_cast<float>(words[layer * 2 * active + active + k]));
             }
-        if (s.routing.size() >= MAX_KEPT_ROUTING) s.routing.erase(s.routing.begin(), s.routing.begin() + MAX_KEPT_ROUTING / 2);
+        if (s.routing.size() >= MAX_KEPT_ROUTING)
+            s.routing.erase(s.routing.begin(), s.routing.begin() + MAX_KEPT_ROUTING / 2);
         s.routing.push_back(std::move(record));
     }
     for (const TapBuffer& tap : model->taps(plan))
         for (uint32_t i = 0; i < rows.size(); ++i) {
             auto& kept = rows[i].session->taps;
-            auto it = std::find_if(kept.begin(), kept.end(), [&](const Tap& t) { return t.name == tap.name; });
+            auto it =
+                std::find_if(kept.begin(), kept.end(), [&](const Tap& t) { return t.name == tap.name; });
             if (it == kept.end()) it = kept.insert(kept.end(), {tap.name, 0, tap.cols * tap.repeat, {}});
             const uint64_t n = uint64_t{tap.cols} * tap.repeat;
             const auto* values = reinterpret_cast<const float*>(executor->mapped(tap.view)) + i * n;
@@ -251,7 +278,8 @@ View Engine::Impl::page_view(uint32_t layer, uint32_t page) const {
 }
 
 void Engine::Impl::make_room(Session::Impl& s, uint32_t begin, uint32_t end) {
-    auto* table = reinterpret_cast<uint32_t*>(executor->mapped(model->page_tables)) + uint64_t{s.sequence} * model->max_pages;
+    auto* table = reinterpret_cast<uint32_t*>(executor->mapped(model->page_tables)) +
+                  uint64_t{s.sequence} * model->max_pages;
     while (s.pages.size() * PAGE_TOKENS < end) {
         s.pages.push_back(pages.take());
         table[s.pages.size() - 1] = s.pages.back();
@@ -266,62 +294,8 @@ void Engine::Impl::make_room(Session::Impl& s, uint32_t begin, uint32_t end) {
     }
 }
 
-// Counts of tokens for the penalties: the embedding kernel keeps them, save after what it does not see.
-void Engine::Impl::rebuild_counts(Session::Impl& s) {
-    std::vector<uint32_t> counts(model->config.vocab_size);
-    for (uint32_t i = 0; i < s.cached; ++i) ++counts[s.tokens[i]];
-    executor->upload(model->counts, uint64_t{s.sequence} * counts.size() * 4, std::as_bytes(std::span(counts)));
-    executor->flush();
-    s.counts_valid = true;
-}
-
-void Engine::Impl::write_sampler(Session::Impl& s) {
-    const SamplingParams& p = s.sampling;
-    const bool penalties = p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0;
-    if (penalties && !s.counts_valid) rebuild_counts(s);
-    if (s.sampler_written && p == s.sampling_in_force) return;
-    const auto range = [](const char* name, bool ok, const char* expected, double got) {
-        if (!ok)
-            throw Error({.what = "a sampling parameter is out of range", .where = name, .expected = expected, .got = fmt::format("{}", got)});
-    };
-    range("temperature", p.temperature >= 0 && std::isfinite(p.temperature), "0 or more", p.temperature);
-    range("top_p", p.top_p > 0 && p.top_p <= 1, "above 0, at most 1", p.top_p);
-    range("min_p", p.min_p >= 0 && p.min_p <= 1, "0 to 1", p.min_p);
-    range("repetition_penalty", p.repetition_penalty > 0 && std::isfinite(p.repetition_penalty), "above 0", p.repetition_penalty);
-    range("presence_penalty", std::isfinite(p.presence_penalty), "a finite number", p.presence_penalty);
-    range("frequency_penalty", std::isfinite(p.frequency_penalty), "a finite number", p.frequency_penalty);
-    range("bias", p.bias.size() <= MAX_BIAS, "at most 1024 entries", double(p.bias.size()));
-
-    const uint32_t vocab = model->config.vocab_size, mask_words = model->mask_words;
-    std::vector<std::pair<Token, float>> bias = p.bias;
-    std::sort(bias.begin(), bias.end());
-    std::vector<uint32_t> entries; // each token once: entries of one token add up
-    for (size_t i = 0; i < bias.size(); ++i) {
-        range("bias token", bias[i].first < vocab, "a token of the vocabulary", bias[i].first);
-        range("bias", std::isfinite(bias[i].second), "finite numbers", bias[i].second);
-        if (i > 0 && bias[i].first == bias[i - 1].first) {
-            bias[i].second += bias[i - 1].second;
-            entries.resize(entries.size() - 2);
-        }
-        entries.insert(entries.end(), {bias[i].first, std::bit_cast<uint32_t>(bias[i].second)});
-    }
-    if (!p.allowed.empty()) {
-        range("allowed", p.allowed.size() == mask_words, "one bit for each token of the vocabulary", double(p.allowed.size()));
-        bool any = false;
-        for (uint32_t t = 0; t < vocab; ++t) any |= p.allowed[t / 32] >> (t % 32) & 1;
-        range("allowed", any, "at least one allowed token", 0);
-    }
-    const SamplerState state{p.temperature > 0 ? 1 / p.temperature : 0, p.top_p, p.min_p, p.repetition_penalty, p.presence_penalty,
-                             p.frequency_penalty, p.top_k, static_cast<uint32_t>(entries.size() / 2), !p.allowed.empty(),
-                             static_cast<uint32_t>(p.seed), static_cast<uint32_t>(p.seed >> 32), penalties};
-    std::memcpy(executor->mapped(model->samplers) + s.sequence * sizeof(state), &state, sizeof(state));
-    std::memcpy(executor->mapped(model->bias) + uint64_t{s.sequence} * 8 * MAX_BIAS, entries.data(), entries.size() * 4);
-    std::memcpy(executor->mapped(model->mask) + uint64_t{s.sequence} * 4 * mask_words, p.allowed.data(), p.allowed.size() * 4);
-    s.sampling_in_force = p;
-    s.sampler_written = true;
-}
-
-Engine::Engine(const ModelFiles& files, const LoadOptions& options) : impl_(std::make_unique<Impl>(files, options)) {}
+Engine::Engine(const ModelFiles& files, const LoadOptions& options)
+    : impl_(std::make_unique<Impl>(files, options)) {}
 Engine::~Engine() = default;
 const ModelConfig& Engine::config() const { return impl_->model->config; }
 const std::string& Engine::device_name() const { return impl_->executor->device_name(); }
@@ -346,12 +320,17 @@ MemoryReport Engine::memory() const {
 void Engine::set_steering(const Steering& steering) {
     const Model& m = *impl_->model;
     const size_t n = size_t{m.n_moe_layers} * m.config.n_routed_experts;
-    const auto in_range = [](float v) { return std::abs(v) <= 1e30f; }; // the router's own marks lie beyond, at 1e38
+    const auto in_range = [](float v) {
+        return std::abs(v) <= 1e30f;
+    }; // the router's own marks lie beyond, at 1e38
     for (const auto* values : {&steering.key, &steering.factor})
-        if (!values->empty() && (values->size() != n || !std::all_of(values->begin(), values->end(), in_range)))
-            throw Error({.what = "a steering table of the wrong shape or with a value out of range", .where = "set_steering",
-                         .expected = fmt::format("{} numbers (MoE layers x routed experts) from -1e30 to 1e30", n),
-                         .got = fmt::format("{} numbers", values->size())});
+        if (!values->empty() &&
+            (values->size() != n || !std::all_of(values->begin(), values->end(), in_range)))
+            throw Error(
+                {.what = "a steering table of the wrong shape or with a value out of range",
+                 .where = "set_steering",
+                 .expected = fmt::format("{} numbers (MoE layers x routed experts) from -1e30 to 1e30", n),
+                 .got = fmt::format("{} numbers", values->size())});
     std::vector<float> pairs;
     for (size_t i = 0; i < n; ++i) {
         pairs.push_back(steering.key.empty() ? 0 : steering.key[i]);
@@ -366,13 +345,16 @@ Session Engine::open() {
     const std::lock_guard lock(impl_->device_mutex);
     const auto slot = std::find(impl_->sequence_used.begin(), impl_->sequence_used.end(), false);
     if (slot == impl_->sequence_used.end())
-        throw Error({.what = "too many open sessions", .expected = fmt::format("at most {}", MAX_SEQUENCES), .fix = "close one first"});
+        throw Error({.what = "too many open sessions",
+                     .expected = fmt::format("at most {}", MAX_SEQUENCES),
+                     .fix = "close one first"});
     *slot = true;
     auto session = std::make_unique<Session::Impl>();
     session->engine = impl_.get();
     session->sequence = static_cast<uint32_t>(slot - impl_->sequence_used.begin());
-    impl_->executor->zero({impl_->model->counts.address + 4ull * session->sequence * impl_->model->config.vocab_size,
-                           4ull * impl_->model->config.vocab_size});
+    impl_->executor->zero(
+        {impl_->model->counts.address + 4ull * session->sequence * impl_->model->config.vocab_size,
+         4ull * impl_->model->config.vocab_size});
     return Session(std::move(session));
 }
 

@@ -72,6 +72,13 @@ struct MemoryReport {
     uint64_t total = 0;
 };
 
+// What one kernel costs in a decode step of one session, measured with every launch alone.
+struct KernelTime {
+    std::string kernel;
+    uint32_t launches = 0;
+    double seconds = 0; // of all of them
+};
+
 // A tensor kept by name during the last feed, next or score: (rows, cols) in row-major order, one row for
 // each token.
 struct Tap {
@@ -96,6 +103,7 @@ class Engine {
     Session open();                         // a new, empty session
     bool step(); // advances every runnable session once; false when none was runnable
     MemoryReport memory() const;
+    std::vector<KernelTime> profile(); // where one token's time goes, slowest kernel first; see KernelTime
     uint32_t dispatches_per_token() const;       // of the decode plan for one session
     void set_steering(const Steering& steering); // in force from the next step
 

@@ -14,8 +14,10 @@ PagePool::PagePool(uint32_t pages) : uses_(pages) {
 
 void PagePool::require(uint32_t pages) const {
     if (pages <= free_.size()) return;
-    throw Error({.what = "the latent cache is full", .expected = fmt::format("{} more pages of {} tokens", pages, PAGE_TOKENS),
-                 .got = fmt::format("{} of {} pages in use by the open sessions", uses_.size() - free_.size(), uses_.size()),
+    throw Error({.what = "the latent cache is full",
+                 .expected = fmt::format("{} more pages of {} tokens", pages, PAGE_TOKENS),
+                 .got = fmt::format("{} of {} pages in use by the open sessions", uses_.size() - free_.size(),
+                                    uses_.size()),
                  .fix = "close a session, or load with a larger cache (cache_tokens)"});
 }
 

@@ -1,5 +1,6 @@
-// Pages of the latent cache: who uses which. A page holds PAGE_TOKENS positions of one sequence; sequences that share
-// a past share its full pages, and a page is copied when one of its users is about to write into it.
+// Pages of the latent cache: who uses which. A page holds PAGE_TOKENS positions of one sequence; sequences
+// that share a past share its full pages, and a page is copied when one of its users is about to write into
+// it.
 #pragma once
 
 #include <cstdint>

@@ -38,10 +38,12 @@ void Session::Impl::append(std::span<const Token> added) {
     const uint32_t vocab = engine->model->config.vocab_size;
     for (const Token token : added)
         if (token >= vocab)
-            throw Error({.what = "a token is out of range", .expected = fmt::format("below {} (the vocabulary)", vocab),
+            throw Error({.what = "a token is out of range",
+                         .expected = fmt::format("below {} (the vocabulary)", vocab),
                          .got = fmt::format("{}", token)});
     if (added.size() > engine->context - tokens.size())
-        throw Error({.what = "the context is full", .where = "this session",
+        throw Error({.what = "the context is full",
+                     .where = "this session",
                      .expected = fmt::format("at most {} tokens", engine->context),
                      .got = fmt::format("{} and {} more", tokens.size(), added.size()),
                      .fix = fmt::format("use a longer --context (this model allows {}), or a shorter text",
@@ -53,7 +55,8 @@ void Session::Impl::undo_to(const Mark& before) {
     tokens.resize(before.size);
     cached = std::min(cached, before.cached);
     segments.resize(std::min(segments.size(), before.segments));
-    while (!segments.empty() && segments.back().end > cached) { // a run that was being extended ends where it ended
+    while (!segments.empty() &&
+           segments.back().end > cached) { // a run that was being extended ends where it ended
         segments.back().end = cached;
         if (segments.back().begin < cached) break;
         segments.pop_back();
@@ -77,7 +80,8 @@ void Session::feed(std::span<const Token> tokens) {
     const Impl::Mark before = s.mark();
     s.append(tokens);
     try {
-        if (before.size > 0) s.prefill_to(before.size - 1); // what a rewind left to repeat is a run of its own, as it was
+        if (before.size > 0)
+            s.prefill_to(before.size - 1); // what a rewind left to repeat is a run of its own, as it was
         if (!s.tokens.empty()) s.prefill_to(static_cast<uint32_t>(s.tokens.size()) - 1);
     } catch (...) {
         s.undo_to(before);
@@ -90,12 +94,17 @@ Token Session::next() {
     s.cancelled = false;
     s.taps.clear();
     if (s.tokens.empty())
-        throw Error({.what = "there is nothing to continue", .where = "this session", .expected = "at least one token",
+        throw Error({.what = "there is nothing to continue",
+                     .where = "this session",
+                     .expected = "at least one token",
                      .fix = "feed a prompt first (its beginning-of-sentence token, at least)"});
     if (s.tokens.size() >= s.engine->context)
-        throw Error({.what = "the context is full", .where = "this session",
-                     .expected = fmt::format("at most {} tokens", s.engine->context), .got = fmt::format("{} and one more", s.tokens.size()),
-                     .fix = fmt::format("use a longer --context (this model allows {})", s.engine->model->config.max_position)});
+        throw Error({.what = "the context is full",
+                     .where = "this session",
+                     .expected = fmt::format("at most {} tokens", s.engine->context),
+                     .got = fmt::format("{} and one more", s.tokens.size()),
+                     .fix = fmt::format("use a longer --context (this model allows {})",
+                                        s.engine->model->config.max_position)});
     const Impl::Mark before = s.mark();
     try {
         s.prefill_to(before.size - 1); // what a rewind left to repeat
@@ -107,7 +116,8 @@ Token Session::next() {
     return s.tokens.back();
 }
 
-void Session::Impl::run_logits(std::span<const Token> added, std::function<void(uint32_t, std::span<const float>)> sink) {
+void Session::Impl::run_logits(std::span<const Token> added,
+                               std::function<void(uint32_t, std::span<const float>)> sink) {
     cancelled = false;
     taps.clear();
     const Mark before = mark();
@@ -136,11 +146,13 @@ std::vector<float> Session::score(std::span<const Token> tokens) {
     const uint32_t size = position();
     std::vector<float> scores(tokens.size(), 0.0f);
     impl_->run_logits(tokens, [&](uint32_t position, std::span<const float> row) {
-        if (position + 1 < size || position + 1 - size >= scores.size()) return; // not the predecessor of a scored token
+        if (position + 1 < size || position + 1 - size >= scores.size())
+            return; // not the predecessor of a scored token
         const float largest = *std::max_element(row.begin(), row.end());
         double sum = 0;
         for (const float logit : row) sum += std::exp(double(logit) - largest);
-        scores[position + 1 - size] = static_cast<float>(double(row[impl_->tokens[position + 1]]) - largest - std::log(sum));
+        scores[position + 1 - size] =
+            static_cast<float>(double(row[impl_->tokens[position + 1]]) - largest - std::log(sum));
     });
     return scores;
 }
@@ -148,7 +160,8 @@ std::vector<float> Session::score(std::span<const Token> tokens) {
 void Session::rewind(uint32_t position) {
     Impl& s = *impl_;
     if (position > s.tokens.size())
-        throw Error({.what = "cannot rewind forwards", .expected = fmt::format("at most {}, the session's length", s.tokens.size()),
+        throw Error({.what = "cannot rewind forwards",
+                     .expected = fmt::format("at most {}, the session's length", s.tokens.size()),
                      .got = fmt::format("{}", position)});
     s.tokens.resize(position);
     s.candidates.clear();
@@ -156,7 +169,8 @@ void Session::rewind(uint32_t position) {
     s.cached = std::min(s.cached, position == 0 ? 0 : position - 1);
     while (!s.segments.empty() && s.segments.back().end > s.cached) {
         Impl::Segment& last = s.segments.back();
-        if (last.begin >= s.cached || last.expanded) { // part of an expanded run has not the bits of a shorter one
+        if (last.begin >= s.cached ||
+            last.expanded) { // part of an expanded run has not the bits of a shorter one
             s.cached = std::min(s.cached, last.begin);
             s.segments.pop_back();
         } else {
@@ -171,7 +185,9 @@ Session Session::fork() const {
     const std::lock_guard lock(engine.device_mutex);
     const auto slot = std::find(engine.sequence_used.begin(), engine.sequence_used.end(), false);
     if (slot == engine.sequence_used.end())
-        throw Error({.what = "too many open sessions", .expected = fmt::format("at most {}", MAX_SEQUENCES), .fix = "close one first"});
+        throw Error({.what = "too many open sessions",
+                     .expected = fmt::format("at most {}", MAX_SEQUENCES),
+                     .fix = "close one first"});
     *slot = true;
     auto copy = std::make_unique<Impl>();
     copy->engine = &engine;
