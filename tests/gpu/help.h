@@ -17,6 +17,7 @@
 #include <deque>
 #include <functional>
 #include <limits>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -52,9 +53,53 @@ inline const Plan& run(Side side, uint32_t bucket, const Build& build, const gpu
     executor(side).run(plan);
     return plan;
 }
-inline void run(uint32_t bucket, const Build& build) {
-    for (const Side side : SIDES) run(side, bucket, build, executor(side).caps());
+// `lanes`: how many lanes share a dot product; 0: as the device has it.
+inline void run(uint32_t bucket, const Build& build, uint32_t lanes = 0) {
+    for (const Side side : SIDES) {
+        gpu::Caps caps = executor(side).caps();
+        if (lanes) caps.k_lanes = lanes;
+        run(side, bucket, build, caps);
+    }
 }
+// Numbers of lanes that this device's kernels can share a dot product by.
+inline std::vector<uint32_t> possible_lanes() {
+    std::vector<uint32_t> all;
+    for (uint32_t lanes = 1; lanes <= std::min(8u, executor(GPU).caps().subgroup_size); lanes *= 2)
+        all.push_back(lanes);
+    return all;
+}
+
+// Memory for as long as the innermost Scratch lives. It is then used again by exact size: one VkBuffer for
+// each tensor lets validation see its bounds, and there may be only 4096 of them.
+class Scratch {
+  public:
+    Scratch() : first_(pool().taken.size()) {}
+    Scratch(const Scratch&) = delete;
+    ~Scratch() {
+        for (; pool().taken.size() > first_; pool().taken.pop_back()) {
+            const auto& [side, view] = pool().taken.back();
+            pool().free[{side, view.bytes}].push_back(view);
+        }
+    }
+    static View take(Side side, uint64_t bytes) {
+        auto& free = pool().free[{side, bytes}];
+        if (free.empty()) free.push_back(executor(side).allocate("test", gpu::Placement::device, bytes));
+        pool().taken.emplace_back(side, free.back());
+        free.pop_back();
+        return pool().taken.back().second;
+    }
+
+  private:
+    struct Pool {
+        std::map<std::pair<Side, uint64_t>, std::vector<View>> free;
+        std::vector<std::pair<Side, View>> taken;
+    };
+    static Pool& pool() {
+        static Pool only;
+        return only;
+    }
+    size_t first_;
+};
 
 // The same bytes on both sides.
 struct Buffer {
@@ -63,11 +108,9 @@ struct Buffer {
 template <class T> Buffer buffer(std::span<const T> values) {
     Buffer result;
     for (const Side side : SIDES) {
-        Executor& on = executor(side);
-        result.view[side] =
-            on.allocate("test", gpu::Placement::device, std::max<uint64_t>(values.size_bytes(), 4));
-        on.upload(result.view[side], 0, std::as_bytes(values));
-        on.flush();
+        result.view[side] = Scratch::take(side, std::max<uint64_t>(values.size_bytes(), 4));
+        executor(side).upload(result.view[side], 0, std::as_bytes(values));
+        executor(side).flush();
     }
     return result;
 }

@@ -28,18 +28,21 @@ struct Routing {
         for (size_t e = 0; e < keys.size(); ++e) pairs.insert(pairs.end(), {keys[e], factors[e]});
         control = buffer(pairs);
     }
-    void execute() {
+    void execute(uint32_t lanes = 0) {
         const uint32_t words = bucket_of(n_rows) * shape.n_slots();
         experts = blank(words), expert_weights = blank(words);
         trace = blank(std::max(1u, trace_rows * trace_stride));
         const Step step = step_of(std::vector<StepRow>(n_rows), trace_slot);
-        run(bucket_of(n_rows), [&](Plan& plan, Side side) {
-            View ring = trace.view[side];
-            ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
-            router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
-                   {bias.view[side], control.view[side], experts.view[side], expert_weights.view[side], ring,
-                    trace_stride, trace_rows});
-        });
+        run(
+            bucket_of(n_rows),
+            [&](Plan& plan, Side side) {
+                View ring = trace.view[side];
+                ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
+                router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
+                       {bias.view[side], control.view[side], experts.view[side], expert_weights.view[side],
+                        ring, trace_stride, trace_rows});
+            },
+            lanes);
     }
     std::vector<uint32_t> chosen(uint32_t row, Side side = GPU) const { // without the shared experts
         const auto all = read<uint32_t>(side, experts);
@@ -63,10 +66,7 @@ struct Experts {
     void append(Plan& plan, const StepMemory& step, Side side, const Tensor& x, const Buffer& experts,
                 const Buffer& expert_weights, const Tensor& act, const Tensor& y) const {
         const uint32_t rows = plan.rows(), pairs = rows * n_slots;
-        Executor& on = executor(side);
-        const auto allocate = [&](uint64_t bytes) {
-            return on.allocate("test", gpu::Placement::device, bytes);
-        };
+        const auto allocate = [&](uint64_t bytes) { return Scratch::take(side, bytes); };
         const uint32_t max_items = moe_max_items(rows, n_slots, n_experts);
         const MoeLists lists{allocate(4ull * pairs), allocate(16 + uint64_t{max_items} * sizeof(MoeItem)),
                              moe_tile(rows), max_items};

@@ -10,6 +10,7 @@ namespace {
 constexpr uint32_t SOME_ROWS[] = {1, 3, 8, 31};
 
 void check_latent_write(const Attention& a, uint32_t n_rows, bool unpaged, Worst& worst) {
+    const Scratch scratch;
     const auto what = fmt::format("latent_write {} of {} rows", a.name(), n_rows);
     std::vector<StepRow> rows; // no two write one cache row
     for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 62 + t / SEQUENCES, t % SEQUENCES, 0});
@@ -49,6 +50,7 @@ void check_latent_write(const Attention& a, uint32_t n_rows, bool unpaged, Worst
 }
 
 void check_absorb(const Attention& a, Format format, uint32_t n_rows, Worst& worst) {
+    const Scratch scratch;
     const auto what = fmt::format("absorb {} {} of {} rows", name_of(format), a.name(), n_rows);
     const Step step = attention_step(a, scattered_rows(n_rows));
     const uint32_t bucket = bucket_of(n_rows), row_floats = a.row_floats();
@@ -66,6 +68,7 @@ struct LatentCase {
     uint32_t parts = 0;      // 0: as the device has it
     bool history = false;    // joins a chunk
     uint32_t block_rows = 0; // rows whose partial results fit, 0: all
+    uint32_t lanes = 0;      // 0: as the device has it
 };
 
 // Rows of one chunk that began at `history`, and the random expanded half of them.
@@ -86,6 +89,7 @@ Tensor random_chunk(const Attention& a, uint32_t n_rows) {
 
 void check_latent_attention(const Attention& a, const LatentCase& c, const std::vector<StepRow>& rows,
                             Worst& worst) {
+    const Scratch scratch;
     const auto n_rows = static_cast<uint32_t>(rows.size());
     const auto what = fmt::format("latent_attention {} {} of {} rows from {}, {} parts", name_of(c.format),
                                   a.name(), n_rows, rows[0].history, c.parts);
@@ -98,9 +102,9 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
     for (const Side side : SIDES) {
         gpu::Caps caps = executor(side).caps();
         if (c.parts) caps.attention_parts = c.parts;
+        if (c.lanes) caps.k_lanes = c.lanes;
         const uint64_t row_bytes = partial_row_bytes(caps, a.shape);
-        const View partial = executor(side).allocate("test", gpu::Placement::device,
-                                                     row_bytes * (c.block_rows ? c.block_rows : bucket));
+        const View partial = Scratch::take(side, row_bytes * (c.block_rows ? c.block_rows : bucket));
         run(
             side, bucket,
             [&](Plan& plan, Side) {
@@ -116,6 +120,7 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
 }
 
 void check_expanded(const Attention& a, uint32_t n_rows, uint32_t start, bool join, Worst& worst) {
+    const Scratch scratch;
     const auto what = fmt::format("expanded_attention {} of {} rows from {}{}", a.name(), n_rows, start,
                                   join ? " join" : "");
     const auto rows = chunk_rows(n_rows, start);
@@ -164,6 +169,13 @@ TEST_CASE("ops: latent_attention at every edge of pages and parts") {
     Worst worst("latent_attention");
     for (const uint32_t parts : {1u, 2u, 3u, 8u, 16u})
         check_latent_attention(SHAPES[0], {Format::f32, parts}, scattered_rows(16), worst);
+}
+
+TEST_CASE("ops: latent_attention with values raised by any number of lanes") {
+    Worst worst("latent_attention");
+    for (const uint32_t lanes : possible_lanes())
+        for (const Attention& a : {SHAPES[0], SHAPES[4]})
+            check_latent_attention(a, {Format::bf16, 0, false, 0, lanes}, scattered_rows(3), worst);
 }
 
 TEST_CASE("ops: latent_attention in blocks of rows") {

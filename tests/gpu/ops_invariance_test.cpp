@@ -25,7 +25,11 @@ std::vector<Bits> split(const Tensor& y, uint32_t n_rows, uint32_t rows_each = 1
     return result;
 }
 
-void check_rows(const std::string& what, const StepOf& step) {
+void check_rows(const std::string& what, const StepOf& run_step) {
+    const auto step = [&](const std::vector<uint32_t>& which, uint32_t bucket) {
+        const Scratch scratch;
+        return run_step(which, bucket);
+    };
     std::vector<Bits> alone;
     for (uint32_t r = 0; r < N; ++r) alone.push_back(step({r}, 1).front());
     for (const uint32_t bucket : {2u, 4u, 8u, 16u, 32u, 256u})
@@ -114,8 +118,7 @@ TEST_CASE("ops: invariance of absorb and latent_attention") {
             const Tensor q_latent = output(bucket * a.shape.n_heads, a.row_floats(), a.row_floats());
             const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
             // Room for seven rows: larger steps go in blocks.
-            const View partial = executor(GPU).allocate("test", gpu::Placement::device,
-                                                        7 * partial_row_bytes(executor(GPU).caps(), a.shape));
+            const View partial = Scratch::take(GPU, 7 * partial_row_bytes(executor(GPU).caps(), a.shape));
             run_gpu(bucket, [&](Plan& plan, Side side) {
                 absorb(plan, "absorb", step.memory(side), a.shape, kv_b.matrix(side), q.rows(side),
                        q_latent.view[side]);

@@ -8,7 +8,9 @@ namespace {
 
 constexpr uint32_t DIMS[] = {1, 7, 20, 28, 65, 80, 97, 576};
 
-void check_matmul(Format format, uint32_t n_rows, uint32_t n_out, uint32_t n_in, Worst& worst) {
+void check_matmul(Format format, uint32_t n_rows, uint32_t n_out, uint32_t n_in, Worst& worst,
+                  uint32_t lanes = 0) {
+    const Scratch scratch;
     const auto what = fmt::format("matmul {} ({}, {}) of {} rows", name_of(format), n_out, n_in, n_rows);
     const Step step = step_of(n_rows);
     const uint32_t bucket = bucket_of(n_rows);
@@ -16,10 +18,13 @@ void check_matmul(Format format, uint32_t n_rows, uint32_t n_out, uint32_t n_in,
     const Tensor x = random_tensor(what + " x", bucket, n_in), y = output(bucket, n_out);
     const Tensor sum = random_tensor(what + " y", bucket, n_out);
     const auto before = read<float>(CPU, sum);
-    run(bucket, [&](Plan& plan, Side side) {
-        matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), y.rows(side), false);
-        matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), sum.rows(side), true);
-    });
+    run(
+        bucket,
+        [&](Plan& plan, Side side) {
+            matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), y.rows(side), false);
+            matmul(plan, "matmul", step.memory(side), w.matrix(side), x.rows(side), sum.rows(side), true);
+        },
+        lanes);
     // f32 sums of up to 576 terms against double ones: relative errors of about 1e-7 a term, partly
     // cancelling.
     compare(y, n_rows, 1e-12, worst, what);
@@ -36,6 +41,7 @@ TEST_CASE("ops: rms_norm") {
     Worst worst("rms_norm");
     for (const uint32_t n_rows : ROWS)
         for (const uint32_t n : DIMS) {
+            const Scratch scratch;
             const auto what = fmt::format("rms_norm {} of {} rows", n, n_rows);
             const Step step = step_of(n_rows);
             const uint32_t bucket = bucket_of(n_rows);
@@ -71,6 +77,7 @@ TEST_CASE("ops: embed") {
     for (const Format format : FORMATS)
         for (const uint32_t n_rows : ROWS)
             for (const uint32_t dim : {7u, 80u, 576u}) {
+                const Scratch scratch;
                 const auto what = fmt::format("embed {} {} of {} rows", name_of(format), dim, n_rows);
                 std::vector<StepRow> rows; // tokens that come twice, in three sequences
                 for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({(t * 31 + 5) % 60, t, t % 3, 0});
@@ -137,4 +144,12 @@ TEST_CASE("ops: copy_rows") {
                 compare(y, n_rows * repeat, 0, worst,
                         fmt::format("copy_rows {} of {} x {}", cols, n_rows, repeat));
             }
+}
+
+TEST_CASE("ops: matmul by any number of lanes") {
+    Worst worst("matmul");
+    for (const uint32_t lanes : possible_lanes())
+        for (const Format format : FORMATS)
+            for (const uint32_t n_rows : {1u, 2u, 7u, 31u})
+                check_matmul(format, n_rows, 65, 97, worst, lanes);
 }

@@ -8,6 +8,7 @@ using namespace fathom::test;
 namespace {
 
 void check_sort(uint32_t n_rows, uint32_t n_experts, uint32_t n_slots, bool dense) {
+    const Scratch scratch;
     const auto what = fmt::format("expert_sort of {} x {} over {}", n_rows, n_slots, n_experts);
     const uint32_t bucket = bucket_of(n_rows), pairs = bucket * n_slots, tile = moe_tile(bucket);
     const uint32_t max_items = moe_max_items(bucket, n_slots, n_experts);
@@ -24,7 +25,9 @@ void check_sort(uint32_t n_rows, uint32_t n_experts, uint32_t n_slots, bool dens
     if (read<uint32_t>(GPU, items) != read<uint32_t>(CPU, items)) FAIL_CHECK(what << ": items differ");
 }
 
-void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, const std::string& name) {
+void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, const std::string& name,
+                   uint32_t lanes = 0) {
+    const Scratch scratch;
     const auto what = fmt::format("{} of {} rows", name, n_rows);
     const uint32_t bucket = bucket_of(n_rows), pairs = bucket * layer.n_slots;
     const Step step = step_of(n_rows);
@@ -34,9 +37,12 @@ void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, const st
         layer.dense ? std::vector<uint32_t>() : random_choice(what, n_rows, layer.n_experts, layer.n_slots);
     choice.resize(pairs, 0);
     const Buffer experts = buffer(choice), expert_weights = random_vector(what, pairs);
-    run(bucket, [&](Plan& plan, Side side) {
-        layer.append(plan, step.memory(side), side, x, experts, expert_weights, act, y);
-    });
+    run(
+        bucket,
+        [&](Plan& plan, Side side) {
+            layer.append(plan, step.memory(side), side, x, experts, expert_weights, act, y);
+        },
+        lanes);
     compare(act, n_rows * layer.n_slots, 1e-12, worst,
             what + ", act"); // f32 sums, one exp good to about 1e-6
     compare(y, n_rows, 1e-12, worst, what, false);
@@ -60,6 +66,7 @@ TEST_CASE("ops: expert_sort") {
 TEST_CASE("ops: moe_up and moe_down of every format") {
     Worst worst("experts");
     for (const Format format : FORMATS) {
+        const Scratch scratch;
         const auto name = fmt::format("experts {}", name_of(format));
         const Experts layer(name, format, 80, 28, 13, 6);
         for (const uint32_t n_rows : ROWS) check_experts(layer, n_rows, worst, name);
@@ -83,4 +90,12 @@ TEST_CASE("ops: moe_up and moe_down of a dense layer") {
     Worst worst("dense");
     const Experts layer("dense", Format::bf16, 84, 90, 1, 1, true);
     for (const uint32_t n_rows : {1u, 2u, 3u, 7u, 65u}) check_experts(layer, n_rows, worst, "dense");
+}
+
+TEST_CASE("ops: moe_up and moe_down by any number of lanes") {
+    Worst worst("experts");
+    const Scratch scratch;
+    const Experts layer("lanes", Format::bf16, 97, 65, 5, 3);
+    for (const uint32_t lanes : possible_lanes())
+        for (const uint32_t n_rows : {1u, 3u, 7u, 31u}) check_experts(layer, n_rows, worst, "experts", lanes);
 }

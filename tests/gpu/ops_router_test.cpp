@@ -12,8 +12,8 @@ namespace {
 constexpr uint32_t V3 = ROUTER_SIGMOID | ROUTER_GROUP_TOP2 | ROUTER_NORMALISE;
 
 // Experts exactly, weights within f32 sums and exp (good to about 1e-6 on both software drivers).
-void check_routing(Routing& routing, Worst& worst, const std::string& what) {
-    routing.execute();
+void check_routing(Routing& routing, Worst& worst, const std::string& what, uint32_t lanes = 0) {
+    routing.execute(lanes);
     const uint32_t used = routing.n_rows * routing.shape.n_slots();
     const auto got = read<uint32_t>(GPU, routing.experts), expected = read<uint32_t>(CPU, routing.experts);
     if (got != expected) FAIL_CHECK(what << ": other experts");
@@ -70,9 +70,12 @@ TEST_CASE("ops: router of every scheme") {
     for (const Scheme& scheme : SCHEMES)
         for (const uint32_t n_rows : {1u, 3u, 31u})
             for (const uint32_t dim : {20u, 97u}) {
+                const Scratch scratch;
                 Routing routing(scheme.shape, dim, n_rows, scheme.name);
                 if (scheme.bias) routing.bias = random_vector(scheme.name, scheme.shape.n_experts, 0.3f, 0);
-                check_routing(routing, worst, fmt::format("{}, {} rows of {}", scheme.name, n_rows, dim));
+                for (const uint32_t lanes : possible_lanes())
+                    check_routing(routing, worst, fmt::format("{}, {} rows of {}", scheme.name, n_rows, dim),
+                                  lanes);
             }
 }
 

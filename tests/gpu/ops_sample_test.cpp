@@ -115,6 +115,7 @@ std::vector<SamplerState> every_sampler() {
 
 // How often each of 20 tokens is drawn over `steps` steps of 256 sequences that see the same logits.
 std::vector<double> drawn(const SamplerState& base, const std::vector<float>& logits, uint32_t steps) {
+    const Scratch scratch;
     std::vector<SamplerState> states(256, base);
     std::vector<float> values;
     for (uint32_t t = 0; t < 256; ++t) {
