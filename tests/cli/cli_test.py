@@ -200,7 +200,8 @@ class Generating(Case):
         with open(os.path.join(TINY, "tokenizer.json")) as file:
             full_stop = json.load(file)["model"]["vocab"]["."]
         model = self.model({"eos_token_id": [EOS, full_stop]})  # so that the end comes soon
-        command = ("run", model, "-p", "Once upon a time", "-n", 60, "--greedy", "--stats", self.path("s.json"))
+        command = ("run", model, "-p", "Once upon a time", "-n", 60, "--greedy",
+                   "--stats", self.path("s.json"))
         stats, texts = [], []
         for more in ((), ("--ignore-eos",)):
             texts.append(self.works(run(*command, *more)).out)
