@@ -149,8 +149,8 @@ void Device::Impl::wait(uint64_t ticket) try {
         device.waitIdle();
         return;
     }
-    const vk::SemaphoreWaitInfo info({}, *timeline, ticket);
-    while (device.waitSemaphores(info, 1'000'000'000) == vk::Result::eTimeout) {
+    const vk::SemaphoreWaitInfo until({}, *timeline, ticket);
+    while (device.waitSemaphores(until, 1'000'000'000) == vk::Result::eTimeout) {
     }
 } catch (const vk::DeviceLostError&) {
     lost("waiting");

@@ -57,9 +57,9 @@ Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
     block.memory = device.allocateMemory(vk::MemoryAllocateInfo(needs.size, type, &flags));
     block.buffer.bindMemory(*block.memory, 0);
     block.address = device.getBufferAddress({*block.buffer});
-    const auto properties = memory_properties.memoryTypes[type].propertyFlags;
-    const bool visible = bool(properties & vk::MemoryPropertyFlagBits::eHostVisible) &&
-                         bool(properties & vk::MemoryPropertyFlagBits::eHostCoherent);
+    const auto flags_of_type = memory_properties.memoryTypes[type].propertyFlags;
+    const bool visible = bool(flags_of_type & vk::MemoryPropertyFlagBits::eHostVisible) &&
+                         bool(flags_of_type & vk::MemoryPropertyFlagBits::eHostCoherent);
     if (placement != Placement::device || (visible && !options.staging))
         block.mapped = static_cast<std::byte*>(block.memory.mapMemory(0, VK_WHOLE_SIZE));
     return block;
