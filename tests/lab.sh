@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Comparisons in the lab: a Debian-unstable root that ../shared/tools/lab makes beside this checkout, for the newer
-# compiler, driver and reference programs that Debian 12 does not have. ctest runs one check each:
+# Comparisons in the lab: a Debian-unstable root that ../shared/tools/lab makes beside this checkout, for the
+# newer compiler, driver and reference programs that Debian 12 does not have. ctest runs one check each:
 #   lab.sh compile PROGRAM   Fathom builds there and continues a text as PROGRAM, this machine's build, does
 #   lab.sh goldens           tests/golden/ is what Hugging Face transformers computes there today,
 #   lab.sh tiny_goldens      and so is tests/golden/tiny/
 #   lab.sh lock              prints the versions for tests/lab.lock
-# A check that fails in the lab whose versions are in lab.lock fails. Where there is no lab, or where it has moved on
-# to other versions and the check fails, the check is skipped (77) and says so loudly.
+# A check that fails in the lab whose versions are in lab.lock fails. Where there is no lab, or where it has
+# moved on to other versions and the check fails, the check is skipped (77) and says so loudly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lab=../shared/tools/lab
@@ -25,13 +25,18 @@ versions() {
 }
 
 # Continues a text without any choice left to chance, which every driver must do alike.
-continue_text() { "$@" run -p 'Once upon a time, there was a little girl named Lily.' --greedy --ignore-eos -n 60 -q; }
+continue_text() {
+  "$@" run -p 'Once upon a time, there was a little girl named Lily.' --greedy --ignore-eos -n 60 -q
+}
 
 compile() {
   local here there
   here=$(continue_text "$1") || return 1
   there=$(continue_text in_lab ./fathom) || return 1
-  diff <(echo "$here") <(echo "$there") || { echo "other text in the lab (right) than here (left)" >&2; return 1; }
+  diff <(echo "$here") <(echo "$there") || {
+    echo "other text in the lab (right) than here (left)" >&2
+    return 1
+  }
   echo "the same text here and in the lab: $there"
 }
 
