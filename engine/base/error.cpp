@@ -1,6 +1,7 @@
 // Formatting of errors; see error.h.
 #include "base/error.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 namespace fathom {

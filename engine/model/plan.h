@@ -7,6 +7,7 @@
 #include "gpu/device.h"
 #include "params.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <functional>

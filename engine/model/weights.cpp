@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <algorithm>
+#include <cstring>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <unordered_set>

@@ -4,8 +4,10 @@
 #include "base/error.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace fathom {

@@ -4,7 +4,9 @@
 #include "base/error.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace fathom {

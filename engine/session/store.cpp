@@ -8,6 +8,7 @@
 #include "base/json.h"
 
 #include <algorithm>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace fathom {

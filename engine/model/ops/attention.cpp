@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace fathom {

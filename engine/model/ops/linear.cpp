@@ -2,6 +2,8 @@
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace fathom {

@@ -4,6 +4,7 @@
 #include "model/ops/reference.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace fathom {
