@@ -181,7 +181,7 @@ TEST_CASE("memory: neither tokens nor sessions make it grow") {
             session.take_routing();
         }
         for (int i = 0; i < sessions; ++i) {
-            auto other = opened(shared_engine(), prompt(70, 94));
+            auto other = opened(shared_engine(), prompt(33, 94));
             auto fork = other.fork();
             fork.next();
         }

@@ -56,12 +56,10 @@ TEST_CASE("session: a prompt in any pieces and chunks equals decoding it token b
         check_outcome(fed_in_pieces(shared_engine(), tokens, piece), expected);
     }
     for (const uint32_t chunk : {16u, 64u}) { // the shared engine's chunk is 256
+        CAPTURE(chunk);
         const auto engine = load("v3_base", {.chunk = chunk});
-        for (const size_t piece : {331, 65, 200}) {
-            CAPTURE(chunk);
-            CAPTURE(piece);
-            check_outcome(fed_in_pieces(*engine, tokens, piece), expected);
-        }
+        check_outcome(fed_in_pieces(*engine, tokens, 331), expected);
+        check_outcome(fed_in_pieces(*engine, tokens, 130), expected);
     }
 }
 
