@@ -73,7 +73,8 @@ const TensorView& tensor_of(const Checkpoint& file, const std::filesystem::path&
 
 std::vector<uint32_t> words_of(const TensorView& tensor) {
     std::vector<uint32_t> words(tensor.data.size() / 4);
-    std::memcpy(words.data(), tensor.data.data(), tensor.data.size());
+    const auto bytes = std::as_writable_bytes(std::span(words));
+    std::copy_n(tensor.data.begin(), bytes.size(), bytes.begin());
     return words;
 }
 
@@ -89,7 +90,8 @@ uint64_t checksum_of(std::span<const TensorView> tensors) {
 void check_checksum(const Checkpoint& file, const std::filesystem::path& path) {
     const TensorView& tensor = tensor_of(file, path, "checksum", DType::u64, 1);
     uint64_t stored = 0, computed = checksum_of(file.tensors());
-    std::memcpy(&stored, tensor.data.data(), std::min(tensor.data.size(), sizeof(stored)));
+    const auto bytes = std::as_writable_bytes(std::span(&stored, 1));
+    std::copy_n(tensor.data.begin(), std::min(tensor.data.size(), bytes.size()), bytes.begin());
     if (stored != computed)
         refuse(path, "a damaged saved session", fmt::format("checksum {:016x}", stored),
                fmt::format("{:016x}", computed));
