@@ -1,9 +1,8 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// The experts of a token: logits = weights x, scores = sigmoid or softmax, keys = scores + bias (+
-// steering), the best groups if there are groups, the best n_active keys of those, weights = scores (never
-// keys), normalised, scaled. Equal keys go to the lower expert. Experts of dropped groups have a key below
-// every other.
+// The experts of a token: logits = weights x, scores = sigmoid or softmax, keys = scores + bias (+ steering),
+// the best groups if there are groups, the best n_active keys of those, weights = scores (never keys),
+// normalised, scaled. Equal keys go to the lower expert. Experts of dropped groups are never chosen.
 // Grid: (1, T). All invocations compute logits; the first subgroup selects, so that no round needs a barrier.
 // variants: FORMAT=*
 #include "common.glsl"
@@ -15,12 +14,11 @@ layout(constant_id = 1) const uint N_EXPERTS = 8;
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { Router p; };
 
-#define DROPPED LOWEST          // key of an expert in a dropped group
-#define TAKEN (2.0 * LOWEST)    // key of what was chosen already
+#define NONE (2.0 * LOWEST) // below every key
 shared float score[N_EXPERTS];
 shared float key[N_EXPERTS];
 shared float group_key[N_EXPERTS];
-shared uint chosen[MAX_ACTIVE];
+shared uint chosen[MAX_ACTIVE]; // of the first invocation alone
 
 void compute_scores(uint t) {
     const uvec2 x = at(p.x, t, 4u * p.x_stride);
@@ -56,70 +54,83 @@ void compute_scores(uint t) {
     barrier();
 }
 
-// The index of the largest of this invocation's candidates over the subgroup; the lowest index among equals.
-uint best_of_subgroup(float largest, uint index) {
-    const float best = subgroupMax(largest);
-    return subgroupMin(largest == best ? index : 0xFFFFFFFFu);
+// Picks come in one order: the larger key first, the lower index among equals. `last` is the pick before, so
+// that nothing has to be marked as taken and no barrier stands between two rounds (lavapipe of Mesa 26 loses a
+// subgroup that waits at a subgroupBarrier() which the others have passed by).
+struct Pick {
+    float key;
+    uint index;
+};
+bool comes_after(float k, uint index, Pick last) {
+    return k < last.key || (k == last.key && index > last.index);
 }
 
-void drop_groups() {
+// The pick of the whole subgroup from each invocation's best.
+Pick best_of_subgroup(Pick best) {
+    const float largest = subgroupMax(best.key);
+    return Pick(largest, subgroupMin(largest == best.key ? best.index : 0xFFFFFFFFu));
+}
+
+// Groups are ranked by their best key, or by the sum of their two best.
+void rank_groups() {
     const uint size = N_EXPERTS / p.n_groups;
-    for (uint g = gl_SubgroupInvocationID; g < p.n_groups; g += gl_SubgroupSize) {
-        float first = TAKEN, second = TAKEN;
+    for (uint g = thread_index(); g < p.n_groups; g += WORKGROUP) {
+        float first = NONE, second = NONE;
         for (uint e = g * size; e < (g + 1u) * size; ++e) {
             second = max(second, min(first, key[e]));
             first = max(first, key[e]);
         }
         group_key[g] = (p.flags & ROUTER_GROUP_TOP2) != 0u && size > 1u ? first + second : first;
     }
+    barrier();
+}
+
+// The last group that is kept: those that come after it are dropped.
+Pick last_group() {
+    Pick last = Pick(-NONE, 0u);
     for (uint round = 0; round < p.n_active_groups; ++round) {
-        subgroupMemoryBarrierShared();
-        subgroupBarrier();
-        float largest = TAKEN;
-        uint index = gl_SubgroupInvocationID;
+        Pick best = Pick(NONE, 0xFFFFFFFFu);
         for (uint g = gl_SubgroupInvocationID; g < p.n_groups; g += gl_SubgroupSize)
-            if (group_key[g] > largest) { largest = group_key[g]; index = g; }
-        const uint best = best_of_subgroup(largest, index);
-        if (best % gl_SubgroupSize == gl_SubgroupInvocationID)
-            group_key[best] = TAKEN; // the lane that reads it
+            if (group_key[g] > best.key && comes_after(group_key[g], g, last)) best = Pick(group_key[g], g);
+        last = best_of_subgroup(best);
     }
-    subgroupMemoryBarrierShared();
-    subgroupBarrier();
-    for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize)
-        if (group_key[e / size] != TAKEN) key[e] = DROPPED;
+    return last;
 }
 
 void main() {
     const uint t = gl_WorkGroupID.y;
     if (t >= n_rows(p.state)) return;
     compute_scores(t);
+    if (p.n_groups > 1u) rank_groups();
     if (gl_SubgroupID != 0u) return;
 
-    if (p.n_groups > 1u) drop_groups();
+    const uint group_size = N_EXPERTS / p.n_groups;
+    Pick kept = Pick(NONE, 0xFFFFFFFFu), last = Pick(-NONE, 0u);
+    if (p.n_groups > 1u) kept = last_group();
     float sum = 0;
     for (uint round = 0; round < p.n_active; ++round) {
-        subgroupMemoryBarrierShared();
-        subgroupBarrier();
-        float largest = TAKEN;
-        uint index = gl_SubgroupInvocationID;
-        for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize)
-            if (key[e] > largest) { largest = key[e]; index = e; }
-        const uint best = min(best_of_subgroup(largest, index), N_EXPERTS - 1u);
-        sum += score[best];
-        if (best % gl_SubgroupSize == gl_SubgroupInvocationID) key[best] = TAKEN;
-        if (subgroupElect()) chosen[round] = best;
+        Pick best = Pick(NONE, 0xFFFFFFFFu);
+        for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize) {
+            const uint g = e / group_size;
+            const bool dropped = p.n_groups > 1u && comes_after(group_key[g], g, kept);
+            if (!dropped && key[e] > best.key && comes_after(key[e], e, last)) best = Pick(key[e], e);
+        }
+        last = best_of_subgroup(best);
+        last.index = min(last.index, N_EXPERTS - 1u); // keys that are no numbers leave nothing to pick
+        sum += score[last.index];
+        if (gl_SubgroupInvocationID == 0u) chosen[round] = last.index;
     }
-    subgroupMemoryBarrierShared();
-    subgroupBarrier();
+    if (gl_SubgroupInvocationID != 0u) return;
 
     const float factor = (p.flags & ROUTER_NORMALISE) != 0u ? p.scale / (sum + 1e-20) : p.scale;
     const uint trace_row = (StepIn(p.state).header.trace_slot + t) % max(p.trace_rows, 1u);
     const uvec2 trace = at(p.trace, trace_row, 4u * p.trace_stride);
-    for (uint i = gl_SubgroupInvocationID; i < p.n_slots; i += gl_SubgroupSize) {
+    for (uint i = 0; i < p.n_slots; ++i) {
         const bool routed = i < p.n_active;
-        const uint e =
-            routed ? chosen[i] : N_EXPERTS + i - p.n_active; // shared experts follow the routed ones
-        const float weight = routed ? score[e] * factor * FloatsIn(p.control).v[2u * e + 1u] : 1.0;
+        // shared experts follow the routed ones
+        const uint e = routed ? chosen[min(i, MAX_ACTIVE - 1u)] : N_EXPERTS + i - p.n_active;
+        float weight = 1;
+        if (routed) weight = score[e] * factor * FloatsIn(p.control).v[2u * e + 1u];
         Words(p.experts).v[t * p.n_slots + i] = e;
         Floats(p.expert_weights).v[t * p.n_slots + i] = weight;
         if (routed && p.trace_stride != 0u) {

@@ -100,7 +100,7 @@ class Engine {
     const ModelConfig& config() const;
     const std::string& device_name() const; // as the driver says it
     uint32_t context() const;               // longest session, tokens
-    Session open();                         // a new, empty session
+    Session open();                         // a new, empty session; the engine must outlive it
     bool step(); // advances every runnable session once; false when none was runnable
     MemoryReport memory() const;
     std::vector<KernelTime> profile(); // where one token's time goes, slowest kernel first; see KernelTime
