@@ -55,7 +55,7 @@ void compute_scores(uint t) {
 }
 
 // Picks come in one order: the larger key first, the lower index among equals. `last` is the pick before, so
-// that nothing has to be marked as taken and no barrier stands between two rounds (lavapipe of Mesa 26 loses a
+// that nothing has to be marked as taken and no barrier stands between two rounds (Mesa 26's lavapipe loses a
 // subgroup that waits at a subgroupBarrier() which the others have passed by).
 struct Pick {
     float key;
