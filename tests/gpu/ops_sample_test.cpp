@@ -157,6 +157,18 @@ TEST_CASE("ops: sample of every vocabulary with every parameter") {
     }
 }
 
+TEST_CASE("ops: sample of the largest vocabulary, where a driver that bounds loops would show it") {
+    const uint32_t vocab = 163840; // lavapipe ends a shader's loops after 65535 iterations in all
+    SamplerState all = at_temperature(1.5f, 8);
+    all.top_k = 5000, all.top_p = 0.9f, all.min_p = 1e-6f;
+    auto values = random_floats("large", vocab, 6);
+    values.insert(values.end(), vocab, 1.5f); // all equal: the longest search for candidates
+    values.resize(4ull * vocab, -2.5f);
+    Sampling s(vocab, {all, all, greedy()}, values);
+    s.execute();
+    compare_sampling(s, "largest vocabulary");
+}
+
 TEST_CASE("ops: sample with penalties, bias and mask") {
     for (const uint32_t vocab : {20u, 97u, 5000u}) {
         std::vector<SamplerState> samplers(8, greedy());
