@@ -19,7 +19,10 @@ struct Caps {
         4;                // of every kernel where the device can fix it, else the smallest one it may use
     uint32_t k_lanes = 4; // lanes that share a dot product; see shaders/dot.glsl
     uint32_t shared_bytes = 16384; // shared memory of a workgroup
-    uint32_t attention_parts = 8;  // ranges that attention over the cache is cut into
+    // Ranges that attention over the cache is cut into. Enough to fill a GPU, and to keep one invocation's
+    // loops short: llvmpipe stops a shader after 65535 iterations, which at latent 512 are some 15,000
+    // positions of one range.
+    uint32_t attention_parts = 16;
     bool cpu = false;              // a software driver: its memory is the host's
     bool pinned_subgroups = false; // kernels run at exactly subgroup_size
     bool timestamps = false;

@@ -177,9 +177,7 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
             control.minSubgroupSize, control.maxSubgroupSize, std::min(caps.subgroup_size, 8u)));
     // Eight lanes of 16 bytes read one 128-byte line of a 16-bit weight row together.
     caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
-    caps.attention_parts = caps.cpu ? 2 : 16;
-    if (caps.cpu)
-        quirk("software device: attention is cut into 2 parts, since its workgroups run on CPU cores");
+    if (caps.cpu) quirk("software device: one lane to a dot product, since shuffles are loops on a CPU");
     if (!caps.timestamps) quirk("no timestamps on the compute queue: profiles are not available");
     return info;
 }
