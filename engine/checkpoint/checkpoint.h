@@ -17,11 +17,14 @@ namespace fathom {
 
 // clang-format off
 enum class DType : uint8_t {
-    f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean
+    f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean,
+    // Block formats, of GGUF files alone: block_of() elements of a row share bytes_of() bytes.
+    q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4
 };
 // clang-format on
-std::string_view name_of(DType dtype); // as safetensors spells it: "F32", "BF16", "F8_E4M3", ...
-uint32_t bytes_of(DType dtype);        // bytes of one element
+std::string_view name_of(DType dtype); // as safetensors and ggml spell it: "F32", "BF16", "Q4_K", "IQ4_NL"
+uint32_t bytes_of(DType dtype);        // bytes of one block
+uint32_t block_of(DType dtype);        // elements of one block; 1 for plain numbers
 
 // One tensor: a view of mapped bytes, valid as long as its Checkpoint. `data` may be unaligned: copy, do not
 // cast.

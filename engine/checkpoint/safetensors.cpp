@@ -26,19 +26,22 @@ constexpr size_t largest_rank = 16;
 
 struct DTypeRow {
     std::string_view name;
-    uint32_t bytes;
+    uint32_t bytes, block = 1;
 };
 constexpr DTypeRow dtypes[] = {
     // in the order of DType
-    {"F64", 8},     {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F8_E4M3", 1}, {"F8_E5M2", 1},
-    {"F8_E8M0", 1}, {"I64", 8}, {"I32", 4}, {"I16", 2},  {"I8", 1},      {"U64", 8},
-    {"U32", 4},     {"U16", 2}, {"U8", 1},  {"BOOL", 1},
+    {"F64", 8},         {"F32", 4},         {"F16", 2},           {"BF16", 2},        {"F8_E4M3", 1},
+    {"F8_E5M2", 1},     {"F8_E8M0", 1},     {"I64", 8},           {"I32", 4},         {"I16", 2},
+    {"I8", 1},          {"U64", 8},         {"U32", 4},           {"U16", 2},         {"U8", 1},
+    {"BOOL", 1},        {"Q4_0", 18, 32},   {"Q4_1", 20, 32},     {"Q5_0", 22, 32},   {"Q5_1", 24, 32},
+    {"Q8_0", 34, 32},   {"Q2_K", 84, 256},  {"Q3_K", 110, 256},   {"Q4_K", 144, 256}, {"Q5_K", 176, 256},
+    {"Q6_K", 210, 256}, {"IQ4_NL", 18, 32}, {"IQ4_XS", 136, 256}, {"MXFP4", 17, 32},
 };
-static_assert(std::size(dtypes) == static_cast<size_t>(DType::boolean) + 1);
+static_assert(std::size(dtypes) == static_cast<size_t>(DType::mxfp4) + 1);
 
 std::optional<DType> dtype_named(std::string_view name) {
     for (size_t i = 0; i < std::size(dtypes); ++i)
-        if (dtypes[i].name == name) return static_cast<DType>(i);
+        if (dtypes[i].name == name && dtypes[i].block == 1) return static_cast<DType>(i);
     return std::nullopt;
 }
 
@@ -235,6 +238,7 @@ void check_layout(const std::vector<Entry>& entries, uint64_t data_bytes, const 
 
 std::string_view name_of(DType dtype) { return dtypes[static_cast<size_t>(dtype)].name; }
 uint32_t bytes_of(DType dtype) { return dtypes[static_cast<size_t>(dtype)].bytes; }
+uint32_t block_of(DType dtype) { return dtypes[static_cast<size_t>(dtype)].block; }
 std::string shape_text(std::span<const uint64_t> shape) {
     return fmt::format("({})", fmt::join(shape, ", "));
 }
