@@ -4,6 +4,7 @@
 #   lab.sh compile PROGRAM   Fathom builds there and continues a text as PROGRAM, this machine's build, does
 #   lab.sh goldens           tests/golden/ is what Hugging Face transformers computes there today,
 #   lab.sh tiny_goldens      and so is tests/golden/tiny/
+#   lab.sh blocks            tests/golden/blocks.safetensors is what ggml's Python package dequantises
 #   lab.sh lock              prints the versions for tests/lab.lock
 # A check that fails in the lab whose versions are in lab.lock fails. Where there is no lab, or where it has
 # moved on to other versions and the check fails, the check is skipped (77) and says so loudly.
@@ -42,6 +43,7 @@ compile() {
 
 goldens() { in_lab python3 tests/golden/make_goldens.py --check; }
 tiny_goldens() { in_lab python3 tests/golden/make_tiny_goldens.py --check; }
+blocks() { in_lab python3 tests/golden/make_blocks.py --check; }
 
 [ -x "$lab" ] || skip "there is no lab beside this checkout ($lab)"
 # One check sets it up and mounts this checkout; others that start at the same time wait for it.
