@@ -69,6 +69,7 @@ std::vector<File> repository() {
                 entry.disable_recursion_pending();
             continue;
         }
+        if (name == ".git") continue; // of a worktree: names the repository it belongs to
         const bool data = path.starts_with("models/") || path.starts_with("tests/golden/");
         const std::string extension = entry->path().extension().string();
         const bool written = std::find(extensions.begin(), extensions.end(), extension) != extensions.end();
