@@ -5,6 +5,10 @@
 // literals in PCRE2; (*VERBS) exist in PCRE2 alone; X{n}+ is possessive in PCRE2 alone and X{n}? is lazy
 // there, optional in Oniguruma.
 //
+// An intersection becomes one class where it can: [\p{Lu}\p{M}&&[^\p{Han}]] is [^...\p{Han}] with the other
+// general categories for the dots, which repeats without taking stack, so that a run of any length matches.
+// Other intersections become look-aheads before a class.
+//
 // Left out: captures by name, back-references, recursion, conditionals, options other than (?i: ). The
 // Unicode tables are PCRE2's own: a character assigned after them (10.42: Unicode 14) belongs to no class
 // yet.
@@ -14,14 +18,45 @@
 #include <algorithm>
 #include <cctype>
 #include <fmt/format.h>
+#include <optional>
+#include <vector>
 
 namespace fathom {
 
 namespace {
 
+// The general categories; every character is in exactly one with two letters.
 constexpr std::string_view CATEGORIES =
     " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps"
     " S Sc Sk Sm So Z Zl Zp Zs ";
+
+// What a class holds between its brackets, translated.
+struct ClassItems {
+    std::string text;
+    bool negated = false;
+};
+
+// The items of all other characters, if a class can list them: `items` is negated, or nothing but categories.
+std::optional<std::string> complement(const ClassItems& items) {
+    if (items.negated) return items.text;
+    std::vector<std::string_view> held;
+    for (std::string_view rest = items.text; !rest.empty();) {
+        const size_t end = rest.find('}');
+        if (!rest.starts_with("\\p{") || end == rest.npos) return std::nullopt;
+        held.push_back(rest.substr(3, end - 3));
+        if (CATEGORIES.find(fmt::format(" {} ", held.back())) == CATEGORIES.npos) return std::nullopt;
+        rest.remove_prefix(end + 1);
+    }
+    std::string others;
+    for (size_t at = 1; at < CATEGORIES.size();) {
+        const std::string_view category = CATEGORIES.substr(at, CATEGORIES.find(' ', at) - at);
+        at += category.size() + 1;
+        const auto holds = [&](std::string_view name) { return category.starts_with(name); };
+        if (category.size() == 2 && std::none_of(held.begin(), held.end(), holds))
+            others += fmt::format("\\p{{{}}}", category);
+    }
+    return others;
+}
 
 class Translator {
   public:
@@ -38,6 +73,9 @@ class Translator {
                 break;
             case '(':
                 group();
+                break;
+            case ')':
+                close();
                 break;
             case '{':
                 interval();
@@ -113,24 +151,79 @@ class Translator {
     }
 
     void char_class() {
-        copy(peek(1) == '^' ? 2 : 1);
-        if (peek() == ']') refuse("an empty class, or ] first in one");
-        while (peek() != ']') {
+        ++at_;
+        const bool negated = peek() == '^', nested = peek(negated) == '[';
+        at_ += negated;
+        std::vector<ClassItems> parts = {operand()};
+        for (; starts("&&"); parts.push_back(operand())) at_ += 2;
+        ++at_;
+        if (parts.size() > 1) return intersection(parts, negated);
+        if (nested) refuse("a class inside a class");
+        out_ += (negated ? "[^" : "[") + parts[0].text + "]";
+    }
+
+    // One side of &&: items, or a class that is the whole side.
+    ClassItems operand() {
+        if (peek() != '[') return {items()};
+        if (peek(1) == ':') refuse("a class by its name");
+        const bool negated = peek(1) == '^';
+        at_ += negated ? 2 : 1;
+        ClassItems out{items(), negated};
+        if (peek() != ']') refuse("&& in a class inside a class");
+        ++at_;
+        if (peek() != ']' && !starts("&&")) refuse("a class beside other items in a class");
+        return out;
+    }
+
+    std::string items() { // up to ] or &&
+        const size_t begin = out_.size();
+        if (peek() == ']' || starts("&&")) refuse("an empty class, or ] first in one");
+        while (peek() != ']' && !starts("&&")) {
             if (done()) refuse("a class without its end");
-            if (starts("&&")) refuse("&& (an intersection of classes)");
             if (peek() == '[') refuse("a class inside a class");
             if (peek() == '\\')
                 escape();
             else
                 copy(1);
         }
-        copy(1);
+        std::string text = out_.substr(begin);
+        out_.resize(begin);
+        return text;
+    }
+
+    void intersection(const std::vector<ClassItems>& parts, bool negated) {
+        if (!caseless_.empty() && caseless_.back()) refuse("&& under (?i:");
+        std::string outside; // what is not in every part
+        bool listed = true;
+        for (const ClassItems& part : parts) {
+            const std::optional<std::string> others = complement(part);
+            listed = listed && others;
+            outside += others.value_or("");
+        }
+        if (listed) {
+            out_ += (negated ? "[" : "[^") + outside + "]";
+            return;
+        }
+        if (negated) refuse("a negated intersection of classes");
+        out_ += "(?:";
+        for (const ClassItems& part : parts)
+            out_ += fmt::format("{}[{}{}]{}", &part == &parts.back() ? "" : "(?=", part.negated ? "^" : "",
+                                part.text, &part == &parts.back() ? "" : ")");
+        out_ += ")";
     }
 
     void group() {
         for (const std::string_view opening : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"})
-            if (starts(opening)) return copy(opening.size());
+            if (starts(opening)) return open(opening);
         if (peek(1) == '?' || peek(1) == '*') refuse("a group of another kind");
+        open("(");
+    }
+    void open(std::string_view opening) {
+        caseless_.push_back(opening == "(?i:" || (!caseless_.empty() && caseless_.back()));
+        copy(opening.size());
+    }
+    void close() {
+        if (!caseless_.empty()) caseless_.pop_back(); // PCRE2 reports a ) too many
         copy(1);
     }
 
@@ -155,6 +248,7 @@ class Translator {
     std::string_view regex_, where_;
     std::string out_;
     size_t at_ = 0;
+    std::vector<bool> caseless_; // for each open group: is it in a (?i: ?
 };
 
 } // namespace

@@ -1,6 +1,7 @@
 // Splits against Hugging Face tokenizers (golden/splits.json, made by golden/make_splits.py), and the regexes
 // that are refused.
 #include "help.h"
+#include "text/pre_tokenizers.h"
 #include "text/split.h"
 
 using namespace help;
@@ -60,6 +61,19 @@ TEST_CASE("splits cut as Hugging Face tokenizers does") {
     }
 }
 
+TEST_CASE("the splits of Kimi and GLM cut as Hugging Face tokenizers does with the published regexes") {
+    const json golden =
+        json::parse(read_file(fs::path(FATHOM_SOURCE_DIR) / "tests/text/golden/splits.json"))["named"];
+    const std::pair<const char*, fathom::PreTokenizer> names[] = {{"kimi", fathom::PreTokenizer::kimi},
+                                                                  {"glm", fathom::PreTokenizer::glm}};
+    for (const auto& [name, kind] : names)
+        for (size_t i = 0; i < golden["texts"].size(); ++i) {
+            const auto got = pieces(splits_of(kind, name), golden["texts"][i].get_ref<const std::string&>());
+            CHECK_MESSAGE(got == golden[name][i].get<std::vector<std::string>>(),
+                          name << " text " << i << " gave " << json(got).dump());
+        }
+}
+
 TEST_CASE("each rule sees a piece of the one before as the whole subject") {
     using Pieces = std::vector<std::string>;
     CHECK(pieces({regex("[0-9]+"), regex("\\s+(?!\\S)|\\s+")}, "a  1") == Pieces{"a", "  ", "1"});
@@ -72,55 +86,20 @@ TEST_CASE("each rule sees a piece of the one before as the whole subject") {
 }
 
 TEST_CASE("regexes that Oniguruma and PCRE2 read differently are refused by name") {
-    for (const char* pattern : {"[\\p{L}&&[^\\p{Han}]]",
-                                "[a&&b]",
-                                "[a[bc]]",
-                                "[[:alpha:]]",
-                                "\\w+",
-                                "\\W",
-                                "\\b",
-                                "\\B",
-                                "\\h",
-                                "\\H",
-                                "\\v",
-                                "\\R",
-                                "\\X",
-                                "\\K",
-                                "\\C",
-                                "\\Q",
-                                "\\1",
-                                "\\k<a>",
-                                "\\g<1>",
-                                "\\u0041",
-                                "\\x4",
-                                "\\xFF",
-                                "\\x{110000",
-                                "\\pL",
-                                "\\p{L",
-                                "(?m:a)",
-                                "(?i)a",
-                                "(?x)a",
-                                "(?<n>a)",
-                                "(?#c)",
-                                "(?R)",
-                                "(?1)",
-                                "(*ACCEPT)",
-                                "(*LIMIT_MATCH=1)",
-                                "a{2}+",
-                                "a{2}?",
-                                "a{1,2}+",
-                                "a{,2}",
-                                "a{",
-                                "{",
-                                "[]a]",
-                                "[^]a]",
-                                "[a",
-                                "\\"})
+    std::istringstream patterns(
+        R"p([a[bc]] [[a]] [a&&[b]c] [a&&c[b]] [a&&[b&&c]] [a&&] [&&a] [a&& [a&&[b [^a&&b] )p"
+        R"p([[:alpha:]&&a] (?i:[\p{Lu}&&[^a]]) (?i:(?:[\p{Lu}&&[^a]])) [[:alpha:]] \w+ \W \b \B \h \H )p"
+        R"p(\v \R \X \K \C \Q \1 \k<a> \g<1> \u0041 \x4 \xFF \x{110000 \pL \p{L (?m:a) (?i)a (?x)a )p"
+        R"p((?<n>a) (?#c) (?R) (?1) (*ACCEPT) (*LIMIT_MATCH=1) a{2}+ a{2}? a{1,2}+ a{,2} a{ { []a] )p"
+        R"p([^]a] [a \ )p");
+    size_t count = 0;
+    for (std::string pattern; patterns >> pattern; ++count)
         CHECK_MESSAGE(refusal(pattern).find("cannot be run as its author meant") != std::string::npos,
                       pattern);
-    const std::string message = refusal("[\\p{L}&&[^\\p{Han}]]");
+    CHECK(count == 54);
+    const std::string message = refusal("[^a&&b]");
     CHECK(message.find("t.json: split") != std::string::npos);
-    CHECK(message.find("&&") != std::string::npos);
+    CHECK(message.find("a negated intersection of classes") != std::string::npos);
 }
 
 TEST_CASE("malformed regexes are errors that name the place") {
