@@ -14,42 +14,59 @@ namespace {
 // Up to this many bytes, finding the lowest rank by scanning beats a heap.
 constexpr size_t SHORT_PIECE = 32;
 
-uint64_t pair_of(Token left, Token right) { return uint64_t{left} << 32 | right; }
+constexpr uint32_t NONE = Merge::NONE;
 
-size_t slot_of(uint64_t pair, int shift) { return (pair ^ pair >> 29) * 0x9E3779B97F4A7C15u >> shift; }
+uint64_t pair_of(Token left, Token right) { return uint64_t{left} << 32 | right; }
 
 } // namespace
 
-Bpe::Bpe(const std::array<Token, 256>& bytes, const std::array<bool, 256>& present,
-         std::span<const Merge> merges, std::string_view where)
-    : bytes_(bytes), present_(present), slots_(std::bit_ceil(2 * merges.size() + 2)),
-      shift_(64 - std::countr_zero(slots_.size())) {
-    if (merges.size() >= NONE) throw Error({.what = "too many merges", .where = std::string(where)});
-    for (size_t rank = 0; rank < merges.size(); ++rank) {
-        const Merge& merge = merges[rank];
-        const uint64_t pair = pair_of(merge.left, merge.right);
-        size_t at = slot_of(pair, shift_);
-        while (slots_[at].rank != NONE && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
-        if (slots_[at].rank != NONE)
+ListedMerges::ListedMerges(std::span<const Entry> entries, std::string_view where)
+    : slots_(std::bit_ceil(2 * entries.size() + 2)), shift_(64 - std::countr_zero(slots_.size())) {
+    if (entries.size() >= NONE) throw Error({.what = "too many merges", .where = std::string(where)});
+    for (size_t rank = 0; rank < entries.size(); ++rank) {
+        const uint64_t pair = pair_of(entries[rank].left, entries[rank].right);
+        Slot& slot = slots_[place(pair)];
+        if (slot.merge.rank != NONE)
             throw Error({.what = "the same merge twice",
                          .where = fmt::format("{}[{}]", where, rank),
-                         .got = fmt::format("the pair of {}[{}]", where, slots_[at].rank)});
-        slots_[at] = {pair, static_cast<uint32_t>(rank), merge.merged};
+                         .got = fmt::format("the pair of {}[{}]", where, slot.merge.rank)});
+        slot = {pair, {static_cast<uint32_t>(rank), entries[rank].merged}};
     }
 }
 
-const Bpe::Slot& Bpe::find(Token left, Token right) const {
-    const uint64_t pair = pair_of(left, right);
-    size_t at = slot_of(pair, shift_);
-    while (slots_[at].rank != NONE && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
-    return slots_[at];
+// Where `pair` is, or the empty slot where it would be.
+size_t ListedMerges::place(uint64_t pair) const {
+    size_t at = (pair ^ pair >> 29) * 0x9E3779B97F4A7C15u >> shift_;
+    while (slots_[at].merge.rank != NONE && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
+    return at;
 }
+
+Merge ListedMerges::find(Token left, Token right) const { return slots_[place(pair_of(left, right))].merge; }
+
+RankedMerges::RankedMerges(std::vector<std::string_view> words, const TokenIndex& index)
+    : words_(std::move(words)), index_(index) {
+    for (const std::string_view word : words_) longest_ = std::max(longest_, word.size());
+    check(longest_ <= LONGEST, "tokens of a rank file within their limit");
+}
+
+Merge RankedMerges::find(Token left, Token right) const {
+    const std::string_view first = words_[left], second = words_[right];
+    if (first.size() + second.size() > longest_) return {};
+    std::array<char, LONGEST> joined;
+    std::copy(second.begin(), second.end(), std::copy(first.begin(), first.end(), joined.begin()));
+    const std::optional<Token> found = index_.find({joined.data(), first.size() + second.size()});
+    return found ? Merge{*found, *found} : Merge{};
+}
+
+Bpe::Bpe(const std::array<Token, 256>& bytes, const std::array<bool, 256>& present,
+         std::unique_ptr<const Merges> merges)
+    : bytes_(bytes), present_(present), merges_(std::move(merges)) {}
 
 // Sets rank and result of the pair whose left part is symbol `at`.
 void Bpe::look_up(Scratch& scratch, size_t at, Token left, Token right) const {
-    const Slot& slot = find(left, right);
-    scratch.rank[at] = slot.rank;
-    scratch.merged[at] = slot.merged;
+    const Merge merge = merges_->find(left, right);
+    scratch.rank[at] = merge.rank;
+    scratch.merged[at] = merge.token;
 }
 
 void Bpe::encode(std::string_view piece, std::vector<Token>& out, Scratch& scratch) const {
@@ -94,8 +111,8 @@ void Bpe::merge_short(Scratch& scratch) const {
 
 // Symbols stay where they began, linked to their neighbours; a symbol merged into the one before it is
 // unlinked. A heap entry is (rank, position) in one number, so that the order is the right one, and is stale
-// when the symbol's rank is another by now (a rank belongs to one pair, so an equal rank is the same pair and
-// still right).
+// when the symbol's rank is another by now (equal ranks give equal bytes, so that an equal rank is still
+// right).
 void Bpe::merge_long(Scratch& scratch) const {
     auto& [next, previous, rank, token, merged, heap] = scratch;
     const auto count = static_cast<uint32_t>(token.size());

@@ -1,5 +1,6 @@
 // The tokenizer: checks that the parts of a spec agree with each other, and runs them. See tokenizer.h for
-// the contract; splits are in split.cpp, merging in bpe.cpp, the file format in tokenizer_json.cpp.
+// the contract; splits are in split.cpp, merging in bpe.cpp, the file formats in tokenizer_json.cpp,
+// tiktoken.cpp and gguf_vocabulary.cpp.
 //
 // Vocabulary entries are kept as the bytes they stand for. An entry with a character outside the byte-level
 // alphabet (the name of a special token) cannot come out of merging; it stands for its own UTF-8, as in
@@ -8,12 +9,13 @@
 
 #include "base/error.h"
 #include "text/bpe.h"
+#include "text/byte_level.h"
+#include "text/token_index.h"
 #include "text/tokenizer_spec.h"
 #include "text/utf8.h"
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <fmt/format.h>
 
 namespace fathom {
@@ -21,84 +23,6 @@ namespace fathom {
 namespace {
 
 constexpr size_t TEXT_LIMIT = size_t{1} << 31;
-
-// Text to token: open addressing, since the nodes of a std::unordered_map cost half the loading time. The
-// texts are views of what the caller keeps.
-class Index {
-  public:
-    bool emplace(std::string_view text, Token id) { // false: there already
-        if (2 * (count_ + 1) > slots_.size()) grow();
-        const size_t hash = std::hash<std::string_view>()(text);
-        Slot& slot = slots_[place(text, hash)];
-        if (slot.text) return false;
-        slot = {text.data(), static_cast<uint32_t>(text.size()), static_cast<uint32_t>(hash >> 32), id};
-        ++count_;
-        return true;
-    }
-    std::optional<Token> find(std::string_view text) const {
-        const Slot& slot = slots_[place(text, std::hash<std::string_view>()(text))];
-        return slot.text ? std::optional(slot.id) : std::nullopt;
-    }
-
-  private:
-    struct Slot {
-        const char* text = nullptr; // null: empty
-        uint32_t length = 0;
-        uint32_t tag = 0; // of the hash: tells nearly all other texts apart without a look at them
-        Token id = 0;
-    };
-    size_t place(std::string_view text, size_t hash) const {
-        for (size_t at = hash & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
-            const Slot& slot = slots_[at];
-            if (!slot.text || (slot.tag == hash >> 32 && std::string_view(slot.text, slot.length) == text))
-                return at;
-        }
-    }
-    void grow() {
-        std::vector<Slot> old(4 * slots_.size());
-        old.swap(slots_);
-        for (const Slot& slot : old) {
-            const std::string_view text(slot.text, slot.length);
-            if (slot.text) slots_[place(text, std::hash<std::string_view>()(text))] = slot;
-        }
-    }
-
-    std::vector<Slot> slots_ = std::vector<Slot>(16); // a power of two, at most half of them full
-    size_t count_ = 0;
-};
-
-// The byte-level alphabet backwards: the byte of a character, -1 if it stands for none. Printable characters
-// of Latin-1 stand for themselves, the 68 other bytes are U+0100 onwards in ascending order.
-int byte_of(char32_t character) {
-    static const std::array<int16_t, 0x144> table = [] {
-        std::array<int16_t, 0x144> bytes;
-        bytes.fill(-1);
-        size_t next = 0x100;
-        for (int byte = 0; byte < 256; ++byte) {
-            const bool itself = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
-            bytes[itself ? byte : next++] = static_cast<int16_t>(byte);
-        }
-        return bytes;
-    }();
-    return character < table.size() ? table[character] : -1;
-}
-
-// Appends the bytes of a byte-level word; false (and nothing appended) when a character is outside the
-// alphabet.
-bool append_bytes(std::string& out, std::string_view word) {
-    const size_t before = out.size();
-    while (!word.empty()) {
-        const Utf8Front front = utf8_front(word);
-        const int byte = front.valid ? byte_of(utf8_decode(word, front.length)) : -1;
-        if (byte < 0) {
-            out.resize(before);
-            return false;
-        }
-        out += static_cast<char>(byte);
-        word.remove_prefix(front.length);
-    }
-    return true;
-}
 
 bool never_in_utf8(unsigned byte) { return byte == 0xC0 || byte == 0xC1 || byte >= 0xF5; }
 
@@ -163,20 +87,21 @@ struct Tokenizer::Impl {
     std::string where;
     std::string arena;          // the bytes of all entries
     std::vector<Entry> entries; // sorted by id
-    Index words;                // byte-level entries of the vocabulary by their bytes
-    Index others;               // the rest of the vocabulary by its text
-    Index added;                // added tokens by their text
+    TokenIndex words;           // byte-level entries of the vocabulary by their bytes
+    TokenIndex others;          // the rest of the vocabulary by its text
+    TokenIndex added;           // added tokens by their text
     AddedMatcher raw, normalized;
     Splitter splitter;
     std::optional<Bpe> bpe;
     bool ignore_merges;
 
     explicit Impl(TokenizerSpec spec);
-    void add_vocab(const std::vector<TokenizerSpec::Word>& vocab);
+    void add_vocab(const TokenizerSpec& spec);
     void add_added(const TokenizerSpec& spec);
     std::optional<Token> vocab_id(const TokenizerSpec::Added& token, std::string_view key) const;
     void sort_entries(const std::vector<TokenizerSpec::Added>& added_tokens);
-    void make_bpe(const std::vector<TokenizerSpec::Merge>& merges);
+    void make_bpe(const TokenizerSpec& spec);
+    std::unique_ptr<Merges> list_merges(const TokenizerSpec& spec) const;
     size_t find(Token id) const; // index of the entry, or NOT_FOUND
     std::string_view bytes(const Entry& entry) const {
         return std::string_view(arena).substr(entry.offset, entry.length);
@@ -189,22 +114,23 @@ Tokenizer::Impl::Impl(TokenizerSpec spec)
     for (const auto& word : spec.vocab) room += word.text.size();
     for (const auto& token : spec.added) room += token.text.size();
     arena.reserve(room);
-    add_vocab(spec.vocab);
+    add_vocab(spec);
     add_added(spec);
     sort_entries(spec.added);
-    make_bpe(spec.merges);
+    make_bpe(spec);
 }
 
-void Tokenizer::Impl::add_vocab(const std::vector<TokenizerSpec::Word>& vocab) {
-    entries.reserve(vocab.size());
-    for (const auto& word : vocab) {
+void Tokenizer::Impl::add_vocab(const TokenizerSpec& spec) {
+    entries.reserve(spec.vocab.size());
+    for (const auto& word : spec.vocab) {
         const size_t offset = arena.size();
         const bool byte_level = append_bytes(arena, word.text);
         if (!byte_level) arena += word.text;
         entries.push_back({word.id, false, offset, arena.size() - offset});
         if (word.text.empty() || !(byte_level ? words : others).emplace(bytes(entries.back()), word.id))
-            throw Error({.what = word.text.empty() ? "an empty token" : "the same token twice",
-                         .where = fmt::format("{}: model.vocab[\"{}\"]", where, printable(word.text))});
+            throw Error(
+                {.what = word.text.empty() ? "an empty token" : "the same token twice",
+                 .where = fmt::format("{}: {}[\"{}\"]", where, spec.vocab_key, printable(word.text))});
     }
 }
 
@@ -221,16 +147,16 @@ std::optional<Token> Tokenizer::Impl::vocab_id(const TokenizerSpec::Added& token
     return found;
 }
 
-// Hugging Face ignores the ids stated here: a token of the vocabulary keeps that id, others are numbered in
-// order after the vocabulary. Where that differs from what is stated, it is unknown which ids the model was
-// trained with: an Error.
+// Hugging Face ignores the ids stated in tokenizer.json (added_in_order): a token of the vocabulary keeps
+// that id, others are numbered in order after the vocabulary. Where that differs from what is stated, it is
+// unknown which ids the model was trained with: an Error.
 void Tokenizer::Impl::add_added(const TokenizerSpec& spec) {
     uint64_t next = spec.vocab.size();
     for (size_t i = 0; i < spec.added.size(); ++i) {
         const auto& token = spec.added[i];
-        const std::string key = fmt::format("{}: added_tokens[{}]", where, i);
-        const std::optional<Token> in_vocab = vocab_id(token, key);
-        const uint64_t expected = in_vocab ? *in_vocab : next;
+        const std::string key = fmt::format("{}: {}[{}]", where, spec.added_key, i);
+        const std::optional<Token> in_vocab = spec.added_in_order ? vocab_id(token, key) : std::nullopt;
+        const uint64_t expected = in_vocab ? *in_vocab : spec.added_in_order ? next : token.id;
         if (token.id != expected)
             throw Error({.what = "the id of an added token disagrees with its place",
                          .where = key + ".id",
@@ -263,7 +189,7 @@ void Tokenizer::Impl::sort_entries(const std::vector<TokenizerSpec::Added>& adde
         entries[find(token.id)].special = token.special;
 }
 
-void Tokenizer::Impl::make_bpe(const std::vector<TokenizerSpec::Merge>& merges) {
+void Tokenizer::Impl::make_bpe(const TokenizerSpec& spec) {
     std::array<Token, 256> byte_token{};
     std::array<bool, 256> present{};
     for (unsigned byte = 0; byte < 256; ++byte) {
@@ -273,19 +199,26 @@ void Tokenizer::Impl::make_bpe(const std::vector<TokenizerSpec::Merge>& merges) 
         byte_token[byte] = found.value_or(0);
         if (!present[byte] && !never_in_utf8(byte))
             throw Error({.what = "the vocabulary is not byte-level",
-                         .where = where + ": model.vocab",
+                         .where = fmt::format("{}: {}", where, spec.vocab_key),
                          .expected = "a token for every byte",
                          .got = fmt::format("none for byte 0x{:02X}", byte)});
     }
-    std::vector<Bpe::Merge> by_id;
-    by_id.reserve(merges.size());
+    if (!spec.ranked) return void(bpe.emplace(byte_token, present, list_merges(spec)));
+    std::vector<std::string_view> by_rank; // the entries before the added ones
+    for (size_t i = 0; i < spec.vocab.size(); ++i) by_rank.push_back(bytes(entries[i]));
+    bpe.emplace(byte_token, present, std::make_unique<RankedMerges>(std::move(by_rank), words));
+}
+
+std::unique_ptr<Merges> Tokenizer::Impl::list_merges(const TokenizerSpec& spec) const {
+    std::vector<ListedMerges::Entry> by_id;
+    by_id.reserve(spec.merges.size());
     std::string text;
-    for (const auto& merge : merges) {
+    for (const auto& merge : spec.merges) {
         const auto id_of = [&](std::string_view part, size_t begin) {
             const std::optional<Token> found = words.find(std::string_view(text).substr(begin));
             if (!found)
                 throw Error({.what = "a merge of or into a token that is not in the vocabulary",
-                             .where = fmt::format("{}: model.merges[{}]", where, by_id.size()),
+                             .where = fmt::format("{}: {}[{}]", where, spec.merges_key, by_id.size()),
                              .got = fmt::format("\"{}\" in the merge of \"{}\" and \"{}\"", printable(part),
                                                 printable(merge.left), printable(merge.right))});
             return *found;
@@ -298,7 +231,7 @@ void Tokenizer::Impl::make_bpe(const std::vector<TokenizerSpec::Merge>& merges) 
         const Token right = id_of(merge.right, right_known ? middle : text.size());
         by_id.push_back({left, right, id_of(merge.left + merge.right, 0)});
     }
-    bpe.emplace(byte_token, present, by_id, where + ": model.merges");
+    return std::make_unique<ListedMerges>(by_id, fmt::format("{}: {}", where, spec.merges_key));
 }
 
 size_t Tokenizer::Impl::find(Token id) const {
@@ -313,7 +246,7 @@ namespace {
 // One call of encode.
 class Encoding {
   public:
-    Encoding(const Splitter& splitter, const Bpe& bpe, const Index* whole_pieces)
+    Encoding(const Splitter& splitter, const Bpe& bpe, const TokenIndex* whole_pieces)
         : bpe_(bpe), whole_pieces_(whole_pieces), run_(splitter) {}
 
     std::vector<Token> tokens;
@@ -356,7 +289,7 @@ class Encoding {
     }
 
     const Bpe& bpe_;
-    const Index* whole_pieces_; // null unless the vocabulary goes before merging
+    const TokenIndex* whole_pieces_; // null unless the vocabulary goes before merging
     Splitter::Run run_;
     Bpe::Scratch scratch_;
 };
@@ -365,6 +298,13 @@ class Encoding {
 
 Tokenizer Tokenizer::from_json(std::string_view json, std::string_view where) {
     return Tokenizer(std::make_unique<Impl>(read_tokenizer_json(json, where)));
+}
+Tokenizer Tokenizer::from_tiktoken(std::string_view ranks, std::string_view where, std::string_view config,
+                                   std::string_view config_where) {
+    return Tokenizer(std::make_unique<Impl>(read_tiktoken(ranks, where, config, config_where)));
+}
+Tokenizer Tokenizer::from_gguf(const GgufVocabulary& vocabulary) {
+    return Tokenizer(std::make_unique<Impl>(read_gguf_vocabulary(vocabulary)));
 }
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
@@ -411,7 +351,7 @@ bool Tokenizer::is_special(Token token) const {
 }
 
 std::optional<Token> Tokenizer::find(std::string_view token) const {
-    for (const Index* index : {&impl_->added, &impl_->words, &impl_->others})
+    for (const TokenIndex* index : {&impl_->added, &impl_->words, &impl_->others})
         if (const std::optional<Token> found = index->find(token)) return found;
     return std::nullopt;
 }

@@ -1,6 +1,6 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: text to tokens and back, byte-exact both ways. Splits
+// Byte-level BPE from whichever file a model brings: text to tokens and back, byte-exact both ways. Splits
 // run through PCRE2 (UTF and UCP on, one piece at a time as the whole subject); merging is near-linear in the
-// length of a piece. Anything in the file that is not understood is an Error, never skipped.
+// length of a piece. Anything in a file that is not understood is an Error, never skipped.
 #pragma once
 
 #include "base/token.h"
@@ -21,10 +21,18 @@ enum class Added {
     all,
 };
 
+struct GgufVocabulary; // gguf_vocabulary.h
+
 class Tokenizer {
   public:
     // Parses the text of a tokenizer.json; `where` is its path, for messages.
     static Tokenizer from_json(std::string_view json, std::string_view where);
+    // Parses the text of a rank file (tiktoken.model of Moonlight and Kimi; their splits). `config` is the
+    // text of the tokenizer_config.json beside it, which names special tokens; without it ("") there are
+    // none.
+    static Tokenizer from_tiktoken(std::string_view ranks, std::string_view where, std::string_view config,
+                                   std::string_view config_where);
+    static Tokenizer from_gguf(const GgufVocabulary& vocabulary);
     Tokenizer(Tokenizer&&) noexcept;
     Tokenizer& operator=(Tokenizer&&) noexcept;
     ~Tokenizer();
@@ -41,7 +49,7 @@ class Tokenizer {
 
     bool contains(Token token) const;
     size_t size() const;                // largest id + 1; ids may have holes
-    bool is_special(Token token) const; // marked special in added_tokens
+    bool is_special(Token token) const; // marked special by its file
     // An added token by its name, or a vocabulary entry by the bytes it stands for (" the", not "Ġthe").
     std::optional<Token> find(std::string_view token) const;
 

@@ -19,7 +19,6 @@ using nlohmann::json;
 constexpr size_t DEPTH_LIMIT = 64;
 constexpr size_t TREE_LIMIT = 1 << 20; // values outside vocabulary and merges; published files: about 10^4
 constexpr size_t SPLIT_LIMIT = 64;
-constexpr size_t ADDED_LENGTH_LIMIT = 1024; // bytes of one added token: bounds the work of finding them
 // The splits of ByteLevel with use_regex, GPT-2's.
 constexpr std::string_view GPT2_REGEX =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
@@ -346,8 +345,8 @@ void read_added(const Node& list, std::vector<TokenizerSpec::Added>& added) {
         node.members({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
         for (const char* key : {"single_word", "lstrip", "rstrip"}) node.expect_false(key);
         const std::string& text = node["content"].text();
-        if (text.empty() || text.size() > ADDED_LENGTH_LIMIT)
-            node["content"].fail(fmt::format("1 to {} bytes", ADDED_LENGTH_LIMIT));
+        if (text.empty() || text.size() > LONGEST_ADDED)
+            node["content"].fail(fmt::format("1 to {} bytes", LONGEST_ADDED));
         const auto flag = [&](const char* key) { return node.has(key) && node[key].flag(); };
         added.push_back({text, node["id"].id(), flag("special"), flag("normalized")});
     }
@@ -371,8 +370,7 @@ void read_model(const Node& node, TokenizerSpec& spec) {
 } // namespace
 
 TokenizerSpec read_tokenizer_json(std::string_view text, std::string_view where) {
-    TokenizerSpec spec;
-    spec.where = where;
+    TokenizerSpec spec{.where = std::string(where), .added_in_order = true};
     if (text.find('\0') != text.npos) // nlohmann-json would take it for the end
         throw Error({.what = "malformed JSON", .where = spec.where, .got = "a NUL byte"});
     Handler handler(spec);

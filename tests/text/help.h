@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,33 @@ inline bool have_shared(const std::string& part) {
     return have;
 }
 inline std::string shared(const std::string& part) { return read_file(fs::path(FATHOM_SHARED_DIR) / part); }
+
+// Checks every row of a file of vectors and says how many there were.
+inline size_t check_rows(const std::string& file, const Tokenizer& tokenizer) {
+    std::istringstream lines(shared("data/tokenizers/vectors/" + file));
+    size_t rows = 0;
+    for (std::string line; std::getline(lines, line); ++rows) {
+        const json row = json::parse(line);
+        const std::string text = row["text"];
+        const Added added = row.value("parse_special", true) ? Added::all : Added::ordinary;
+        const Tokens ids = row["ids"];
+        CHECK_MESSAGE(tokenizer.encode(text, added) == ids, line.substr(0, 300));
+        CHECK(tokenizer.decode(ids) == text);
+    }
+    return rows;
+}
+// Checks a chunk of wikitext (it begins with the name of BOS) and its ids.
+inline void check_wikitext(const std::string& name, const Tokenizer& tokenizer, Token bos) {
+    std::istringstream numbers(shared("data/tokenizers/vectors/" + name + ".ids.txt"));
+    Tokens ids;
+    for (Token id; numbers >> id;) ids.push_back(id);
+    REQUIRE(ids.size() == 5461);
+    const std::string text = shared("data/tokenizers/vectors/" + name + ".text.txt");
+    CHECK((tokenizer.encode(text) == ids));
+    CHECK((tokenizer.decode(ids) == text));
+    CHECK(ids[0] == bos);
+    CHECK(tokenizer.bytes(bos) == "<｜begin▁of▁sentence｜>");
+}
 
 inline const Tokenizer& tiny() {
     static const Tokenizer tokenizer = Tokenizer::from_json(

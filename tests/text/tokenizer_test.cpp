@@ -38,7 +38,7 @@ TEST_CASE("merging equals its definition on short and long pieces") {
         for (unsigned byte = 0; byte < 256; ++byte) bytes[byte] = byte, present[byte] = true;
         std::vector<std::string> words = {"a", "b", "c", "d"};
         std::map<std::string, Token> ids = {{"a", 'a'}, {"b", 'b'}, {"c", 'c'}, {"d", 'd'}};
-        std::vector<fathom::Bpe::Merge> merges;
+        std::vector<fathom::ListedMerges::Entry> merges;
         std::map<std::pair<Token, Token>, std::pair<size_t, Token>> ranks;
         for (int i = 0; i < 60; ++i) {
             const std::string left = words[random() % words.size()], right = words[random() % words.size()];
@@ -48,7 +48,7 @@ TEST_CASE("merging equals its definition on short and long pieces") {
             ranks[{ids[left], ids[right]}] = {merges.size(), ids[joined]};
             merges.push_back({ids[left], ids[right], ids[joined]});
         }
-        const fathom::Bpe bpe(bytes, present, merges, "test");
+        const fathom::Bpe bpe(bytes, present, std::make_unique<fathom::ListedMerges>(merges, "test"));
         fathom::Bpe::Scratch scratch;
         for (const size_t length : {0, 1, 2, 3, 7, 31, 32, 33, 34, 64, 65, 300}) {
             std::string piece;

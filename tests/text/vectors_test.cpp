@@ -1,8 +1,6 @@
 // Published and independently computed token ids of the DeepSeek tokenizers, in ../shared.
 #include "help.h"
 
-#include <sstream>
-
 using namespace help;
 
 namespace {
@@ -25,21 +23,6 @@ const Tokenizer& deepseek(const std::string& added_file = "") {
         .first->second;
 }
 
-// Checks every row of a file of vectors and says how many there were.
-size_t check_rows(const std::string& file, const Tokenizer& tokenizer) {
-    std::istringstream lines(shared(FOLDER + "vectors/" + file));
-    size_t rows = 0;
-    for (std::string line; std::getline(lines, line); ++rows) {
-        const json row = json::parse(line);
-        const std::string text = row["text"];
-        const Added added = row.value("parse_special", true) ? Added::all : Added::ordinary;
-        const Tokens ids = row["ids"];
-        CHECK_MESSAGE(tokenizer.encode(text, added) == ids, line.substr(0, 300));
-        CHECK(tokenizer.decode(ids) == text);
-    }
-    return rows;
-}
-
 } // namespace
 
 TEST_CASE("DeepSeek V4: all reference vectors") {
@@ -58,15 +41,7 @@ TEST_CASE("DeepSeek V3: published vectors and the wikitext chunk") {
     CHECK(check_rows("splintr-v3.jsonl", tokenizer) == 3);
     CHECK(tokenizer.size() == 128815);
     CHECK(tokenizer.find("<think>") == std::nullopt);
-
-    std::istringstream numbers(shared(FOLDER + "vectors/wikitext-v3.ids.txt"));
-    Tokens ids;
-    for (Token id; numbers >> id;) ids.push_back(id);
-    REQUIRE(ids.size() == 5461);
-    const std::string text = shared(FOLDER + "vectors/wikitext-v3.text.txt"); // begins with the name of BOS
-    CHECK((tokenizer.encode(text) == ids));
-    CHECK((tokenizer.decode(ids) == text));
-    CHECK(tokenizer.bytes(ids[0]) == "<｜begin▁of▁sentence｜>");
+    check_wikitext("wikitext-v3", tokenizer, 0);
 }
 
 TEST_CASE("DeepSeek R1: vectors with special tokens") {
