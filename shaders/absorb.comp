@@ -27,7 +27,8 @@ void main() {
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) sum_a[t] = sum_b[t] = vec4(0);
         for (uint d = 0; d < p.nope_dim; ++d) {
             vec4 wa, wb;
-            load8(at(p.weights, h * (p.nope_dim + p.value_dim) + d, p.row_bytes), chunk, wa, wb);
+            const uvec2 w = at(p.weights, h * (p.nope_dim + p.value_dim) + d, p.row_bytes);
+            load8(w, chunk, p.latent_dim, wa, wb);
             [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
                 const vec4 x = vec4(FloatsIn(q[t]).v[h * head_dim + d]);
                 sum_a[t] = fma(wa, x, sum_a[t]);

@@ -55,7 +55,7 @@ void main() {
         float dot = 0;
         for (uint c = lane; c < LATENT_CHUNKS; c += K_LANES) {
             vec4 wa, wb;
-            load8(w, c, wa, wb);
+            load8(w, c, p.latent_dim, wa, wb);
             dot = dot8(wa, wb, context[2u * c], context[2u * c + 1u], dot);
         }
         dot = lanes_sum(dot);

@@ -14,7 +14,7 @@ void main() {
     const StepRow row = step_row(p.state, t);
     if (chunk == 0u) atomicAdd(Words(at(p.counts, row.sequence, 4u * p.vocab)).v[row.token], 1u);
     vec4 a, b;
-    load8(at(p.table, row.token, p.row_bytes), chunk, a, b);
+    load8(at(p.table, row.token, p.row_bytes), chunk, p.dim, a, b);
     const uvec2 y = at(p.y, t, 4u * p.y_stride);
     Vec4(y).v[2u * chunk] = a; // rows of x are padded to eight floats
     Vec4(y).v[2u * chunk + 1u] = b;

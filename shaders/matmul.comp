@@ -33,7 +33,7 @@ void main() {
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) load_x8(x[t], chunk, p.n_in, xa[t], xb[t]);
         [[unroll]] for (uint r = 0; r < ROWS; ++r) {
             vec4 wa, wb;
-            load8(w[r], chunk, wa, wb);
+            load8(w[r], chunk, p.n_in, wa, wb);
             [[unroll]] for (uint t = 0; t < TOKENS; ++t)
                 sum[r * TOKENS + t] = dot8(wa, wb, xa[t], xb[t], sum[r * TOKENS + t]);
         }

@@ -28,7 +28,7 @@ void tile_dots(uint expert, uint n0, uint pair[TOKENS], out float sum[TILE]) {
         vec4 xa[TOKENS], xb[TOKENS], wa, wb;
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) load_x8(x[t], chunk, p.width, xa[t], xb[t]);
         [[unroll]] for (uint r = 0; r < ROWS; ++r) {
-            load8(w[r], chunk, wa, wb);
+            load8(w[r], chunk, p.width, wa, wb);
             [[unroll]] for (uint t = 0; t < TOKENS; ++t)
                 sum[r * TOKENS + t] = dot8(wa, wb, xa[t], xb[t], sum[r * TOKENS + t]);
         }

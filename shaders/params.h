@@ -149,11 +149,15 @@ struct MoeItem {
 };
 
 struct MoeUp { // act[pair] = silu(gate x) * (up x)
-    // weights (experts, 2, width, dim); act (T * slots, width)
-    ADDRESS state, weights, x, experts, pairs, items, act;
+    // gate, up (experts, width, dim) in FORMAT; act (T * slots, width)
+    ADDRESS state, gate, up, x, experts, pairs, items, act;
     ADDRESS expert_bytes;                                  // from one expert to the next
     uint dim, width, row_bytes, n_slots, x_stride, act_stride, grouped;
+    uint part; // MOE_UP_BOTH; or, where gate and up differ in format, one after the other
 };
+#define MOE_UP_BOTH 0u
+#define MOE_UP_GATE 1u // act[pair] = silu(gate x)
+#define MOE_UP_UP 2u   // act[pair] = act[pair] * (up x)
 
 // Grouped: y[pair] = down act[pair]; else y[t] += sum over slots of weight * (down act[pair]).
 struct MoeDown {

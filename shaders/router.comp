@@ -29,7 +29,7 @@ void compute_scores(uint t) {
         float logit = 0;
         for (uint chunk = lane; chunk < (p.dim + 7u) / 8u; chunk += K_LANES) {
             vec4 wa, wb, xa, xb;
-            load8(w, chunk, wa, wb);
+            load8(w, chunk, p.dim, wa, wb);
             load_x8(x, chunk, p.dim, xa, xb);
             logit = dot8(wa, wb, xa, xb, logit);
         }

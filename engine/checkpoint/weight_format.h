@@ -1,57 +1,49 @@
-// The weight formats on the CPU: sizes and decoding. The numbers are those of shaders/formats.h; rows in
-// memory start at multiples of 16 bytes and hold a multiple of 8 weights, the last ones zero, as
-// shaders/dequant.glsl reads them.
+// The weight formats in memory: rows as the kernels read them, made from a file's blocks and decoded again
+// for the CPU reference. The numbers are those of shaders/formats.h, which says what a row looks like. Every
+// row starts at a multiple of 16 bytes and holds a multiple of 8 weights, the last ones zero; packing moves
+// bits and changes none.
 #pragma once
 
-#include "base/error.h"
-#include "base/numbers.h"
 #include "checkpoint/checkpoint.h"
 #include "formats.h"
 
-#include <cstring>
-
 namespace fathom {
 
-enum class Format : uint8_t { f32 = FORMAT_F32, f16 = FORMAT_F16, bf16 = FORMAT_BF16 };
+// Every format, for code that is made once for each.
+#define FATHOM_EACH_FORMAT(X)                                                                                \
+    X(f32, F32)                                                                                              \
+    X(f16, F16)                                                                                              \
+    X(bf16, BF16) X(fp8, FP8) X(q8_0, Q8_0) X(q4_0, Q4_0) X(q4_1, Q4_1) X(q5_0, Q5_0) X(q5_1, Q5_1)          \
+        X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K) X(q5_k, Q5_K) X(q6_k, Q6_K) X(iq4_nl, IQ4_NL)              \
+            X(iq4_xs, IQ4_XS) X(mxfp4, MXFP4)
 
-inline std::string_view name_of(Format format) { // as in the names of shader modules
-    return format == Format::f32 ? "f32" : format == Format::f16 ? "f16" : "bf16";
-}
-inline uint32_t bytes_of(Format format) { return format == Format::f32 ? 4 : 2; } // of one weight
-inline uint32_t row_bytes(Format format, uint32_t cols) {
-    return static_cast<uint32_t>(round_up(cols, 8)) * bytes_of(format);
-}
+enum class Format : uint8_t {
+#define FATHOM_FORMAT(name, NAME) name = FORMAT_##NAME,
+    FATHOM_EACH_FORMAT(FATHOM_FORMAT)
+#undef FATHOM_FORMAT
+};
+constexpr Format FORMATS[] = {
+#define FATHOM_FORMAT(name, NAME) Format::name,
+    FATHOM_EACH_FORMAT(FATHOM_FORMAT)
+#undef FATHOM_FORMAT
+};
+constexpr uint32_t FP8_BLOCK = 128; // rows and columns that share a scale
 
-// Weight `k` of a row in memory.
-inline float weight_at(Format format, const std::byte* row, uint64_t k) {
-    if (format == Format::f32) {
-        float value;
-        std::memcpy(&value, row + 4 * k, 4);
-        return value;
-    }
-    uint16_t bits;
-    std::memcpy(&bits, row + 2 * k, 2);
-    return format == Format::f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
-}
-inline void store_weight(Format format, std::byte* row, uint64_t k, float value) {
-    if (format == Format::f32) {
-        std::memcpy(row + 4 * k, &value, 4);
-        return;
-    }
-    const uint16_t bits = format == Format::f16 ? f32_to_f16(value) : f32_to_bf16(value);
-    std::memcpy(row + 2 * k, &bits, 2);
-}
+std::string_view name_of(Format format); // as in the names of shader modules: "bf16", "fp8", "q4_k"
+DType dtype_of(Format format);           // of its weights in files
+// The format that holds a checkpoint's dtype without loss. Throws Error naming the tensor for one that has
+// none.
+Format format_of(const TensorView& tensor);
 
-// The format that holds a checkpoint's dtype without loss.
-inline Format format_of(const TensorView& tensor) {
-    if (tensor.dtype == DType::f32) return Format::f32;
-    if (tensor.dtype == DType::f16) return Format::f16;
-    if (tensor.dtype == DType::bf16) return Format::bf16;
-    throw Error({.what = "a weight has a dtype that this engine cannot run",
-                 .where = tensor.file + ": " + printable(tensor.name),
-                 .expected = "F32, F16 or BF16",
-                 .got = std::string(name_of(tensor.dtype)),
-                 .fix = "convert the checkpoint to BF16"});
-}
+uint32_t block_of(Format format); // weights that share a block; a part of a row begins and ends with one
+uint32_t row_bytes(Format format, uint32_t cols); // in memory
+double bits_per_weight(Format format);            // in memory, of a long row
+
+// A row in memory from a row of a file: `cols` weights, a multiple of the file's block.
+void pack_row(Format format, const std::byte* file_row, uint32_t cols, std::byte* row);
+// A row of FP8: `codes`, and the scale of each FP8_BLOCK columns.
+void pack_fp8_row(const std::byte* codes, const float* scales, uint32_t cols, std::byte* row);
+// The weights of a row in memory, with the roundings of decode_blocks() (checkpoint/blocks.h).
+void unpack_row(Format format, const std::byte* row, uint32_t cols, float* weights);
 
 } // namespace fathom

@@ -5,6 +5,7 @@
 #include "model/forward.h"
 
 #include "base/error.h"
+#include "base/numbers.h"
 
 #include <algorithm>
 #include <bit>
@@ -25,6 +26,7 @@ bool matches(std::string_view pattern, std::string_view name) {
     return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
 }
 
+// Shared experts are slots like the routed ones where they lie in one bank with them.
 RoutingShape routing_shape(const ModelConfig& c) {
     RoutingShape shape{c.n_routed_experts,
                        c.n_active_experts,
@@ -137,12 +139,25 @@ void Model::allocate_workspace(uint32_t n) {
     work_.experts = bytes(4 * pairs);
     work_.expert_weights = bytes(4 * pairs);
     work_.pairs = bytes(4 * pairs);
+    allocate_shared_workspace(n);
     uint32_t max_items = 0;
     for (uint32_t bucket = 1; bucket <= bucket_for(n); bucket *= 2)
         max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts));
     work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
     logits = bytes(4ull * MAX_SEQUENCES * logits_stride);
     adjusted_ = bytes(4ull * MAX_SEQUENCES * logits_stride);
+}
+
+// What shared experts need where they are an MLP of their own.
+void Model::allocate_shared_workspace(uint32_t n) {
+    const auto& layers = weights_.layers;
+    if (std::none_of(layers.begin(), layers.end(), [](const auto& w) { return w.shared.down.rows != 0; }))
+        return;
+    work_.shared_act = rows(n, config.n_shared_experts * config.expert_dim);
+    work_.shared_out = rows(n, config.dim);
+    const uint64_t items = 16 + uint64_t{moe_max_items(bucket_for(n), 1, 1)} * sizeof(MoeItem);
+    work_.shared_pairs = executor_.allocate("workspace", gpu::Placement::device, 4ull * n);
+    work_.shared_items = executor_.allocate("workspace", gpu::Placement::device, items);
 }
 
 // cos and sin of position * frequency: the angle in float32 as transformers forms it, its functions in
@@ -198,6 +213,12 @@ void Model::keep_tap(Plan& plan, const TapPoint& point) {
     taps_[&plan].push_back({point.name, view, cols, point.repeat});
 }
 
+RoutingShape Model::routing_for(const LayerWeights& w) const {
+    RoutingShape shape = routing_;
+    shape.n_shared = w.mlp.down.count - shape.n_experts;
+    return shape;
+}
+
 void Model::build(Plan& plan, StepKind kind) {
     Workspace& m = work_;
     const auto eps = static_cast<float>(config.rms_norm_eps);
@@ -231,7 +252,9 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
 
     rms_norm(plan, label("attn_norm"), step_, m.x, w.attn_norm, m.normed, eps);
     plan.tap(label("attn_norm"), m.normed);
-    matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a, false);
+    matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
+    if (w.kv_a.rows != 0)
+        matmul(plan, label("kv_a"), step_, w.kv_a, m.normed, m.q_kv_a.columns(first, c.latent_dim()), false);
     plan.tap(label("q_kv_a"), m.q_kv_a);
     latent_write(plan, label("latent_write"), step_, shape_, m.q_kv_a.columns(first, c.latent_dim()),
                  w.kv_a_norm, cache[layer], latent, latent_eps);
@@ -270,8 +293,10 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     rms_norm(plan, label("ffn_norm"), step_, m.x, w.ffn_norm, m.normed, static_cast<float>(c.rms_norm_eps));
     plan.tap(label("ffn_norm"), m.normed);
 
-    // A dense layer is one expert that every token takes, without router or weight.
-    const uint32_t n_slots = w.moe ? routing_.n_slots() : 1, width = w.down.cols,
+    // A dense layer is one expert that every token takes, without router or weight. Shared experts are behind
+    // the routed ones in their bank, if that could be, else an MLP that follows.
+    const RoutingShape routing = w.moe ? routing_for(w) : RoutingShape{};
+    const uint32_t n_slots = w.moe ? routing.n_slots() : 1, width = w.mlp.down.cols,
                    pairs = plan.rows() * n_slots;
     const View experts{m.experts.address, w.moe ? 4ull * pairs : 0};
     const View expert_weights{m.expert_weights.address, w.moe ? 4ull * pairs : 0};
@@ -279,7 +304,7 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     const MoeLists lists{{m.pairs.address, 4ull * pairs},
                          m.items,
                          moe_tile(plan.rows()),
-                         moe_max_items(plan.rows(), n_slots, w.down.count)};
+                         moe_max_items(plan.rows(), n_slots, w.mlp.down.count)};
     if (w.moe) {
         const uint32_t layer_words = 2 * c.n_active_experts;
         const View ring{trace.address +
@@ -287,17 +312,33 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                         trace_stride ? trace.bytes - 4ull * moe_layer * layer_words : 0};
         const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
                                  8ull * c.n_routed_experts};
-        router(plan, label("router"), step_, routing_, w.router, m.normed,
+        router(plan, label("router"), step_, routing, w.router, m.normed,
                {w.router_bias, layer_control, experts, expert_weights, ring, trace_stride, TRACE_ROWS});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
     if (moe_grouped(plan.rows()))
-        expert_sort(plan, label("expert_sort"), step_, w.down.count, n_slots, experts, lists);
-    moe_up(plan, label("moe_up"), step_, w.gate_up, n_slots, m.normed, experts, lists, act);
+        expert_sort(plan, label("expert_sort"), step_, w.mlp.down.count, n_slots, experts, lists);
+    moe_up(plan, label("moe_up"), step_, w.mlp, n_slots, m.normed, experts, lists, act);
     plan.tap(label("act"), act, n_slots);
-    moe_down(plan, label("moe_down"), step_, w.down, n_slots, act, experts, expert_weights, lists,
+    moe_down(plan, label("moe_down"), step_, w.mlp.down, n_slots, act, experts, expert_weights, lists,
              m.pairs_out, m.x);
+    if (w.shared.down.rows != 0) shared_experts(plan, w.shared, layer);
     plan.tap(label("after_ffn"), m.x);
+}
+
+// Shared experts apart from the bank: a dense MLP, with lists and activations of its own, so that it need not
+// wait for the routed experts to be done with theirs.
+void Model::shared_experts(Plan& plan, const Mlp& shared, uint32_t layer) {
+    Workspace& m = work_;
+    const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
+    const MoeLists lists{{m.shared_pairs.address, 4ull * plan.rows()},
+                         m.shared_items,
+                         moe_tile(plan.rows()),
+                         moe_max_items(plan.rows(), 1, 1)};
+    if (moe_grouped(plan.rows())) expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, lists);
+    moe_up(plan, label("shared_up"), step_, shared, 1, m.normed, {}, lists, m.shared_act);
+    moe_down(plan, label("shared_down"), step_, shared.down, 1, m.shared_act, {}, {}, lists, m.shared_out,
+             m.x);
 }
 
 } // namespace fathom

@@ -58,17 +58,20 @@ class Model {
 
   private:
     struct Workspace {
-        Rows x, normed, q_kv_a, q_a, q, kv, attended, act, pairs_out;
+        Rows x, normed, q_kv_a, q_a, q, kv, attended, act, shared_act, pairs_out, shared_out;
         View latent, q_latent, partial, chunk, experts, expert_weights;
-        View pairs, items;
+        View pairs, items, shared_pairs, shared_items;
     };
     void allocate_state();
     void allocate_cache(uint32_t pages);
     void allocate_workspace(uint32_t rows);
+    void allocate_shared_workspace(uint32_t rows);
     void build_rope(uint32_t context);
     void build(Plan& plan, StepKind kind);
     void attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
     void feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer);
+    void shared_experts(Plan& plan, const Mlp& shared, uint32_t layer);
+    RoutingShape routing_for(const LayerWeights& w) const;
     void keep_tap(Plan& plan, const TapPoint& point);
     Rows rows(uint64_t count, uint32_t cols);
 

@@ -1,7 +1,5 @@
-// The weights of a model in device memory, and the one table of their names and shapes in a checkpoint.
-// Matrices that read the same activations are stacked (q or q_a with kv_a; gate with up), experts lie in one
-// bank for each layer with the shared experts behind the routed ones, and everything keeps the checkpoint's
-// dtype; norms and biases become f32.
+// The weights of a model in device memory. They keep the formats of their checkpoint; norms and biases become
+// f32. What lies where is decided in layout.h.
 #pragma once
 
 #include "checkpoint/checkpoint.h"
@@ -15,17 +13,19 @@ namespace fathom {
 
 struct LayerWeights {
     View attn_norm, ffn_norm; // (dim)
-    Matrix q_kv_a;  // q or q_a (n_heads * qk_head_dim or q_lora_rank), then kv_a (kv_lora_rank + rope)
-    View q_a_norm;  // (q_lora_rank), with q-LoRA
-    Matrix q_b;     // (n_heads * qk_head_dim, q_lora_rank), with q-LoRA
-    View kv_a_norm; // (kv_lora_rank)
-    Matrix kv_b;    // (n_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank)
-    Matrix o;       // (dim, n_heads * v_head_dim)
+    Matrix q_kv_a;   // q or q_a (n_heads * qk_head_dim or q_lora_rank), then kv_a (kv_lora_rank + rope)
+    Matrix kv_a;     // kv_a alone, where it could not be stacked; else without rows
+    View q_a_norm;   // (q_lora_rank), with q-LoRA
+    Matrix q_b;      // (n_heads * qk_head_dim, q_lora_rank), with q-LoRA
+    View kv_a_norm;  // (kv_lora_rank)
+    Matrix kv_b;     // (n_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank), or without rows and:
+    Matrix k_b, v_b; // (n_heads * kv_lora_rank, qk_nope_head_dim) and (n_heads * v_head_dim, kv_lora_rank)
+    Matrix o;        // (dim, n_heads * v_head_dim)
     bool moe = false;
     Matrix router;    // (n_routed_experts, dim), MoE layers
     View router_bias; // (n_routed_experts), noaux_tc
-    Matrix gate_up;   // bank of (2 * width, dim): gate rows, then up rows
-    Matrix down;      // bank of (dim, width)
+    Mlp mlp;          // the dense MLP, or the bank of experts: routed, then shared unless these are apart
+    Mlp shared;       // the shared experts as one MLP, where they could not join the bank; else without rows
 };
 
 struct MtpWeights { // multi-token prediction layer: kept on request, nothing runs it yet
@@ -41,16 +41,7 @@ struct Weights {
     std::vector<MtpWeights> mtp;
 };
 
-// A tensor that a checkpoint of this configuration holds. `kind` groups tensors for reports.
-struct TensorSpec {
-    std::string name;
-    std::vector<uint64_t> shape;
-    std::string_view kind; // "embedding", "attention", "dense MLP", "routed experts", "shared experts",
-                           // "router", "norms", "head", "MTP"
-};
-std::vector<TensorSpec> tensor_table(const ModelConfig& config);
-
-// Checks the checkpoint against the table (a missing, extra or misshapen tensor is an Error that names it),
+// Checks the checkpoint against the layout (a missing, extra or misshapen tensor is an Error that names it),
 // allocates and uploads. Mapped pages are dropped as they are uploaded. `progress` hears bytes of checkpoint
 // done and in all.
 Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, bool keep_mtp,

@@ -2,6 +2,7 @@
 #include "session/engine_impl.h"
 
 #include "base/error.h"
+#include "base/numbers.h"
 
 #include <algorithm>
 #include <cmath>

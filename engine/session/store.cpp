@@ -5,6 +5,7 @@
 #include "session/engine_impl.h"
 
 #include "base/error.h"
+#include "base/numbers.h"
 #include "base/json.h"
 
 #include <algorithm>

@@ -3,6 +3,9 @@
 // chosen by FATHOM_TEST_DEVICE as by --device. Whatever a kernel must not use or write holds SENTINEL, a NaN.
 #pragma once
 
+#include "base/numbers.h"
+#include "checkpoint/block_layout.h"
+#include "checkpoint/blocks.h"
 #include "golden/weights.h"
 #include "model/executor.h"
 #include "model/ops/ops.h"
@@ -27,7 +30,7 @@ namespace fathom::test {
 enum Side : uint8_t { GPU, CPU };
 constexpr Side SIDES[] = {GPU, CPU};
 constexpr uint32_t SENTINEL = 0x7FC0DEAD;
-constexpr Format FORMATS[] = {Format::f32, Format::f16, Format::bf16};
+constexpr Format PLAIN_FORMATS[] = {Format::f32, Format::f16, Format::bf16}; // rows of any length
 constexpr uint32_t ROWS[] = {1, 2, 3, 7, 8, 31, 65, 256};
 
 inline std::string device_wish() {
@@ -167,24 +170,81 @@ struct Weights {
         return result;
     }
 };
+// A row in memory of plain numbers, rounded to the format.
+inline void plain_row(Format format, std::span<const float> values, std::byte* out) {
+    const auto cols = static_cast<uint32_t>(values.size());
+    if (format == Format::f32) return pack_row(format, std::as_bytes(values).data(), cols, out);
+    std::vector<uint16_t> halves;
+    for (const float value : values)
+        halves.push_back(format == Format::f16 ? f32_to_f16(value) : f32_to_bf16(value));
+    pack_row(format, std::as_bytes(std::span(halves)).data(), cols, out);
+}
+inline Matrix matrix_shape(Format format, uint32_t rows, uint32_t cols, uint32_t count) {
+    const uint32_t bytes = row_bytes(format, cols);
+    return {{}, format, rows, cols, bytes, count, uint64_t{rows} * bytes};
+}
 inline Weights weights_of(Format format, uint32_t rows, uint32_t cols, std::span<const float> values,
                           uint32_t count = 1) {
     Weights result;
-    Matrix& m = result.shape;
-    m.format = format, m.rows = rows, m.cols = cols, m.count = count;
-    m.row_bytes = row_bytes(format, cols);
-    m.matrix_bytes = uint64_t{rows} * m.row_bytes;
-    std::vector<std::byte> bytes(count * m.matrix_bytes);
+    result.shape = matrix_shape(format, rows, cols, count);
+    std::vector<std::byte> bytes(count * result.shape.matrix_bytes);
     for (uint64_t r = 0; r < uint64_t{rows} * count; ++r)
-        for (uint64_t c = 0; c < cols; ++c)
-            store_weight(format, bytes.data() + r * m.row_bytes, c, values[r * cols + c]);
+        plain_row(format, values.subspan(r * cols, cols), bytes.data() + r * result.shape.row_bytes);
     result.data = buffer(bytes);
     return result;
+}
+
+// A random row of a format of blocks: every quant and every scale, the values mostly below `size`; `name` and
+// `row` seed it.
+inline void random_row(Format format, const std::string& name, uint64_t row, uint32_t cols, float size,
+                       std::byte* out) {
+    const uint64_t hash = golden::fnv1a64(name) + row;
+    uint64_t next = 0;
+    const auto upto = [&](int low, int high) { // whole numbers from low to high
+        const float u = (golden::unit(hash, next++) + 1) / 2;
+        return low + std::min(static_cast<int>(u * static_cast<float>(high - low + 1)), high - low);
+    };
+    if (format == Format::fp8) {
+        std::vector<std::byte> codes;
+        for (uint32_t c = 0; c < cols; ++c)
+            codes.push_back(static_cast<std::byte>(upto(0, 126) | upto(0, 1) << 7));
+        std::vector<float> scales(div_up(cols, FP8_BLOCK));
+        for (float& scale : scales) scale = size / 448 * static_cast<float>(upto(1, 16));
+        return pack_fp8_row(codes.data(), scales.data(), cols, out);
+    }
+    const DType dtype = dtype_of(format);
+    const BlockLayout& layout = layout_of(dtype);
+    std::vector<std::byte> blocks(cols / block_of(dtype) * bytes_of(dtype));
+    for (size_t at = 0; at < blocks.size(); at += bytes_of(dtype)) {
+        BlockParts parts{};
+        const int levels = layout.codes.fields[1].bits + layout.codes.fields[0].bits;
+        const float reach = static_cast<float>(layout.levels ? 128 : (1 << levels)) *
+                            static_cast<float>(layout.has_scales() ? layout.scales.last : 1);
+        parts.d = 2 * size / reach * static_cast<float>(upto(0, 1) * 2 - 1);
+        parts.dmin = layout.has_min() ? size / static_cast<float>(layout.has_scales() ? 64 : 1) : 0;
+        for (uint32_t i = 0; i < block_of(dtype); ++i)
+            parts.codes[i] = static_cast<uint8_t>(upto(0, (1 << levels) - 1));
+        for (uint32_t g = 0; g < block_of(dtype) / layout.group; ++g) {
+            parts.scales[g] = static_cast<int16_t>(upto(layout.scales.first, layout.scales.last));
+            parts.mins[g] = static_cast<int16_t>(layout.has_scales() ? upto(0, layout.scales.last) : -1);
+        }
+        pack_block(dtype, parts, blocks.data() + at);
+    }
+    pack_row(format, blocks.data(), cols, out);
 }
 inline Weights random_weights(const std::string& name, Format format, uint32_t rows, uint32_t cols,
                               uint32_t count = 1) {
     const float scale = std::sqrt(3.0f / static_cast<float>(cols));
-    return weights_of(format, rows, cols, random_floats(name, uint64_t{rows} * cols * count, scale), count);
+    if (block_of(format) == 1)
+        return weights_of(format, rows, cols, random_floats(name, uint64_t{rows} * cols * count, scale),
+                          count);
+    Weights result;
+    result.shape = matrix_shape(format, rows, cols, count);
+    std::vector<std::byte> bytes(count * result.shape.matrix_bytes);
+    for (uint64_t r = 0; r < uint64_t{rows} * count; ++r)
+        random_row(format, name, r, cols, scale, bytes.data() + r * result.shape.row_bytes);
+    result.data = buffer(bytes);
+    return result;
 }
 
 // The state of a step; rows past its last one are poisoned.

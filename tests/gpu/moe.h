@@ -55,13 +55,15 @@ struct Routing {
 struct Experts {
     uint32_t dim = 0, width = 0, n_experts = 0, n_slots = 0; // n_experts with the shared ones
     bool dense = false;                                      // one expert, without lists of them or weights
-    Weights gate_up, down;
+    Weights gate, up, down;
 
     Experts(const std::string& name, Format format, uint32_t d, uint32_t w, uint32_t experts, uint32_t slots,
             bool is_dense = false)
         : dim(d), width(w), n_experts(experts), n_slots(slots), dense(is_dense),
-          gate_up(random_weights(name + " gate_up", format, 2 * w, d, experts)),
+          gate(random_weights(name + " gate", format, w, d, experts)),
+          up(random_weights(name + " up", format, w, d, experts)),
           down(random_weights(name + " down", format, d, w, experts)) {}
+    Mlp mlp(Side side) const { return {gate.matrix(side), up.matrix(side), down.matrix(side)}; }
 
     void append(Plan& plan, const StepMemory& step, Side side, const Tensor& x, const Buffer& experts,
                 const Buffer& expert_weights, const Tensor& act, const Tensor& y) const {
@@ -74,7 +76,7 @@ struct Experts {
         const Rows pairs_out{allocate(4ull * pairs * stride).address, dim, stride};
         const View e = dense ? View{} : experts.view[side], w = dense ? View{} : expert_weights.view[side];
         if (moe_grouped(rows)) expert_sort(plan, "expert_sort", step, n_experts, n_slots, e, lists);
-        moe_up(plan, "moe_up", step, gate_up.matrix(side), n_slots, x.rows(side), e, lists, act.rows(side));
+        moe_up(plan, "moe_up", step, mlp(side), n_slots, x.rows(side), e, lists, act.rows(side));
         moe_down(plan, "moe_down", step, down.matrix(side), n_slots, act.rows(side), e, w, lists, pairs_out,
                  y.rows(side));
     }
@@ -98,6 +100,35 @@ inline std::vector<uint32_t> random_choice(const std::string& name, uint32_t n_r
         result.push_back(n_experts - 1);
     }
     return result;
+}
+
+// Both halves of a layer of experts against the references.
+inline void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, const std::string& name,
+                          uint32_t lanes = 0) {
+    const Scratch scratch;
+    const auto what = fmt::format("{} of {} rows", name, n_rows);
+    const uint32_t bucket = bucket_of(n_rows), pairs = bucket * layer.n_slots;
+    const Step step = step_of(n_rows);
+    const Tensor x = random_tensor(what + " x", bucket, layer.dim), act = output(pairs, layer.width);
+    const Tensor y = random_tensor(what + " y", bucket, layer.dim);
+    auto choice =
+        layer.dense ? std::vector<uint32_t>() : random_choice(what, n_rows, layer.n_experts, layer.n_slots);
+    choice.resize(pairs, 0);
+    const Buffer experts = buffer(choice), expert_weights = random_vector(what, pairs);
+    run(
+        bucket,
+        [&](Plan& plan, Side side) {
+            layer.append(plan, step.memory(side), side, x, experts, expert_weights, act, y);
+        },
+        lanes);
+    compare(act, n_rows * layer.n_slots, 1e-12, worst,
+            what + ", act"); // f32 sums, one exp good to about 1e-6
+    compare(y, n_rows, 1e-12, worst, what, false);
+    const auto before = random_floats(what + " y", uint64_t{bucket} * layer.dim), after = read<float>(GPU, y);
+    for (uint32_t t = n_rows; t < bucket; ++t)
+        for (uint32_t i = 0; i < layer.dim; ++i)
+            if (after[t * y.stride + i] != before[t * layer.dim + i])
+                FAIL_CHECK(what << ": a row past the step was written");
 }
 
 } // namespace fathom::test

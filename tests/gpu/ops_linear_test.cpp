@@ -74,7 +74,7 @@ TEST_CASE("ops: rms_norm of rows that lie within wider rows, and of zeros") {
 TEST_CASE("ops: embed") {
     Worst worst("embed");
     const uint32_t vocab = 97;
-    for (const Format format : FORMATS)
+    for (const Format format : PLAIN_FORMATS)
         for (const uint32_t n_rows : ROWS)
             for (const uint32_t dim : {7u, 80u, 576u}) {
                 const Scratch scratch;
@@ -98,7 +98,7 @@ TEST_CASE("ops: matmul") {
     Worst worst("matmul");
     const std::pair<uint32_t, uint32_t> shapes[] = {{1, 1},   {7, 20},  {28, 65}, {65, 7},
                                                     {80, 97}, {97, 80}, {33, 576}};
-    for (const Format format : FORMATS)
+    for (const Format format : PLAIN_FORMATS)
         for (const uint32_t n_rows : ROWS)
             for (const auto& [n_out, n_in] : shapes) check_matmul(format, n_rows, n_out, n_in, worst);
 }
@@ -108,7 +108,7 @@ TEST_CASE("ops: matmul of half and bfloat16 weights at the ends of their range")
     const Step step = step_of(1);
     const std::vector<float> values{0.0f,          -0.0f,    0x1p-24f, 0x1p-14f,
                                     -0x1.ffcp-15f, 65504.0f, -1.0f,    0x1.004p0f};
-    for (const Format format : FORMATS) {
+    for (const Format format : PLAIN_FORMATS) {
         const Weights w = weights_of(format, 8, 8, [&] { // each value alone in a row
             std::vector<float> matrix(64);
             for (size_t i = 0; i < 8; ++i) matrix[9 * i] = values[i];
@@ -149,7 +149,7 @@ TEST_CASE("ops: copy_rows") {
 TEST_CASE("ops: matmul by any number of lanes") {
     Worst worst("matmul");
     for (const uint32_t lanes : possible_lanes())
-        for (const Format format : FORMATS)
+        for (const Format format : PLAIN_FORMATS)
             for (const uint32_t n_rows : {1u, 2u, 7u, 31u})
                 check_matmul(format, n_rows, 65, 97, worst, lanes);
 }

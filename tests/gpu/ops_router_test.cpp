@@ -81,7 +81,7 @@ TEST_CASE("ops: router of every scheme") {
 
 TEST_CASE("ops: router of every format and many rows") {
     Worst worst("router");
-    for (const Format format : FORMATS)
+    for (const Format format : PLAIN_FORMATS)
         for (const uint32_t n_rows : {8u, 65u, 256u}) {
             Routing routing(SCHEMES[5].shape, 80, n_rows, fmt::format("router {}", name_of(format)), format);
             routing.bias = random_vector("bias", 16, 0.3f, 0);

@@ -1,6 +1,7 @@
 // Latent attention: cache write, absorption of queries, attention over the cache, its combination with the
 // value up-projection, and the expanded attention of a prefill chunk. Shapes and formulas: the shaders of
 // these names.
+#include "base/numbers.h"
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
@@ -41,9 +42,9 @@ template <Format F> void absorb_reference(const Absorb& p) {
             float* y = row(p.y, uint64_t{t} * p.n_heads + h, p.row_floats);
             std::fill(sum.begin(), sum.end(), 0.0);
             for (uint32_t d = 0; d < p.nope_dim; ++d) {
-                const auto* w =
-                    at<std::byte>(p.weights + (uint64_t{h} * (p.nope_dim + p.value_dim) + d) * p.row_bytes);
-                for (uint32_t c = 0; c < p.latent_dim; ++c) sum[c] += double(weight_at(F, w, c)) * q[d];
+                const auto w = weight_row<F>(p.weights, uint64_t{h} * (p.nope_dim + p.value_dim) + d,
+                                             p.row_bytes, p.latent_dim);
+                for (uint32_t c = 0; c < p.latent_dim; ++c) sum[c] += double(w[c]) * q[d];
             }
             std::fill_n(y, p.row_floats, 0.0f);
             for (uint32_t c = 0; c < p.latent_dim; ++c) y[c] = static_cast<float>(sum[c]);

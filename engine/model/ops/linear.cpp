@@ -1,4 +1,5 @@
 // Embedding, norm, matrix product, and the copying op of taps.
+#include "base/numbers.h"
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
@@ -16,8 +17,8 @@ template <Format F> void embed_reference(const Embed& p) {
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
         const StepRow& r = step_row(p.state, t);
         ++words(p.counts)[uint64_t{r.sequence} * p.vocab + r.token];
-        const auto* weights = at<std::byte>(p.table + uint64_t{r.token} * p.row_bytes);
-        for (uint32_t i = 0; i < p.dim; ++i) row(p.y, t, p.y_stride)[i] = weight_at(F, weights, i);
+        const auto weights = weight_row<F>(p.table, r.token, p.row_bytes, p.dim);
+        std::copy(weights.begin(), weights.end(), row(p.y, t, p.y_stride));
     }
 }
 
@@ -33,12 +34,14 @@ void rms_norm_reference(const RmsNorm& p) {
 }
 
 template <Format F> void matmul_reference(const MatMul& p) {
-    for (uint32_t t = 0; t < n_rows(p.state); ++t)
-        for (uint32_t n = 0; n < p.n_out; ++n) {
+    for (uint32_t n = 0; n < p.n_out; ++n) {
+        const auto weights = weight_row<F>(p.weights, n, p.row_bytes, p.n_in);
+        for (uint32_t t = 0; t < n_rows(p.state); ++t) {
             float& y = row(p.y, t, p.y_stride)[n];
-            const double product = dot<F>(p.weights, n, p.row_bytes, row(p.x, t, p.x_stride), p.n_in);
+            const double product = dot(weights, row(p.x, t, p.x_stride));
             y = static_cast<float>(p.add ? y + product : product);
         }
+    }
 }
 
 void copy_rows_reference(const CopyRows& p) {

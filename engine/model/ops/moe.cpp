@@ -1,6 +1,7 @@
 // Mixture of experts: routing, sorting of (token, slot) pairs by expert, the experts' two halves. Slots of a
 // token are its routed experts in order of selection, then the shared experts; a dense layer is one shared
 // expert of full width.
+#include "base/numbers.h"
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
@@ -97,12 +98,14 @@ void expert_sort_reference(const ExpertSort& p) {
 
 template <Format F> void moe_up_reference(const MoeUp& p) {
     for (uint32_t pair = 0; pair < n_rows(p.state) * p.n_slots; ++pair) {
-        const ADDRESS bank = p.weights + (p.experts ? words(p.experts)[pair] : 0) * p.expert_bytes;
+        const uint64_t bank = (p.experts ? words(p.experts)[pair] : 0) * p.expert_bytes;
         const float* x = row(p.x, pair / p.n_slots, p.x_stride);
         for (uint32_t n = 0; n < p.width; ++n) {
-            const double gate = dot<F>(bank, n, p.row_bytes, x, p.dim),
-                         up = dot<F>(bank, p.width + n, p.row_bytes, x, p.dim);
-            row(p.act, pair, p.act_stride)[n] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+            float& act = row(p.act, pair, p.act_stride)[n];
+            const double gate = dot<F>(p.gate + bank, n, p.row_bytes, x, p.dim);
+            const double silu = p.part == MOE_UP_UP ? act : gate / (1 + std::exp(-gate));
+            const double up = p.part == MOE_UP_GATE ? 1 : dot<F>(p.up + bank, n, p.row_bytes, x, p.dim);
+            act = static_cast<float>(silu * up);
         }
     }
 }
@@ -185,32 +188,52 @@ void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, u
                                     {lists.pairs, lists.items});
 }
 
-void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate_up,
-            uint32_t n_slots, Rows x, View experts, const MoeLists& lists, Rows act) {
+namespace {
+
+// One launch of moe_up: both halves, or the part of them that `part` says, with its matrix as gate and as up.
+void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate,
+                const Matrix& up, uint32_t part, uint32_t n_slots, Rows x, View experts,
+                const MoeLists& lists, Rows act) {
     const bool grouped = moe_grouped(plan.rows());
     const Tile tile = moe_tile_shape(plan.rows());
-    const uint32_t width = gate_up.rows / 2, pairs = plan.rows() * n_slots;
+    const uint32_t width = gate.rows, pairs = plan.rows() * n_slots;
     const MoeUp p{step.state.address,
-                  gate_up.view.address,
+                  gate.view.address,
+                  up.view.address,
                   x.address,
                   experts.bytes ? experts.address : 0,
                   lists.pairs.address,
                   lists.items.address,
                   act.address,
-                  gate_up.matrix_bytes,
+                  gate.matrix_bytes,
                   x.cols,
                   width,
-                  gate_up.row_bytes,
+                  gate.row_bytes,
                   n_slots,
                   x.stride,
                   act.stride,
-                  grouped};
-    std::vector<View> reads{step.state, gate_up.view, x.span(plan.rows())};
+                  grouped,
+                  part};
+    std::vector<View> reads{step.state, gate.view, x.span(plan.rows())};
+    if (up.view.address != gate.view.address) reads.push_back(up.view);
     if (experts.bytes) reads.push_back(experts);
     if (grouped) reads.insert(reads.end(), {lists.pairs, lists.items});
-    FATHOM_ADD_BY_FORMAT(plan, moe_up, gate_up.format, label, p,
+    if (part == MOE_UP_UP) reads.push_back(act.span(pairs));
+    FATHOM_ADD_BY_FORMAT(plan, moe_up, gate.format, label, p,
                          {tile_groups(plan.caps(), width, tile), grouped ? lists.max_items : pairs, 1},
                          {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {act.span(pairs)});
+}
+
+} // namespace
+
+void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Mlp& mlp, uint32_t n_slots,
+            Rows x, View experts, const MoeLists& lists, Rows act) {
+    if (mlp.gate.format == mlp.up.format) {
+        add_moe_up(plan, label, step, mlp.gate, mlp.up, MOE_UP_BOTH, n_slots, x, experts, lists, act);
+        return;
+    }
+    add_moe_up(plan, label + ".gate", step, mlp.gate, mlp.gate, MOE_UP_GATE, n_slots, x, experts, lists, act);
+    add_moe_up(plan, label + ".up", step, mlp.up, mlp.up, MOE_UP_UP, n_slots, x, experts, lists, act);
 }
 
 void moe_down(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& down,

@@ -18,6 +18,11 @@ struct Matrix {
     uint64_t matrix_bytes = 0; // from one to the next
 };
 
+// A gated MLP, or a bank of them: gate and up (width, dim), down (dim, width).
+struct Mlp {
+    Matrix gate, up, down;
+};
+
 // What the ops of a step share.
 struct StepMemory {
     View state; // StepHeader, StepRow[MAX_ROWS]
@@ -80,8 +85,8 @@ void router(Plan&, const std::string& label, const StepMemory&, const RoutingSha
 void expert_sort(Plan&, const std::string& label, const StepMemory&, uint32_t n_experts, uint32_t n_slots,
                  View experts, const MoeLists& lists);
 // For a dense layer `experts` and `expert_weights` have no bytes, n_slots is 1 and the bank holds one matrix.
-void moe_up(Plan&, const std::string& label, const StepMemory&, const Matrix& gate_up, uint32_t n_slots,
-            Rows x, View experts, const MoeLists& lists, Rows act);
+void moe_up(Plan&, const std::string& label, const StepMemory&, const Mlp& mlp, uint32_t n_slots, Rows x,
+            View experts, const MoeLists& lists, Rows act);
 // y += the weighted sum over slots; `pairs_out` (T * slots, dim) is used when pairs are grouped.
 void moe_down(Plan&, const std::string& label, const StepMemory&, const Matrix& down, uint32_t n_slots,
               Rows act, View experts, View expert_weights, const MoeLists& lists, Rows pairs_out, Rows y);

@@ -5,6 +5,9 @@
 #include "checkpoint/weight_format.h"
 #include "model/plan.h"
 
+#include <span>
+#include <vector>
+
 namespace fathom::reference {
 
 template <class T> T* at(ADDRESS address) { return reinterpret_cast<T*>(address); }
@@ -16,12 +19,23 @@ inline const StepHeader& header(ADDRESS state) { return *at<StepHeader>(state); 
 inline StepRow& step_row(ADDRESS state, uint32_t t) { return at<StepRow>(state + sizeof(StepHeader))[t]; }
 inline uint32_t n_rows(ADDRESS state) { return header(state).n_rows; }
 
+// Weight row `row` of a matrix at `base`, as floats, until the next call on this thread.
+template <Format F>
+std::span<const float> weight_row(ADDRESS base, uint64_t row, uint64_t row_bytes, uint32_t cols) {
+    thread_local std::vector<float> weights;
+    weights.resize(cols);
+    unpack_row(F, at<std::byte>(base + row * row_bytes), cols, weights.data());
+    return weights;
+}
+
+inline double dot(std::span<const float> weights, const float* x) {
+    double sum = 0;
+    for (size_t k = 0; k < weights.size(); ++k) sum += double(weights[k]) * x[k];
+    return sum;
+}
 // The dot product of weight row `row` of a matrix at `base` with x.
 template <Format F> double dot(ADDRESS base, uint64_t row, uint64_t row_bytes, const float* x, uint32_t n) {
-    const auto* weights = at<std::byte>(base + row * row_bytes);
-    double sum = 0;
-    for (uint32_t k = 0; k < n; ++k) sum += double(weight_at(F, weights, k)) * x[k];
-    return sum;
+    return dot(weight_row<F>(base, row, row_bytes, n), x);
 }
 
 inline float* cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t position, uint32_t max_pages,
@@ -50,17 +64,21 @@ namespace fathom {
 
 // Appends an op whose kernel and reference exist once for each weight format.
 #define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                      \
-    switch (format) {                                                                                        \
-    case Format::f32:                                                                                        \
-        (plan).add<kernel##_reference<Format::f32>>(#kernel "_f32", __VA_ARGS__);                            \
-        break;                                                                                               \
-    case Format::f16:                                                                                        \
-        (plan).add<kernel##_reference<Format::f16>>(#kernel "_f16", __VA_ARGS__);                            \
-        break;                                                                                               \
-    case Format::bf16:                                                                                       \
-        (plan).add<kernel##_reference<Format::bf16>>(#kernel "_bf16", __VA_ARGS__);                          \
-        break;                                                                                               \
+    by_format(format, [&]<Format F>() {                                                                      \
+        static const std::string module = #kernel "_" + std::string(name_of(F));                             \
+        (plan).add<kernel##_reference<F>>(module, __VA_ARGS__);                                              \
+    })
+
+template <class Add> void by_format(Format format, const Add& add) {
+    switch (format) {
+#define FATHOM_FORMAT(name, NAME)                                                                            \
+    case Format::name:                                                                                       \
+        add.template operator()<Format::name>();                                                             \
+        break;
+        FATHOM_EACH_FORMAT(FATHOM_FORMAT)
+#undef FATHOM_FORMAT
     }
+}
 
 constexpr uint32_t WORKGROUP = 64; // invocations of every kernel that does not say otherwise
 

@@ -1,5 +1,6 @@
 // Sampling on the device: the next token of each row, its candidates, and the step advanced to it. See
 // sample.comp.
+#include "base/numbers.h"
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
