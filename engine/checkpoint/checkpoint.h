@@ -79,7 +79,7 @@ struct ModelFiles {
     Checkpoint checkpoint;
     std::string config;       // the text of config.json
     std::string config_where; // its path, for messages
-    std::string tokenizer;    // the text of tokenizer.json; empty when the folder has none
+    std::string tokenizer; // the text of tokenizer.json or tiktoken.model; empty when the folder has neither
     std::string tokenizer_where;
     std::string tokenizer_config; // the text of tokenizer_config.json; empty when absent
 };

@@ -71,7 +71,9 @@ ModelFiles open_model(const fs::path& path) {
                      .got = "a file",
                      .fix = "give the folder; other formats are not read"});
     const fs::path folder = !one_file ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
-    const fs::path config = folder / "config.json", tokenizer = folder / "tokenizer.json";
+    const fs::path config = folder / "config.json", ranks = folder / "tiktoken.model";
+    const fs::path tokenizer_json = folder / "tokenizer.json";
+    const fs::path tokenizer = present(ranks) && !present(tokenizer_json) ? ranks : tokenizer_json;
     const fs::path tokenizer_config = folder / "tokenizer_config.json";
     if (!present(config))
         throw Error({.what = "no config.json",

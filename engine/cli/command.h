@@ -29,6 +29,8 @@ Action prepare_chat(CLI::App& app);
 Action prepare_devices(CLI::App& app);
 Action prepare_inspect(CLI::App& app);
 Action prepare_logits(CLI::App& app);
+Action prepare_tokenize(CLI::App& app);
+Action prepare_detokenize(CLI::App& app);
 
 std::string version_text(); // what --version prints
 

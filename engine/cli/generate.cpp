@@ -24,15 +24,6 @@ std::optional<Token> LoadedModel::bos() const {
     return config().bos.empty() ? std::nullopt : std::optional(config().bos.front());
 }
 
-Tokenizer load_tokenizer(const ModelFiles& files) {
-    if (files.tokenizer.empty())
-        throw Error({.what = "the model has no tokenizer",
-                     .where = files.tokenizer_where,
-                     .expected = "a tokenizer.json",
-                     .fix = "put the tokenizer.json of the model beside its config.json"});
-    return Tokenizer::from_json(files.tokenizer, files.tokenizer_where);
-}
-
 std::unique_ptr<Engine> load_engine(const ModelFiles& files, LoadOptions options) {
     ProgressBar bar("Loading " + printable(files.name), log::enabled(log::Level::info));
     options.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };

@@ -5,7 +5,7 @@
 #include "cli/options.h"
 #include "cli/routing_summary.h"
 #include "session/engine.h"
-#include "text/tokenizer.h"
+#include "session/tokenizers.h"
 
 #include <functional>
 #include <memory>
@@ -31,7 +31,6 @@ struct LoadedModel {
 // Opens, checks and loads; shows a bar when that takes over a second.
 LoadedModel load_model(const ModelOptions& options);
 std::unique_ptr<Engine> load_engine(const ModelFiles& files, LoadOptions options);
-Tokenizer load_tokenizer(const ModelFiles& files); // Error when the model has none
 
 // `params` with the ids masked that the tokenizer has no text for (vocabularies are padded).
 SamplingParams with_known_tokens(SamplingParams params, const LoadedModel& model);

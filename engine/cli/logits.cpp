@@ -59,7 +59,7 @@ TensorView view(std::string name, uint64_t rows, uint64_t cols, std::span<const 
 int logits(const Options& options) {
     if (!options.tokens) throw UsageError("--tokens is required");
     if (options.output.empty()) throw UsageError("--output is required");
-    const std::vector<Token> tokens = parse_tokens(*options.tokens);
+    const std::vector<Token> tokens = parse_tokens(*options.tokens, "--tokens");
     const ModelFiles files = open_model(options.model.model);
     const auto engine = load_engine(files, {.device = options.model.device,
                                             .reference = options.reference,

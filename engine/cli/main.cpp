@@ -54,6 +54,19 @@ constexpr Command commands[] = {
      "  fathom logits MODEL --tokens 0,671,6102 -o logits.safetensors\n"
      "  fathom logits MODEL --tokens 0,671,6102 --tap 'layers.0.*' -o all.safetensors\n",
      prepare_logits},
+    {"tokenize", "Show the tokens of a text",
+     "Examples:\n"
+     "  fathom tokenize fathom-tiny 'Once upon a time'\n"
+     "  fathom tokenize ~/models/Kimi-K2-Instruct --special < prompt.txt\n"
+     "  fathom tokenize model.gguf --bos --ids 'The capital of France is'\n"
+     "  fathom tokenize tokenizer.json --jsonl < texts.jsonl > ids.jsonl\n",
+     prepare_tokenize},
+    {"detokenize", "Turn token ids back into text",
+     "Examples:\n"
+     "  fathom detokenize fathom-tiny 0,671,6102\n"
+     "  fathom tokenize MODEL --ids < a.txt | fathom detokenize MODEL | cmp - a.txt\n"
+     "  fathom detokenize tokenizer.json --jsonl < ids.jsonl > texts.jsonl\n",
+     prepare_detokenize},
 };
 
 constexpr const char* main_examples =

@@ -112,7 +112,7 @@ SamplingParams SamplingOptions::resolve() const {
     return out;
 }
 
-std::vector<Token> parse_tokens(std::string_view text) {
+std::vector<Token> parse_tokens(std::string_view text, std::string_view option) {
     std::vector<Token> out;
     for (size_t start = 0; start <= text.size();) {
         const size_t comma = std::min(text.find(',', start), text.size());
@@ -122,7 +122,7 @@ std::vector<Token> parse_tokens(std::string_view text) {
         Token token = 0;
         const auto parsed = std::from_chars(part.data(), part.data() + part.size(), token);
         if (parsed.ec != std::errc{} || parsed.ptr != part.data() + part.size())
-            throw UsageError(fmt::format("--tokens: '{}' is not a token id", part));
+            throw UsageError(fmt::format("{}: '{}' is not a token id", option, part));
         out.push_back(token);
         start = comma + 1;
     }

@@ -55,8 +55,8 @@ struct SamplingOptions {
 };
 void add_sampling(CLI::App& app, SamplingOptions& options);
 
-// "1,2,3" (blanks allowed) to ids. Throws UsageError naming the part that is no id.
-std::vector<Token> parse_tokens(std::string_view text);
+// "1,2,3" (blanks allowed) to ids. Throws UsageError naming `option` and the part that is no id.
+std::vector<Token> parse_tokens(std::string_view text, std::string_view option);
 // A number within [low, high]; nullopt for anything else, trailing characters and NaN included.
 std::optional<double> parse_number(std::string_view text, double low, double high);
 

@@ -78,7 +78,7 @@ class AddedMatcher {
 struct Tokenizer::Impl {
     struct Entry {
         Token id;
-        bool special;
+        bool added, special;
         size_t offset, length; // in `arena`
     };
 
@@ -126,7 +126,7 @@ void Tokenizer::Impl::add_vocab(const TokenizerSpec& spec) {
         const size_t offset = arena.size();
         const bool byte_level = append_bytes(arena, word.text);
         if (!byte_level) arena += word.text;
-        entries.push_back({word.id, false, offset, arena.size() - offset});
+        entries.push_back({word.id, false, false, offset, arena.size() - offset});
         if (word.text.empty() || !(byte_level ? words : others).emplace(bytes(entries.back()), word.id))
             throw Error(
                 {.what = word.text.empty() ? "an empty token" : "the same token twice",
@@ -170,7 +170,7 @@ void Tokenizer::Impl::add_added(const TokenizerSpec& spec) {
             throw Error({.what = "the same added token twice",
                          .where = key,
                          .got = fmt::format("\"{}\"", printable(token.text))});
-        if (!in_vocab) entries.push_back({token.id, token.special, offset, text.size()});
+        if (!in_vocab) entries.push_back({token.id, true, token.special, offset, text.size()});
         (token.normalized ? normalized : raw).add({text, token.id, token.special});
     }
     raw.finish();
@@ -185,8 +185,11 @@ void Tokenizer::Impl::sort_entries(const std::vector<TokenizerSpec::Added>& adde
                          .where = where,
                          .got = fmt::format("\"{}\" and \"{}\" with id {}", printable(bytes(entries[i - 1])),
                                             printable(bytes(entries[i])), entries[i].id)});
-    for (const auto& token : added_tokens) // some are entries of the vocabulary
-        entries[find(token.id)].special = token.special;
+    for (const auto& token : added_tokens) { // some are entries of the vocabulary
+        Entry& entry = entries[find(token.id)];
+        entry.added = true;
+        entry.special = token.special;
+    }
 }
 
 void Tokenizer::Impl::make_bpe(const TokenizerSpec& spec) {
@@ -344,6 +347,11 @@ std::string Tokenizer::decode(std::span<const Token> tokens) const {
 bool Tokenizer::contains(Token token) const { return impl_->find(token) != Impl::NOT_FOUND; }
 
 size_t Tokenizer::size() const { return size_t{impl_->entries.back().id} + 1; }
+
+bool Tokenizer::is_added(Token token) const {
+    const size_t found = impl_->find(token);
+    return found != Impl::NOT_FOUND && impl_->entries[found].added;
+}
 
 bool Tokenizer::is_special(Token token) const {
     const size_t found = impl_->find(token);

@@ -49,7 +49,8 @@ class Tokenizer {
 
     bool contains(Token token) const;
     size_t size() const;                // largest id + 1; ids may have holes
-    bool is_special(Token token) const; // marked special by its file
+    bool is_added(Token token) const;   // has a name, rather than bytes that occur in texts
+    bool is_special(Token token) const; // added, and marked special by its file
     // An added token by its name, or a vocabulary entry by the bytes it stands for (" the", not "Ġthe").
     std::optional<Token> find(std::string_view token) const;
 

@@ -16,12 +16,12 @@ using namespace fathom;
 using namespace fathom::cli;
 
 TEST_CASE("token lists") {
-    CHECK(parse_tokens("0") == std::vector<Token>{0});
-    CHECK(parse_tokens("1,2,4294967295") == std::vector<Token>{1, 2, 4294967295});
-    CHECK(parse_tokens(" 1 , 2\n") == std::vector<Token>{1, 2});
+    CHECK(parse_tokens("0", "--tokens") == std::vector<Token>{0});
+    CHECK(parse_tokens("1,2,4294967295", "--tokens") == std::vector<Token>{1, 2, 4294967295});
+    CHECK(parse_tokens(" 1 , 2\n", "--tokens") == std::vector<Token>{1, 2});
     for (const char* bad : {"", ",", "1,", ",1", "1,,2", "-1", "1.5", "x", "4294967296", "1 2", "0x1"}) {
         CAPTURE(bad);
-        CHECK_THROWS_AS(parse_tokens(bad), UsageError);
+        CHECK_THROWS_AS(parse_tokens(bad, "--tokens"), UsageError);
     }
 }
 

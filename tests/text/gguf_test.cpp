@@ -134,6 +134,10 @@ TEST_CASE("types of tokens: control is special, padding and unused are no tokens
           Tokens{'[', 'P', 'A', 'D', '2', '6', '0', ']', 'g', 'o', 'n', 'e'});
     CHECK(tokenizer.is_special(258));
     CHECK_FALSE(tokenizer.is_special(259));
+    CHECK(tokenizer.is_added(258));
+    CHECK(tokenizer.is_added(259));
+    CHECK_FALSE(tokenizer.is_added(257));
+    CHECK_FALSE(tokenizer.is_added(260));
     CHECK_FALSE(tokenizer.contains(260));
     CHECK(tokenizer.size() == 260);
     CHECK(tokenizer.decode(Tokens{258, 257, ' ', 259}) == "<s>abc <u>");

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""`fathom tokenize` and `fathom detokenize` as a person meets them: python3 tokenize_test.py PROGRAM.
+
+Over the embedded tokenizer and small files made here; what tokens a text must have is the matter of
+tests/text. Standard library only.
+"""
+import base64
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+import cli_test
+from cli_test import BOS, EOS, TIMEOUT, TINY, USER, Case, run, start
+
+TINY_NAME = "fathom-tiny"
+BOS_NAME, USER_NAME = "<｜begin▁of▁sentence｜>", "<｜User｜>"
+# Bytes that are no UTF-8 stand as \udcXX.
+ODD = "a\x00\t\r\n\\\" 你好 \U0001f999 é e\u0301 \udcff\udce4\udcbd <｜User｜>\n\n"
+
+
+def lines(*objects):
+    return "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+
+
+class People(Case):
+    def test_table(self):
+        out = self.works(run("tokenize", TINY_NAME, 'Once upon a "time"\n')).out
+        rows = [line.split(None, 1) for line in out.splitlines()]
+        self.assertEqual(rows[0], ["697", '"Once"'])
+        self.assertIn('" upon"', [piece for _, piece in rows])
+        self.assertEqual("".join(piece[1:-1] for _, piece in rows), 'Once upon a \\"time\\"\\n')
+        self.assertEqual({line.index('"') for line in out.splitlines()}, {out.index('"')}, "one column")
+
+    def test_pieces_are_visible(self):
+        out = self.works(run("tokenize", TINY_NAME, text="\x1b[31m\udcff\x7f\u0085\t")).out
+        self.assertNotIn("\x1b", out)
+        for piece in ('"\\x1b"', '"\\xff"', '"\\x7f"', '"\\t"'):
+            self.assertIn(piece, out)
+
+    def test_names_are_text_unless_wanted(self):
+        plain = self.works(run("tokenize", TINY_NAME, USER_NAME, "--ids")).out.split(",")
+        self.assertGreater(len(plain), 3)
+        out = self.works(run("tokenize", TINY_NAME, USER_NAME, "--ids", "--special")).out
+        self.assertEqual(out, f"{USER}\n")
+        marked = self.works(run("tokenize", TINY_NAME, USER_NAME, "--special", "--bos")).out.splitlines()
+        self.assertEqual([line.split() for line in marked], [[str(BOS), BOS_NAME, "special", "token"],
+                                                             [str(USER), USER_NAME, "special", "token"]])
+
+    def test_bos_comes_once(self):
+        for text, special, expected in (("", False, [BOS]), (BOS_NAME, True, [BOS]),
+                                        (USER_NAME, True, [BOS, USER])):
+            more = ("--special",) if special else ()
+            out = self.works(run("tokenize", TINY_NAME, text, "--bos", "--ids", *more)).out
+            self.assertEqual(out, ",".join(map(str, expected)) + "\n")
+
+    def test_every_byte_there_and_back(self):
+        for text in ("", "\n", ODD, ODD * 500):
+            for more in ((), ("--special",), ("--bos",)):
+                ids = self.works(run("tokenize", TINY_NAME, "--ids", *more, text=text)).out
+                back = self.works(run("detokenize", TINY_NAME, text=ids)).out
+                self.assertEqual(back, (BOS_NAME if "--bos" in more else "") + text)
+        self.assertEqual(self.works(run("detokenize", TINY_NAME, f" {BOS}, {EOS} ")).out,
+                         BOS_NAME + "<｜end▁of▁sentence｜>")
+
+    def test_wrong_usage(self):
+        for arguments, word in ((("tokenize",), "MODEL"), (("detokenize",), "MODEL"),
+                                (("tokenize", TINY_NAME, "x", "--jsonl"), "TEXT"),
+                                (("tokenize", TINY_NAME, "--ids", "--jsonl"), "--ids"),
+                                (("detokenize", TINY_NAME, "1", "--jsonl"), "IDS"),
+                                (("detokenize", TINY_NAME, "1,x"), "'x'"),
+                                (("detokenize", TINY_NAME, "1 2"), "'1 2'")):
+            with self.subTest(arguments=arguments):
+                self.fails(run(*arguments), word, "--help", code=2)
+        self.fails(run("detokenize", TINY_NAME, "1,4096"), "no such token", "4096")
+
+
+class JsonLines(Case):
+    def test_there_and_back(self):
+        texts = ["", "Once upon a time", "你好\u0000\n\"\\", USER_NAME, "\u2028 \U0001f999"]
+        given = lines(*({"text": text, "more": 1} for text in texts))
+        ids = self.works(run("tokenize", TINY_NAME, "--jsonl", text=given)).out
+        parsed = [json.loads(line) for line in ids.splitlines()]
+        self.assertEqual([list(line) for line in parsed], [["ids"]] * len(texts))
+        self.assertEqual(parsed[0]["ids"], [])
+        self.assertEqual(parsed[1]["ids"][0], 697)
+        self.assertGreater(len(parsed[3]["ids"]), 3)
+        back = self.works(run("detokenize", TINY_NAME, "--jsonl", text=ids)).out
+        self.assertEqual(back, lines(*({"text": text} for text in texts)))
+        out = self.works(run("tokenize", TINY_NAME, "--jsonl", "--special", "--bos",
+                             text=lines({"text": USER_NAME}))).out
+        self.assertEqual(out, lines({"ids": [BOS, USER]}))
+
+    def test_bytes_that_are_not_utf8(self):
+        given = lines({"bytes": "ff61E4bd"}, {"bytes": ""}, {"bytes": "e4bda0"})
+        ids = self.works(run("tokenize", TINY_NAME, "--jsonl", text=given)).out
+        back = self.works(run("detokenize", TINY_NAME, "--jsonl", text=ids)).out
+        self.assertEqual(back, lines({"bytes": "ff61e4bd"}, {"text": ""}, {"text": "你"}))
+
+    def test_bad_lines_are_named(self):
+        good = {"tokenize": '{"text": "a"}', "detokenize": '{"ids": [69]}'}
+        for command, bad, word in (("tokenize", "", "broken JSON"), ("tokenize", "x", "broken JSON"),
+                                   ("tokenize", '{"text": "a"} x', "broken JSON"),
+                                   ("tokenize", '{"text": "\udcff"}', "broken JSON"),
+                                   ("tokenize", '{"text": "a", "text": "b"}', "twice"),
+                                   ("tokenize", '["a"]', "object"), ("tokenize", "{}", '"text"'),
+                                   ("tokenize", '{"text": null}', "null"),
+                                   ("tokenize", '{"text": ["a"]}', "no text"),
+                                   ("tokenize", '{"text": "a", "bytes": "61"}', "both"),
+                                   ("tokenize", '{"bytes": "6"}', "hexadecimal"),
+                                   ("tokenize", '{"bytes": "6x"}', "hexadecimal"),
+                                   ("tokenize", '{"bytes": "+6"}', "hexadecimal"),
+                                   ("tokenize", "[" * 100000, "nesting"),
+                                   ("detokenize", '{"text": "a"}', '"ids"'),
+                                   ("detokenize", '{"ids": 5}', "list"),
+                                   ("detokenize", '{"ids": [1, 4096]}', "4096"),
+                                   ("detokenize", '{"ids": [1, -1]}', "ids[1]"),
+                                   ("detokenize", '{"ids": [1.0]}', "ids[0]"),
+                                   ("detokenize", '{"ids": ["1"]}', "ids[0]"),
+                                   ("detokenize", '{"ids": [4294967296]}', "ids[0]")):
+            with self.subTest(command=command, bad=bad[:40]):
+                result = run(command, TINY_NAME, "--jsonl", text=f"{good[command]}\n{bad}\n{good[command]}\n")
+                self.assertEqual(len(result.out.splitlines()), 1, result)
+                result.out = ""
+                self.fails(result, "line 2", word)
+
+    def test_answers_before_the_input_ends(self):
+        process = start("tokenize", TINY_NAME, "--jsonl", stdin=subprocess.PIPE)
+        for _ in range(2):
+            process.stdin.write(b'{"text": "a"}\n')
+            process.stdin.flush()
+            self.assertEqual(json.loads(process.stdout.readline()), {"ids": [69]})
+        process.communicate(timeout=TIMEOUT)
+        self.assertEqual(process.returncode, 0)
+
+    def test_last_line_without_an_end(self):
+        self.assertEqual(self.works(run("tokenize", TINY_NAME, "--jsonl", text='{"text": "a"}')).out,
+                         lines({"ids": [69]}))
+
+
+class Files(Case):
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(name)
+
+    def test_file_and_folder(self):
+        expected = self.works(run("tokenize", TINY_NAME, "Once upon")).out
+        file = os.path.join(TINY, "tokenizer.json")
+        folder = self.model(without=["config.json", "model.safetensors"])
+        for model in (file, folder, folder + "/"):
+            self.assertEqual(self.works(run("tokenize", model, "Once upon")).out, expected)
+
+    def test_rank_file(self):
+        words = [bytes([b]) for b in range(256)] + [b"ab", b"abc"]
+        ranks = "".join(f"{base64.b64encode(word).decode()} {i}\n" for i, word in enumerate(words))
+        file = self.write("tiktoken.model", ranks)
+        for model in (file, self.folder):
+            self.assertEqual(self.works(run("tokenize", model, "abc [BOS]", "--ids", "--special")).out,
+                             "257,32,91,66,79,83,93\n")
+        self.fails(run("tokenize", file, "a", "--bos"), "begins a text", "--bos")
+        names = {"258": {"content": "[BOS]", "special": True}, "260": {"content": "<|im_user|>"}}
+        self.write("tokenizer_config.json", json.dumps({"bos_token": "[BOS]", "added_tokens_decoder": names}))
+        for model in (file, self.folder):
+            out = self.works(run("tokenize", model, "abc<|im_user|>", "--bos", "--special", "--ids")).out
+            self.assertEqual(out, "258,257,260\n")
+        self.write("tokenizer_config.json", "{")
+        self.fails(run("tokenize", file, "a"), "tokenizer_config.json")
+
+    def test_no_tokenizer(self):
+        os.mkdir(self.path("empty"))
+        self.fails(run("tokenize", self.path("empty"), "a"), "no tokenizer", "tiktoken.model")
+        self.fails(run("tokenize", self.path("nothing"), "a"), "nothing")
+        self.fails(run("tokenize", self.write("x", "hello"), "a"), "line 1")
+        self.fails(run("tokenize", self.write("x.json", "{}"), "a"), "pre_tokenizer")
+        self.fails(run("tokenize", self.write("empty.json", ""), "a"), "empty.json")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    cli_test.PROGRAM = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=2)
