@@ -86,6 +86,11 @@ std::string missing_feature(const vk::raii::PhysicalDevice& physical) {
 
 } // namespace
 
+const Instance& Instance::shared() {
+    static const Instance only;
+    return only;
+}
+
 Instance::Instance() try {
     const char* setting = std::getenv("FATHOM_VALIDATION");
     validation = setting && *setting && std::strcmp(setting, "0") != 0;
@@ -183,9 +188,8 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
 }
 
 std::vector<DeviceInfo> list_devices() {
-    const Instance instance;
     std::vector<DeviceInfo> devices;
-    for (const auto& physical : vk::raii::PhysicalDevices(instance.instance))
+    for (const auto& physical : vk::raii::PhysicalDevices(Instance::shared().instance))
         devices.push_back(probe(physical, static_cast<uint32_t>(devices.size())));
     return devices;
 }

@@ -12,8 +12,11 @@ namespace fathom::gpu {
 
 // The instance, with validation when FATHOM_VALIDATION is set: messages go to stderr and are counted, and a
 // process that saw one ends with a failure. "gpu" asks for GPU-assisted validation, under which one waits by
-// waitIdle.
+// waitIdle. A process has one, made when first wanted: NVIDIA's driver can be loaded about a dozen times in a
+// process and no more (580.159: vkCreateInstance then finds no driver), and the loader unloads it with the
+// last instance.
 struct Instance {
+    static const Instance& shared(); // throws Error when there is no loader or no driver
     Instance();
     ~Instance();
     Instance(const Instance&) = delete;
@@ -77,7 +80,7 @@ struct Device::Impl {
     ~Impl();
 
     DeviceOptions options;
-    Instance instance;
+    const Instance& instance = Instance::shared();
     DeviceInfo info;
     vk::raii::PhysicalDevice physical = nullptr;
     vk::PhysicalDeviceProperties properties;
