@@ -51,4 +51,22 @@ void decode_blocks(DType dtype, std::span<const std::byte> stored, std::span<flo
         decode_block(dtype, layout, stored.data() + b * bytes_of(dtype), values.data() + b * block);
 }
 
+DType block_fallback(DType wanted, uint64_t cols) {
+    if (cols % block_of(wanted) == 0) return wanted;
+    if (cols % 32 != 0) return DType::f16;
+    switch (wanted) {
+    case DType::q2_k:
+    case DType::q3_k:
+        return DType::q4_0;
+    case DType::q4_k:
+        return DType::q5_0;
+    case DType::q5_k:
+        return DType::q5_1;
+    case DType::q6_k:
+        return DType::q8_0;
+    default:
+        return DType::iq4_nl; // of iq4_xs
+    }
+}
+
 } // namespace fathom
