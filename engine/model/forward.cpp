@@ -139,7 +139,7 @@ void Model::allocate_workspace(uint32_t n) {
     work_.experts = bytes(4 * pairs);
     work_.expert_weights = bytes(4 * pairs);
     work_.pairs = bytes(4 * pairs);
-    allocate_shared_workspace(n);
+    allocate_unstacked_workspace(n);
     uint32_t max_items = 0;
     for (uint32_t bucket = 1; bucket <= bucket_for(n); bucket *= 2)
         max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts));
@@ -148,11 +148,14 @@ void Model::allocate_workspace(uint32_t n) {
     adjusted_ = bytes(4ull * MAX_SEQUENCES * logits_stride);
 }
 
-// What shared experts need where they are an MLP of their own.
-void Model::allocate_shared_workspace(uint32_t n) {
-    const auto& layers = weights_.layers;
-    if (std::none_of(layers.begin(), layers.end(), [](const auto& w) { return w.shared.down.rows != 0; }))
-        return;
+// What matrices need that could not be stacked.
+void Model::allocate_unstacked_workspace(uint32_t n) {
+    const auto any = [&](const auto& is) {
+        return std::any_of(weights_.layers.begin(), weights_.layers.end(), is);
+    };
+    if (any([](const LayerWeights& w) { return w.kv_a.rows != 0; }))
+        work_.kv_a = rows(n, config.latent_dim());
+    if (!any([](const LayerWeights& w) { return w.shared.down.rows != 0; })) return;
     work_.shared_act = rows(n, config.n_shared_experts * config.expert_dim);
     work_.shared_out = rows(n, config.dim);
     const uint64_t items = 16 + uint64_t{moe_max_items(bucket_for(n), 1, 1)} * sizeof(MoeItem);
@@ -253,11 +256,16 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
     rms_norm(plan, label("attn_norm"), step_, m.x, w.attn_norm, m.normed, eps);
     plan.tap(label("attn_norm"), m.normed);
     matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
-    if (w.kv_a.rows != 0)
-        matmul(plan, label("kv_a"), step_, w.kv_a, m.normed, m.q_kv_a.columns(first, c.latent_dim()), false);
-    plan.tap(label("q_kv_a"), m.q_kv_a);
-    latent_write(plan, label("latent_write"), step_, shape_, m.q_kv_a.columns(first, c.latent_dim()),
-                 w.kv_a_norm, cache[layer], latent, latent_eps);
+    plan.tap(label("q_kv_a"), m.q_kv_a.columns(0, w.q_kv_a.rows));
+    Rows kv_a = m.q_kv_a.columns(first, c.latent_dim());
+    if (w.kv_a.rows !=
+        0) { // not stacked: elsewhere, for as columns of one buffer the two would exclude each other
+        kv_a = m.kv_a;
+        matmul(plan, label("kv_a"), step_, w.kv_a, m.normed, kv_a, false);
+        plan.tap(label("kv_a"), kv_a);
+    }
+    latent_write(plan, label("latent_write"), step_, shape_, kv_a, w.kv_a_norm, cache[layer], latent,
+                 latent_eps);
     if (c.q_lora_rank) {
         rms_norm(plan, label("q_a_norm"), step_, m.q_kv_a.columns(0, c.q_lora_rank), w.q_a_norm, m.q_a,
                  latent_eps);

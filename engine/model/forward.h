@@ -58,14 +58,14 @@ class Model {
 
   private:
     struct Workspace {
-        Rows x, normed, q_kv_a, q_a, q, kv, attended, act, shared_act, pairs_out, shared_out;
+        Rows x, normed, q_kv_a, kv_a, q_a, q, kv, attended, act, shared_act, pairs_out, shared_out;
         View latent, q_latent, partial, chunk, experts, expert_weights;
         View pairs, items, shared_pairs, shared_items;
     };
     void allocate_state();
     void allocate_cache(uint32_t pages);
     void allocate_workspace(uint32_t rows);
-    void allocate_shared_workspace(uint32_t rows);
+    void allocate_unstacked_workspace(uint32_t rows);
     void build_rope(uint32_t context);
     void build(Plan& plan, StepKind kind);
     void attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);

@@ -52,6 +52,7 @@ class ScratchFolder {
 struct Case {
     std::string name, notes, oracle; // oracle: whose logits these are, "transformers" or "numpy"
     double limit;                    // NMSE at every position
+    bool mixed = false;              // its weights in formats that cannot be stacked: see mix()
     std::filesystem::path folder() const { return data_folder() / name; }
 };
 
@@ -62,9 +63,14 @@ inline std::vector<Case> cases() {
     return result;
 }
 
+// "mixed NAME": the case NAME with mixed formats, for which there are no golden numbers.
 inline Case case_named(const std::string& name) {
-    for (auto& entry : cases())
-        if (entry.name == name) return entry;
+    const std::string mixed = "mixed ";
+    const bool is_mixed = name.starts_with(mixed);
+    for (auto& entry : cases()) {
+        entry.mixed = is_mixed;
+        if (entry.name == (is_mixed ? name.substr(mixed.size()) : name)) return entry;
+    }
     throw std::runtime_error("no golden case " + name);
 }
 
@@ -100,10 +106,58 @@ inline Tensor read_recipe(const std::string& line) {
     return tensor;
 }
 
+// An f32 tensor in half precision, or in FP8 with one scale for each 128 x 128 weights.
+inline void to_halves(Tensor& tensor, DType dtype) {
+    std::vector<std::byte> halves(tensor.data.size() / 2);
+    for (size_t i = 0; i < tensor.data.size() / 4; ++i) {
+        float value;
+        std::memcpy(&value, tensor.data.data() + 4 * i, 4);
+        const uint16_t half = dtype == DType::f16 ? f32_to_f16(value) : f32_to_bf16(value);
+        std::memcpy(halves.data() + 2 * i, &half, 2);
+    }
+    tensor.dtype = dtype;
+    tensor.data = std::move(halves);
+}
+inline Tensor to_fp8(Tensor& tensor) {
+    const uint64_t rows = tensor.shape[0], cols = tensor.shape[1], wide = (cols + 127) / 128;
+    Tensor scales{tensor.name + "_scale_inv", DType::f32, {(rows + 127) / 128, wide}, {}};
+    std::vector<float> values(rows * cols), numbers;
+    std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
+    for (uint64_t i = 0; i < scales.shape[0] * wide; ++i)
+        numbers.push_back(0.001f * static_cast<float>(i % 7 + 1));
+    tensor.data.resize(rows * cols);
+    for (uint64_t i = 0; i < values.size(); ++i) {
+        const float scale = numbers[i / cols / 128 * wide + i % cols / 128];
+        tensor.data[i] = static_cast<std::byte>(f32_to_f8(values[i] / scale));
+    }
+    tensor.dtype = DType::f8_e4m3;
+    scales.data.assign(reinterpret_cast<const std::byte*>(numbers.data()),
+                       reinterpret_cast<const std::byte*>(numbers.data() + numbers.size()));
+    return scales;
+}
+
+// Formats as a file of mixed ones has them: kv_a apart from q, up from gate, the shared experts from the
+// routed ones; some matrices in FP8.
+inline void mix(std::vector<Tensor>& tensors) {
+    std::vector<Tensor> scales;
+    for (Tensor& tensor : tensors) {
+        const auto ends = [&](std::string_view suffix) { return tensor.name.ends_with(suffix); };
+        const bool shared = tensor.name.find("shared_experts") != std::string::npos;
+        if (ends("kv_a_proj_with_mqa.weight") || shared)
+            to_halves(tensor, DType::bf16);
+        else if (ends("up_proj.weight") || ends("embed_tokens.weight"))
+            to_halves(tensor, DType::f16);
+        else if (ends("o_proj.weight") || ends("q_b_proj.weight") || ends("down_proj.weight"))
+            scales.push_back(to_fp8(tensor));
+    }
+    for (Tensor& tensor : scales) tensors.push_back(std::move(tensor));
+}
+
 inline std::vector<Tensor> tensors_of(const Case& golden) {
     std::vector<Tensor> tensors;
     std::istringstream lines(read_text(golden.folder() / "tensors.txt"));
     for (std::string line; std::getline(lines, line);) tensors.push_back(read_recipe(line));
+    if (golden.mixed) mix(tensors);
     return tensors;
 }
 

@@ -21,8 +21,8 @@ using namespace fathom::test;
 namespace {
 
 using Bytes = std::vector<std::byte>;
-const char* const CASES[] = {"v3_base",
-                             "v2_odd"}; // q-LoRA, groups, one shared expert; neither, odd sizes, two
+// q-LoRA, groups, one shared expert; neither, odd sizes, two; matrices that cannot be stacked
+const char* const CASES[] = {"v3_base", "v2_odd", "mixed v3_base"};
 
 // An executor whose whole memory is one piece, with gaps between the buffers.
 class Laboratory final : public Executor {

@@ -82,8 +82,10 @@ template <class Action> void check_cancelled(Engine& engine, Action action) {
             }
         }
         cut += thrown;
-        if (thrown) CHECK(session.tokens() == before);
-        else session.rewind(44);
+        if (thrown)
+            CHECK(session.tokens() == before);
+        else
+            session.rewind(44);
         CHECK_SAME_STEPS(steps_of(session, 4), std::vector(expected.begin() + 4, expected.end()));
     }
     CHECK(cut > 0);
@@ -94,6 +96,12 @@ template <class Action> void check_cancelled(Engine& engine, Action action) {
 TEST_CASE("session: what others generate beside it leaves a session's bits alone") {
     const uint32_t sizes[] = {1, 2, 5, 32};
     check_crowds(shared_engine(), sizes);
+}
+
+TEST_CASE("session: so it is with weights of mixed formats") {
+    const auto engine = load("mixed v3_base", {.cache_tokens = 4096});
+    const uint32_t sizes[] = {2, 7};
+    check_crowds(*engine, sizes);
 }
 
 TEST_CASE("session: so it is with the embedded model") {

@@ -63,6 +63,13 @@ TEST_CASE("session: a prompt in any pieces and chunks equals decoding it token b
     }
 }
 
+TEST_CASE("session: so it is with weights of mixed formats") {
+    const auto engine = load("mixed v2_odd", {.chunk = 64});
+    const auto tokens = prompt(150);
+    const Outcome expected = decoded_one_by_one(*engine, tokens);
+    for (const size_t piece : {150, 7, 65}) check_outcome(fed_in_pieces(*engine, tokens, piece), expected);
+}
+
 TEST_CASE("session: the embedded model's prompt in pieces equals decoding it token by token") {
     const auto engine = load("", {.context = 256});
     const auto tokens = prompt(180, 2, engine->config().vocab_size);
