@@ -1,4 +1,4 @@
-// Checkpoints: safetensors files mapped into memory, one or the shards of a folder joined by their index. The
+// Checkpoints: files mapped into memory, one or several joined by an index or, GGUF, by their numbers. The
 // mapping is read-only and private; a file's size is taken once, so one that is cut while open ends the
 // program by SIGBUS.
 #include "checkpoint/checkpoint.h"
@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/numbers.h"
+#include "checkpoint/gguf.h"
 #include "checkpoint/safetensors.h"
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <map>
+#include <optional>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <utility>
@@ -24,7 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t largest_index = uint64_t{256} << 20;
+constexpr uint64_t largest_index = uint64_t{256} << 20, largest_split = UINT16_MAX;
 
 std::string shown(const fs::path& path) { return printable(path.string(), 4096); }
 
@@ -85,6 +87,11 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
     return shards;
 }
 
+// The end of the name of part `number`, counted from 0, of a GGUF model.
+std::string part_suffix(uint64_t number, uint64_t count) {
+    return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count);
+}
+
 bool by_name(const TensorView& a, const TensorView& b) { return a.name < b.name; }
 
 } // namespace
@@ -94,11 +101,15 @@ struct Checkpoint::Impl {
     std::vector<TensorView> tensors; // sorted by name
     uint64_t bytes = 0;
 
+    std::optional<Gguf> gguf;
+
     std::vector<TensorView> map(const fs::path& path) {
         maps.emplace_back(path);
         return parse_safetensors(maps.back().bytes(), shown(path));
     }
+    void map_file(const fs::path& path);
     void map_shards(const fs::path& index);
+    void map_parts(const fs::path& path, const Gguf& keys);
     void add(std::vector<TensorView> more) {
         for (TensorView& tensor : more) {
             bytes += tensor.data.size();
@@ -144,11 +155,62 @@ void Checkpoint::Impl::map_shards(const fs::path& index) {
     std::sort(tensors.begin(), tensors.end(), by_name);
 }
 
+void Checkpoint::Impl::map_file(const fs::path& path) {
+    maps.emplace_back(path);
+    if (!is_gguf(maps.back().bytes())) return add(parse_safetensors(maps.back().bytes(), shown(path)));
+    GgufFile file = parse_gguf(maps.back().bytes(), shown(path));
+    if (file.keys.has("split.count") && file.keys.whole("split.count", 1, largest_split) > 1)
+        return map_parts(path, file.keys);
+    gguf = std::move(file.keys);
+    add(std::move(file.tensors));
+}
+
+// A GGUF model in parts that lie beside each other and are numbered in their names and in their keys. The
+// first has the model's keys.
+void Checkpoint::Impl::map_parts(const fs::path& path, const Gguf& keys) {
+    const uint64_t count = keys.whole("split.count", 2, largest_split),
+                   tensors_in_all = keys.whole("split.tensors.count", 0, INT32_MAX);
+    const std::string name = path.filename().string(),
+                      own = part_suffix(keys.whole("split.no", 0, count - 1), count);
+    if (!name.ends_with(own))
+        keys.refuse("split.no", fmt::format("the number in the file's name, which would end in {}", own),
+                    "give the files their original names");
+    const std::string stem = name.substr(0, name.size() - own.size());
+    maps.clear();
+    for (uint64_t i = 0; i < count; ++i) {
+        const fs::path part = path.parent_path() / (stem + part_suffix(i, count));
+        if (!present(part))
+            throw Error({.what = "shard missing",
+                         .where = shown(part),
+                         .expected = fmt::format("all {} parts of the model in one folder", count),
+                         .fix = "fetch the missing part"});
+        maps.emplace_back(part);
+        GgufFile file = parse_gguf(maps.back().bytes(), shown(part));
+        if (file.keys.whole("split.count", 1, largest_split) != count)
+            file.keys.refuse("split.count", fmt::format("{}, as in {}", count, shown(path)));
+        if (file.keys.whole("split.no", 0, count - 1) != i)
+            file.keys.refuse("split.no", fmt::format("{}, as in the file's name", i));
+        add(std::move(file.tensors));
+        if (i == 0) gguf = std::move(file.keys);
+    }
+    std::sort(tensors.begin(), tensors.end(), by_name);
+    const auto twice = std::adjacent_find(tensors.begin(), tensors.end(),
+                                          [](const auto& a, const auto& b) { return a.name == b.name; });
+    if (twice != tensors.end())
+        throw Error({.what = "a tensor in two parts of a model",
+                     .where = fmt::format("{}: tensor \"{}\"", (twice + 1)->file, printable(twice->name)),
+                     .expected = "it in " + twice->file + " only",
+                     .fix = "fetch the files again"});
+    if (tensors.size() != tensors_in_all)
+        gguf->refuse("split.tensors.count", fmt::format("{}, as many as the parts hold", tensors.size()),
+                     "fetch the files again");
+}
+
 Checkpoint Checkpoint::open(const fs::path& path) {
     auto impl = std::make_unique<Impl>();
     std::error_code ignored; // what is no folder must open as a file
     if (!fs::is_directory(path, ignored)) {
-        impl->add(impl->map(path));
+        impl->map_file(path);
         return Checkpoint(std::move(impl));
     }
     const fs::path single = path / "model.safetensors", index = path / "model.safetensors.index.json";
@@ -166,7 +228,13 @@ Checkpoint Checkpoint::open(const fs::path& path) {
 
 Checkpoint Checkpoint::from_memory(std::span<const std::byte> bytes, std::string where) {
     auto impl = std::make_unique<Impl>();
-    impl->add(parse_safetensors(bytes, where));
+    if (!is_gguf(bytes)) {
+        impl->add(parse_safetensors(bytes, where));
+        return Checkpoint(std::move(impl));
+    }
+    GgufFile file = parse_gguf(bytes, where);
+    impl->gguf = std::move(file.keys);
+    impl->add(std::move(file.tensors));
     return Checkpoint(std::move(impl));
 }
 
@@ -184,6 +252,7 @@ const TensorView* Checkpoint::find(std::string_view name) const {
 
 std::span<const TensorView> Checkpoint::tensors() const { return impl_->tensors; }
 uint64_t Checkpoint::bytes() const { return impl_->bytes; }
+const Gguf* Checkpoint::gguf() const { return impl_->gguf ? &*impl_->gguf : nullptr; }
 
 void Checkpoint::drop_all() const {
     for (const MappedFile& map : impl_->maps)

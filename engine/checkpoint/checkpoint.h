@@ -1,7 +1,8 @@
-// A checkpoint on disk, as its tensors: one safetensors file, or the several files of a Hugging Face folder
-// with their index. Files are mapped, never read whole; every length and offset in them is treated as hostile
-// (the rules are those of the reference implementation, plus: duplicate names and unknown dtypes are errors).
-// Nothing here knows what a model is. Format: https://github.com/huggingface/safetensors (README, "Format").
+// A checkpoint on disk, as its tensors: one safetensors file, the several files of a Hugging Face folder with
+// their index, or a GGUF file and the other parts it was split into. Files are mapped, never read whole;
+// every length and offset in them is treated as hostile (the rules are those of the reference implementation,
+// plus: duplicate names and unknown dtypes are errors). Nothing here knows what a model is. Format:
+// https://github.com/huggingface/safetensors (README, "Format").
 #pragma once
 
 #include <cstddef>
@@ -37,11 +38,13 @@ struct TensorView {
 };
 std::string shape_text(std::span<const uint64_t> shape); // "(4096, 256)"
 
+class Gguf; // gguf.h: the keys of a GGUF file
+
 class Checkpoint {
   public:
-    // Opens `path`: a .safetensors file, or a folder holding model.safetensors or
-    // model.safetensors.index.json with its shards. Throws Error naming file and tensor for anything
-    // malformed.
+    // Opens `path`: a .safetensors or .gguf file (told apart by their first bytes), or a folder holding
+    // model.safetensors or model.safetensors.index.json with its shards. Any part of a split GGUF brings the
+    // others, which lie beside it. Throws Error naming file and tensor for anything malformed or missing.
     static Checkpoint open(const std::filesystem::path& path);
     // The same over bytes that outlive the checkpoint (the embedded model, tests, fuzzing); `where` names
     // them.
@@ -54,6 +57,7 @@ class Checkpoint {
     const TensorView* find(std::string_view name) const; // nullptr when absent
     std::span<const TensorView> tensors() const;         // sorted by name
     uint64_t bytes() const;                              // of all tensors
+    const Gguf* gguf() const; // the keys, of the first part where there are several; nullptr: safetensors
 
     // Tells the system that these bytes (of a tensor, or a part of one that was uploaded) are not needed
     // again soon, so that their mapped pages leave this process's memory. They can still be read, at the
@@ -82,10 +86,15 @@ struct ModelFiles {
     std::string tokenizer; // the text of tokenizer.json or tiktoken.model; empty when the folder has neither
     std::string tokenizer_where;
     std::string tokenizer_config; // the text of tokenizer_config.json; empty when absent
+    std::string chat_template;    // Jinja: of GGUF's key or chat_template.jinja; empty when absent
+
+    // Of a GGUF model, which has no config.json and no tokenizer.json: its keys say all that; else nullptr.
+    const Gguf* gguf() const { return checkpoint.gguf(); }
 };
-// `path` is a Hugging Face folder, or one .safetensors file in such a folder (its neighbours then complete
-// it); the empty path means the model embedded in this program. Throws Error when there is no such folder, no
-// config.json or no weights, and says which of them is missing.
+// `path` is a Hugging Face folder, one .safetensors file in such a folder (its neighbours then complete it),
+// a GGUF file, or a folder with one GGUF model and no config.json; the empty path means the model embedded in
+// this program. Throws Error when there is no such folder, no config.json or no weights, and says which of
+// them is missing.
 ModelFiles open_model(const std::filesystem::path& path);
 
 } // namespace fathom

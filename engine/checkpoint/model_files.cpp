@@ -1,9 +1,15 @@
-// open_model: the files of a model, from a Hugging Face folder or from this program's own read-only data (put
-// there by an assembly file that the build generates from models/tiny).
+// open_model: the files of a model, from a Hugging Face folder, from GGUF or from this program's own
+// read-only data (put there by an assembly file that the build generates from models/tiny).
 #include "checkpoint/checkpoint.h"
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/gguf.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <optional>
+#include <unistd.h>
 
 extern "C" {
 extern const char fathom_tiny_weights[], fathom_tiny_weights_end[];
@@ -32,7 +38,8 @@ ModelFiles open_embedded() {
             .config_where = "embedded config.json",
             .tokenizer = std::string(embedded(fathom_tiny_tokenizer, fathom_tiny_tokenizer_end)),
             .tokenizer_where = "embedded tokenizer.json",
-            .tokenizer_config = ""};
+            .tokenizer_config = "",
+            .chat_template = ""};
 }
 
 std::string name_for_people(const fs::path& folder) {
@@ -48,6 +55,45 @@ bool present(const fs::path& path) {
     return fs::exists(path, ignored);
 }
 
+// The one GGUF model of a folder, or of a split one its first part; none when there is no such file.
+std::optional<fs::path> only_gguf(const fs::path& folder) {
+    std::vector<fs::path> found;
+    std::error_code unreadable; // is an error of what is looked for next
+    for (const auto& entry : fs::directory_iterator(folder, unreadable)) {
+        const std::string name = entry.path().filename().string();
+        const size_t of = name.size() < 20 ? name.npos : name.size() - 20; // -00002-of-00003.gguf
+        const bool later =
+            of != name.npos && name.substr(of + 6, 4) == "-of-" && name.substr(of, 6) != "-00001";
+        if (entry.path().extension() == ".gguf" && !later) found.push_back(entry.path());
+    }
+    if (found.size() > 1) {
+        std::sort(found.begin(), found.end());
+        throw Error({.what = "several models",
+                     .where = printable(folder.string(), 4096),
+                     .expected = "one GGUF file, or the parts of one",
+                     .got = fmt::format("{} and {}", printable(found[0].filename().string()),
+                                        printable(found[1].filename().string())),
+                     .fix = "name the file"});
+    }
+    return found.empty() ? std::nullopt : std::optional(found.front());
+}
+
+ModelFiles open_gguf(const fs::path& path) {
+    ModelFiles files{.name = printable(path.stem().string()), .checkpoint = Checkpoint::open(path)};
+    const Gguf& keys = *files.gguf();
+    if (keys.has("tokenizer.chat_template")) files.chat_template = keys.text("tokenizer.chat_template");
+    return files;
+}
+
+bool begins_as_gguf(const fs::path& path) {
+    uint64_t size = 0;
+    const int file = open_regular(path, size);
+    std::byte magic[4]{};
+    const bool whole = ::read(file, magic, sizeof magic) == sizeof magic;
+    ::close(file);
+    return whole && is_gguf(magic);
+}
+
 } // namespace
 
 ModelFiles open_model(const fs::path& path) {
@@ -56,25 +102,28 @@ ModelFiles open_model(const fs::path& path) {
     const auto kind = fs::status(path, unreadable).type();
     const std::string where = printable(path.string(), 4096);
     const std::string wanted =
-        "the folder of a Hugging Face checkpoint: config.json, .safetensors files, tokenizer.json";
+        "the folder of a Hugging Face checkpoint (config.json, .safetensors, tokenizer.json), or a GGUF file";
     if (kind == fs::file_type::not_found || kind == fs::file_type::none)
         throw Error({.what = "no such model",
                      .where = where,
                      .expected = wanted,
                      .got = kind == fs::file_type::none ? unreadable.message() : "nothing there",
                      .fix = "check the path, or leave it out to use the embedded model"});
+    if (kind == fs::file_type::regular && begins_as_gguf(path)) return open_gguf(path);
     const bool one_file = kind == fs::file_type::regular && path.extension() == ".safetensors";
     if (kind != fs::file_type::directory && !one_file)
         throw Error({.what = "not a model",
                      .where = where,
                      .expected = wanted,
-                     .got = "a file",
+                     .got = "another file",
                      .fix = "give the folder; other formats are not read"});
     const fs::path folder = !one_file ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
     const fs::path config = folder / "config.json", ranks = folder / "tiktoken.model";
     const fs::path tokenizer_json = folder / "tokenizer.json";
     const fs::path tokenizer = present(ranks) && !present(tokenizer_json) ? ranks : tokenizer_json;
     const fs::path tokenizer_config = folder / "tokenizer_config.json";
+    if (kind == fs::file_type::directory && !present(config))
+        if (const auto model = only_gguf(folder)) return open_gguf(*model);
     if (!present(config))
         throw Error({.what = "no config.json",
                      .where = printable(folder.string(), 4096),
@@ -89,7 +138,8 @@ ModelFiles open_model(const fs::path& path) {
             .config_where = printable(config.string(), 4096),
             .tokenizer = optional_text(tokenizer),
             .tokenizer_where = printable(tokenizer.string(), 4096),
-            .tokenizer_config = optional_text(tokenizer_config)};
+            .tokenizer_config = optional_text(tokenizer_config),
+            .chat_template = optional_text(folder / "chat_template.jinja")};
 }
 
 } // namespace fathom

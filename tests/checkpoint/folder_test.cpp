@@ -157,7 +157,10 @@ TEST_CASE("model: what is missing is named") {
     write(folder / "config.json", "{}");
     CHECK(refused(folder.path).find("no weights") != std::string::npos);
     write(folder / "model.gguf", "GGUF");
-    CHECK(refused(folder / "model.gguf").find("not a model") != std::string::npos);
+    CHECK(refused(folder / "model.gguf").find("broken GGUF file") != std::string::npos);
+    fs::remove(folder / "model.gguf");
+    write(folder / "model.bin", "other");
+    CHECK(refused(folder / "model.bin").find("not a model") != std::string::npos);
     write(folder / "model.safetensors", shard({"a"}));
     const ModelFiles model = open_model(folder.path / ""); // with a slash at the end
     CHECK(model.name == folder.path.filename());
