@@ -93,6 +93,31 @@ TEST_CASE("deepseek-coder from GGUF: published and reference vectors") {
     CHECK(tokenizer.find("<|EOT|>") == Token{32021});
 }
 
+TEST_CASE("deepseek-coder as tokenizer.json: the same vectors") {
+    if (!have("deepseek-coder")) return;
+    const std::string file = shared("data/tokenizers/ggml-vocab-deepseek-coder.gguf");
+    const GgufVocabulary vocabulary = Gguf(file).vocabulary;
+    json spec = {{"decoder", {{"type", "ByteLevel"}}}, {"model", {{"type", "BPE"}}}}, splits = json::array();
+    for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+        const std::string text(vocabulary.tokens[id]);
+        if (vocabulary.types[id] == 1) spec["model"]["vocab"][text] = id;
+        if (id >= 32000 && id < 32022)
+            spec["added_tokens"].push_back(added(id, text, vocabulary.types[id] == 3));
+    }
+    spec["model"]["merges"] = std::vector<std::string>(vocabulary.merges.begin(), vocabulary.merges.end());
+    for (const char* regex : {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+"})
+        splits.push_back({{"type", "Split"},
+                          {"pattern", {{"Regex", regex}}},
+                          {"behavior", "Isolated"},
+                          {"invert", false}});
+    splits.push_back({{"type", "Digits"}, {"individual_digits", true}});
+    splits.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}});
+    spec["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", splits}};
+    const Tokenizer tokenizer = make(spec);
+    CHECK(check_rows("llama.cpp-deepseek-coder.jsonl", tokenizer) == 32);
+    CHECK(check_rows("reference-coder.jsonl", tokenizer) == 247);
+}
+
 namespace {
 
 // A small vocabulary: a token for each byte (its id is the byte), "ab" 256, "abc" 257, <s> 258 (control),

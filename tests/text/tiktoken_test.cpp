@@ -184,3 +184,25 @@ TEST_CASE("rank files: long runs are merged in near-linear time") {
         if (unit[0] == 'a') CHECK(tokens.size() < text.size() / 60);
     }
 }
+
+TEST_CASE("rank files: cut or changed anywhere, they load or are one clean error") {
+    const std::string ranks = rank_file(words_with({})), config = CONFIG;
+    std::mt19937 random(23);
+    size_t loaded = 0, refused = 0;
+    for (int round = 0; round < 1500; ++round) {
+        std::string changed_ranks = ranks, changed_config = config;
+        std::string& text = round % 2 ? changed_ranks : changed_config;
+        const size_t at = random() % text.size();
+        if (random() % 4 == 0)
+            text.resize(at);
+        else
+            text[at] = static_cast<char>(random() % 3 ? text[random() % text.size()] : random());
+        const std::string message = error_of([&] {
+            const Tokenizer tokenizer = load(changed_ranks, changed_config);
+            CHECK(tokenizer.decode(tokenizer.encode("abc [BOS]<|im_end|>")) == "abc [BOS]<|im_end|>");
+        });
+        ++(message.empty() ? loaded : refused);
+    }
+    CHECK(loaded > 50);
+    CHECK(refused > 500);
+}
