@@ -97,4 +97,7 @@ struct ModelFiles {
 // them is missing.
 ModelFiles open_model(const std::filesystem::path& path);
 
+// Where a folder's tokenizer is: tokenizer.json, or tiktoken.model when only that is there.
+std::filesystem::path tokenizer_in(const std::filesystem::path& folder);
+
 } // namespace fathom

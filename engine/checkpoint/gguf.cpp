@@ -3,6 +3,7 @@
 #include "checkpoint/gguf.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/numbers.h"
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <fmt/format.h>
+#include <unistd.h>
 
 namespace fathom {
 
@@ -324,6 +326,15 @@ GgufFile GgufReader::read() {
 
 GgufFile parse_gguf(std::span<const std::byte> file, const std::string& where) {
     return GgufReader{file, where}.read();
+}
+
+bool is_gguf(const std::filesystem::path& file) {
+    uint64_t size = 0;
+    const int descriptor = open_regular(file, size);
+    std::byte magic[4]{};
+    const bool whole = ::read(descriptor, magic, sizeof magic) == sizeof magic;
+    ::close(descriptor);
+    return whole && is_gguf(magic);
 }
 
 bool is_gguf(std::span<const std::byte> file) {

@@ -56,7 +56,8 @@ struct GgufFile {
     std::vector<TensorView> tensors;
 };
 GgufFile parse_gguf(std::span<const std::byte> file, const std::string& where);
-bool is_gguf(std::span<const std::byte> file); // by its first bytes
+bool is_gguf(std::span<const std::byte> file);   // by its first bytes
+bool is_gguf(const std::filesystem::path& file); // the same of a regular file; throws Error for any other
 
 // The numbers by which GGUF files name the types of tensors.
 std::optional<DType> dtype_of_ggml(uint32_t id);

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <optional>
-#include <unistd.h>
 
 extern "C" {
 extern const char fathom_tiny_weights[], fathom_tiny_weights_end[];
@@ -85,16 +84,12 @@ ModelFiles open_gguf(const fs::path& path) {
     return files;
 }
 
-bool begins_as_gguf(const fs::path& path) {
-    uint64_t size = 0;
-    const int file = open_regular(path, size);
-    std::byte magic[4]{};
-    const bool whole = ::read(file, magic, sizeof magic) == sizeof magic;
-    ::close(file);
-    return whole && is_gguf(magic);
-}
-
 } // namespace
+
+fs::path tokenizer_in(const fs::path& folder) {
+    const fs::path json = folder / "tokenizer.json", ranks = folder / "tiktoken.model";
+    return present(ranks) && !present(json) ? ranks : json;
+}
 
 ModelFiles open_model(const fs::path& path) {
     if (path.empty()) return open_embedded();
@@ -109,7 +104,7 @@ ModelFiles open_model(const fs::path& path) {
                      .expected = wanted,
                      .got = kind == fs::file_type::none ? unreadable.message() : "nothing there",
                      .fix = "check the path, or leave it out to use the embedded model"});
-    if (kind == fs::file_type::regular && begins_as_gguf(path)) return open_gguf(path);
+    if (kind == fs::file_type::regular && is_gguf(path)) return open_gguf(path);
     const bool one_file = kind == fs::file_type::regular && path.extension() == ".safetensors";
     if (kind != fs::file_type::directory && !one_file)
         throw Error({.what = "not a model",
@@ -118,9 +113,7 @@ ModelFiles open_model(const fs::path& path) {
                      .got = "another file",
                      .fix = "give the folder; other formats are not read"});
     const fs::path folder = !one_file ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
-    const fs::path config = folder / "config.json", ranks = folder / "tiktoken.model";
-    const fs::path tokenizer_json = folder / "tokenizer.json";
-    const fs::path tokenizer = present(ranks) && !present(tokenizer_json) ? ranks : tokenizer_json;
+    const fs::path config = folder / "config.json", tokenizer = tokenizer_in(folder);
     const fs::path tokenizer_config = folder / "tokenizer_config.json";
     if (kind == fs::file_type::directory && !present(config))
         if (const auto model = only_gguf(folder)) return open_gguf(*model);

@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/gguf.h"
+#include "text/gguf_vocabulary.h"
 
 namespace fathom {
 
@@ -12,7 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t LARGEST = uint64_t{256} << 20;
-constexpr const char* FILES[] = {"tokenizer.json", "tiktoken.model"}; // of a folder, the first that is there
 constexpr const char* BOS_NAMES[] = {"<｜begin▁of▁sentence｜>", "[BOS]"}; // where no configuration names it
 
 struct Texts {
@@ -20,26 +21,9 @@ struct Texts {
     std::string config, config_where; // of tokenizer_config.json; empty when absent
 };
 
-Tokenizer make_tokenizer(const Texts& texts) {
-    const size_t first = texts.tokenizer.find_first_not_of(" \t\r\n");
-    if (first == std::string::npos || texts.tokenizer[first] == '{' || texts.tokenizer[first] == '[')
-        return Tokenizer::from_json(texts.tokenizer, texts.where);
-    return Tokenizer::from_tiktoken(texts.tokenizer, texts.where, texts.config, texts.config_where);
-}
-
 bool present(const fs::path& path) {
     std::error_code ignored;
     return fs::exists(path, ignored);
-}
-
-fs::path tokenizer_file(const fs::path& path) {
-    std::error_code ignored;
-    if (!fs::is_directory(path, ignored)) return path;
-    for (const char* name : FILES)
-        if (present(path / name)) return path / name;
-    throw Error({.what = "no tokenizer in this folder",
-                 .where = printable(path.string(), 4096),
-                 .expected = "tokenizer.json or tiktoken.model"});
 }
 
 // The name in "bos_token", a text or an object with a "content"; empty when there is none.
@@ -61,35 +45,72 @@ std::optional<Token> find_bos(const Tokenizer& tokenizer, const Texts& texts) {
     return std::nullopt;
 }
 
-} // namespace
+OpenedTokenizer from_texts(const Texts& texts) {
+    const size_t first = texts.tokenizer.find_first_not_of(" \t\r\n");
+    const bool json =
+        first == std::string::npos || texts.tokenizer[first] == '{' || texts.tokenizer[first] == '[';
+    Tokenizer tokenizer =
+        json ? Tokenizer::from_json(texts.tokenizer, texts.where)
+             : Tokenizer::from_tiktoken(texts.tokenizer, texts.where, texts.config, texts.config_where);
+    const std::optional<Token> bos = find_bos(tokenizer, texts);
+    return {std::move(tokenizer), bos};
+}
 
-Tokenizer load_tokenizer(const ModelFiles& files) {
+OpenedTokenizer from_keys(const Gguf& keys) {
+    const std::string prefix = "tokenizer.ggml.";
+    Tokenizer tokenizer = Tokenizer::from_gguf({.where = keys.where(),
+                                                .model = keys.text(prefix + "model"),
+                                                .pre = keys.text(prefix + "pre"),
+                                                .tokens = keys.texts(prefix + "tokens"),
+                                                .types = keys.integers(prefix + "token_type"),
+                                                .merges = keys.texts(prefix + "merges")});
+    std::optional<Token> bos;
+    if (keys.has(prefix + "bos_token_id"))
+        bos = static_cast<Token>(keys.whole(prefix + "bos_token_id", 0, tokenizer.size() - 1));
+    return {std::move(tokenizer), bos};
+}
+
+OpenedTokenizer from_model(const ModelFiles& files) {
+    if (files.gguf()) return from_keys(*files.gguf());
     if (files.tokenizer.empty())
         throw Error({.what = "the model has no tokenizer",
                      .where = files.tokenizer_where,
                      .expected = "a tokenizer.json or tiktoken.model",
                      .fix = "put the tokenizer.json of the model beside its config.json"});
-    return make_tokenizer({.tokenizer = files.tokenizer,
-                           .where = files.tokenizer_where,
-                           .config = files.tokenizer_config,
-                           .config_where = "tokenizer_config.json"});
+    return from_texts({.tokenizer = files.tokenizer,
+                       .where = files.tokenizer_where,
+                       .config = files.tokenizer_config,
+                       .config_where = "tokenizer_config.json"});
 }
 
+bool holds_gguf(const fs::path& folder) {
+    std::error_code unreadable;
+    for (const auto& entry : fs::directory_iterator(folder, unreadable))
+        if (entry.path().extension() == ".gguf") return true;
+    return false;
+}
+
+} // namespace
+
+Tokenizer load_tokenizer(const ModelFiles& files) { return from_model(files).tokenizer; }
+
 OpenedTokenizer open_tokenizer(const fs::path& path) {
-    Texts texts;
-    if (path.empty()) {
-        const ModelFiles embedded = open_model({});
-        texts = {embedded.tokenizer, embedded.tokenizer_where, "", ""};
-    } else {
-        const fs::path file = tokenizer_file(path), config = file.parent_path() / "tokenizer_config.json";
-        texts.tokenizer = read_file(file, LARGEST);
-        texts.where = printable(file.string(), 4096);
-        if (present(config)) texts.config = read_file(config, LARGEST);
-        texts.config_where = printable(config.string(), 4096);
+    if (path.empty()) return from_model(open_model(path));
+    fs::path file = path;
+    if (std::error_code ignored; fs::is_directory(path, ignored)) {
+        file = tokenizer_in(path);
+        if (!present(file) && holds_gguf(path)) return from_model(open_model(path));
+        if (!present(file))
+            throw Error({.what = "no tokenizer in this folder",
+                         .where = printable(path.string(), 4096),
+                         .expected = "tokenizer.json, tiktoken.model or a GGUF file"});
     }
-    Tokenizer tokenizer = make_tokenizer(texts);
-    const std::optional<Token> bos = find_bos(tokenizer, texts);
-    return {std::move(tokenizer), bos};
+    if (is_gguf(file)) return from_model(open_model(file));
+    const fs::path config = file.parent_path() / "tokenizer_config.json";
+    return from_texts({.tokenizer = read_file(file, LARGEST),
+                       .where = printable(file.string(), 4096),
+                       .config = present(config) ? read_file(config, LARGEST) : "",
+                       .config_where = printable(config.string(), 4096)});
 }
 
 } // namespace fathom

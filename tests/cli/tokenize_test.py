@@ -7,6 +7,7 @@ tests/text. Standard library only.
 import base64
 import json
 import os
+import struct
 import subprocess
 import sys
 import unittest
@@ -22,6 +23,31 @@ ODD = "a\x00\t\r\n\\\" 你好 \U0001f999 é e\u0301 \udcff\udce4\udcbd <｜User�
 
 def lines(*objects):
     return "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+
+
+def gguf(pre, tokens, types, merges, bos=None):
+    """A GGUF file with this vocabulary and nothing else."""
+    def text(value):
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def array(kind, values):
+        return struct.pack("<IIQ", 9, kind, len(values)) + b"".join(values)
+
+    keys = {"model": struct.pack("<I", 8) + text("gpt2"), "pre": struct.pack("<I", 8) + text(pre),
+            "tokens": array(8, [text(token) for token in tokens]),
+            "token_type": array(5, [struct.pack("<i", kind) for kind in types]),
+            "merges": array(8, [text(merge) for merge in merges])}
+    if bos is not None:
+        keys["bos_token_id"] = struct.pack("<II", 4, bos)
+    return (b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys))
+            + b"".join(text("tokenizer.ggml." + key) + value for key, value in keys.items()))
+
+
+def letters():
+    """The character that stands for each byte."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x144))
+    return [chr(byte if byte in own else next(others)) for byte in range(256)]
 
 
 class People(Case):
@@ -167,6 +193,27 @@ class Files(Case):
             self.assertEqual(out, "258,257,260\n")
         self.write("tokenizer_config.json", "{")
         self.fails(run("tokenize", file, "a"), "tokenizer_config.json")
+
+    def test_gguf(self):
+        tokens, types = [*letters(), "ab", "abc", "<s>", "<|EOT|>", "[PAD260]"], [*[1] * 258, 3, 4, 4]
+        with open(self.path("model.gguf"), "wb") as file:
+            file.write(gguf("deepseek-v3", tokens, types, ["a b", "ab c"], bos=258))
+        os.link(self.path("model.gguf"), self.path("blob"))
+        for model in (self.path("model.gguf"), self.path("blob"), self.folder):
+            out = self.works(run("tokenize", model, "abc\n<|EOT|>", "--bos", "--special")).out
+            self.assertEqual(out.splitlines(), ["258  <s>  special token", '257  "abc"', ' 10  "\\n"',
+                                                "259  <|EOT|>  added token"])
+        back = self.works(run("detokenize", self.path("blob"), "258,257,10,259")).out
+        self.assertEqual(back, "<s>abc\n<|EOT|>")
+        self.fails(run("detokenize", self.path("blob"), "260"), "no such token", "260")
+        for name, data, word in (("pre", gguf("gpt-2", tokens, types, []), "tokenizer.ggml.pre"),
+                                 ("types", gguf("glm4", tokens, types[:-1], []), "tokenizer.ggml.token_type"),
+                                 ("bos", gguf("glm4", tokens, types, [], bos=260), "bos_token_id"),
+                                 ("cut", gguf("glm4", tokens, types, [])[:-1], "cut"),
+                                 ("none", b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "tokenizer.ggml.model")):
+            with open(self.path(name), "wb") as file:
+                file.write(data)
+            self.fails(run("tokenize", self.path(name), "a"), word, self.path(name))
 
     def test_no_tokenizer(self):
         os.mkdir(self.path("empty"))
