@@ -21,6 +21,9 @@ BOS_NAME, USER_NAME = "<｜begin▁of▁sentence｜>", "<｜User｜>"
 ODD = "a\x00\t\r\n\\\" 你好 \U0001f999 é e\u0301 \udcff\udce4\udcbd <｜User｜>\n\n"
 
 
+MALFORMED = os.path.join(TINY, "..", "..", "..", "shared", "data", "malformed")
+
+
 def lines(*objects):
     return "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
 
@@ -214,6 +217,21 @@ class Files(Case):
             with open(self.path(name), "wb") as file:
                 file.write(data)
             self.fails(run("tokenize", self.path(name), "a"), word, self.path(name))
+
+    @unittest.skipUnless(os.path.exists(MALFORMED), f"no {MALFORMED}: proves nothing here")
+    def test_malformed_files_of_the_shared_data(self):
+        with open(os.path.join(MALFORMED, "manifest.json")) as file:
+            rows = [row for row in json.load(file)
+                    if row["format"] == "tokenizer" or row["file"].startswith("gguf/tok_")]
+        self.assertEqual(len(rows), 22)
+        for row in rows:
+            with self.subTest(**row):
+                result = run("tokenize", os.path.join(MALFORMED, row["file"]), "ab", "--ids")
+                if row["verdict"] == "accept" or result.code == 0:
+                    self.assertEqual(self.works(result).out.count("\n"), 1)
+                    self.assertNotEqual(row["verdict"], "reject")
+                else:
+                    self.fails(result, os.path.basename(row["file"]))
 
     def test_no_tokenizer(self):
         os.mkdir(self.path("empty"))
