@@ -22,6 +22,7 @@ struct Shape { // of one layer, in 64 bits
         : dim(c.dim), heads(c.n_heads), q_rank(c.q_lora_rank), kv_rank(c.kv_lora_rank),
           nope(c.qk_nope_head_dim), rope(c.qk_rope_head_dim), value(c.v_head_dim) {}
     uint64_t attention() const {
+        if (kv_rank == 0) return heads * dim * (2 * (nope + rope) + 2 * value); // q, k, v and o
         const uint64_t query = heads * (nope + rope) * (q_rank ? q_rank : dim) + (q_rank ? dim * q_rank : 0);
         return query + dim * (kv_rank + rope) + kv_rank * heads * (nope + value) + heads * value * dim;
     }
@@ -111,7 +112,7 @@ ByteFigures byte_figures(std::span<const TensorView> tensors, const ModelConfig&
 
 CacheFigures cache_figures(const ModelConfig& config) {
     const uint64_t layers = config.n_layers;
-    return {.latent = layers * config.latent_dim(),
+    return {.own = layers * config.cache_dim(),
             .plain = layers * config.n_heads * (config.qk_head_dim() + uint64_t{config.v_head_dim})};
 }
 

@@ -51,11 +51,11 @@ struct ByteFigures {
 };
 ByteFigures byte_figures(std::span<const TensorView> tensors, const ModelConfig& config);
 
-// Elements of cache for one token: MLA's latent, and keys and values of every head of the same model with
-// plain multi-head attention. Times the bytes of an element.
+// Elements of cache for one token: the model's own (MLA's latent), and keys and values of every head of the
+// same model with plain multi-head attention. Times the bytes of an element.
 struct CacheFigures {
-    uint64_t latent = 0, plain = 0;
-    double ratio() const { return static_cast<double>(plain) / static_cast<double>(latent); }
+    uint64_t own = 0, plain = 0;
+    double ratio() const { return static_cast<double>(plain) / static_cast<double>(own); }
 };
 CacheFigures cache_figures(const ModelConfig& config);
 

@@ -15,7 +15,23 @@ namespace fathom::cli {
 
 namespace {
 
+const char* architecture_text(Architecture architecture) {
+    switch (architecture) {
+    case Architecture::deepseek:
+        return "DeepSeek MoE (the first)";
+    case Architecture::deepseek_v2:
+        return "DeepSeek V2";
+    case Architecture::deepseek_v3:
+        return "DeepSeek V3";
+    case Architecture::glm4_moe_lite:
+        return "GLM-4 MoE Lite";
+    }
+    return "";
+}
+
 std::string attention_text(const ModelConfig& c) {
+    if (!c.is_mla())
+        return fmt::format("plain, {} heads of {}, rotary in halves", c.n_heads, c.qk_head_dim());
     const std::string rank =
         c.q_lora_rank ? fmt::format("queries through rank {}", c.q_lora_rank) : "queries in full rank";
     return fmt::format(
@@ -79,7 +95,8 @@ std::string cache_text(const ModelConfig& config) {
         return fmt::format("  {:<32}{:>12} bytes a token{:>12} for {} tokens\n", name, elements * element,
                            bytes_text(elements * element * config.max_position), config.max_position);
     };
-    return line("this model (latent)", cache.latent) + line("with plain multi-head attention", cache.plain) +
+    if (!config.is_mla()) return line("this model (keys and values)", cache.own);
+    return line("this model (latent)", cache.own) + line("with plain multi-head attention", cache.plain) +
            fmt::format("  {:.1f} times less\n", cache.ratio());
 }
 
@@ -98,7 +115,7 @@ int inspect(const ModelOptions& options) {
     const auto row = [&](std::string_view name, std::string_view text) {
         out += fmt::format("{:<14}{}\n", name, text);
     };
-    row("architecture", config.architecture == Architecture::deepseek_v2 ? "DeepSeek V2" : "DeepSeek V3");
+    row("architecture", architecture_text(config.architecture));
     row("layers",
         fmt::format("{}: {} dense ({} wide), {} with experts{}; width {}, vocabulary {}", config.n_layers,
                     config.n_layers - moe_layers, config.dense_dim, moe_layers,

@@ -75,25 +75,58 @@ class Keys {
 };
 
 Architecture parse_architecture(const Keys& keys) {
-    const char* expected = "[\"DeepseekV2ForCausalLM\"] or [\"DeepseekV3ForCausalLM\"]";
+    constexpr std::pair<const char*, Architecture> classes[] = {
+        {"DeepseekForCausalLM", Architecture::deepseek},
+        {"DeepseekV2ForCausalLM", Architecture::deepseek_v2},
+        {"DeepseekV3ForCausalLM", Architecture::deepseek_v3},
+        {"Glm4MoeLiteForCausalLM", Architecture::glm4_moe_lite}};
     const json* names = keys.find("architectures");
-    if (names && names->is_array() && names->size() == 1) {
-        if (names->front() == "DeepseekV2ForCausalLM") return Architecture::deepseek_v2;
-        if (names->front() == "DeepseekV3ForCausalLM") return Architecture::deepseek_v3;
-    }
-    keys.refuse("architectures", expected);
+    if (names && names->is_array() && names->size() == 1)
+        for (const auto& [name, architecture] : classes)
+            if (names->front() == name) return architecture;
+    keys.refuse("architectures", "one of DeepseekForCausalLM, DeepseekV2ForCausalLM, DeepseekV3ForCausalLM, "
+                                 "Glm4MoeLiteForCausalLM");
+}
+
+// FP8: E4M3 weights with one scale for a block of them. Activations, which its authors' kernels round to FP8
+// as well ("dynamic"), are not rounded here. scale_fmt says that the scales are powers of two, which changes
+// nothing; which tensors are FP8 is seen by their types.
+void parse_quantization(const Keys& keys, std::string_view where, ModelConfig& config) {
+    const json* object = keys.find("quantization_config");
+    if (!object) return;
+    if (!object->is_object()) keys.refuse("quantization_config", "an object, or null");
+    const Keys inner(*object, where, "quantization_config.");
+    const auto want = [&](const char* key, const char* value) {
+        if (inner.word(key, value) != value)
+            inner.refuse(key, value, "use a copy of the checkpoint in FP8 or BF16, or a GGUF");
+    };
+    want("quant_method", "fp8");
+    want("fmt", "e4m3");
+    want("activation_scheme", "dynamic");
+    if (inner.has("scale_fmt")) want("scale_fmt", "ue8m0");
+    const json* block = inner.find("weight_block_size");
+    if (!block || *block != json::array({128, 128})) inner.refuse("weight_block_size", "[128,128]");
+    config.fp8_block = 128;
+    constexpr std::string_view known[] = {"quant_method",      "fmt",
+                                          "activation_scheme", "scale_fmt",
+                                          "weight_block_size", "modules_to_not_convert"};
+    for (const auto& [key, value] : object->items())
+        if (std::find(std::begin(known), std::end(known), key) == std::end(known))
+            inner.refuse(key.c_str(), "no such key");
 }
 
 // What would change the computation and is not built. All of these are off when absent, in both classes and
 // dialects.
-void refuse_unsupported(const Keys& keys) {
-    for (const char* key : {"quantization_config", "compression_config"})
-        if (keys.has(key))
-            keys.refuse(key, "no such key: weights in F32, F16 or BF16",
-                        "use a copy of the checkpoint that is converted to BF16");
+void refuse_unsupported(const Keys& keys, const ModelConfig& config) {
+    if (keys.has("compression_config"))
+        keys.refuse("compression_config", "no such key",
+                    "use a copy of the checkpoint in FP8 or BF16, or a GGUF");
     for (const char* key : {"attention_bias", "mlp_bias", "tie_word_embeddings"})
         if (keys.has(key) && keys.flag(key)) keys.refuse(key, "false");
-    if (keys.has("use_mla") && !keys.flag("use_mla")) keys.refuse("use_mla", "true");
+    const bool mla = config.architecture != Architecture::deepseek;
+    if (keys.has("use_mla") && keys.flag("use_mla") != mla) keys.refuse("use_mla", mla ? "true" : "false");
+    if (keys.has("partial_rotary_factor") && keys.number("partial_rotary_factor", 0, 1) != 1)
+        keys.refuse("partial_rotary_factor", "1");
     for (const char* key :
          {"index_topk", "sliding_window", "swiglu_limit", "num_hash_layers", "compress_ratios"})
         if (keys.has(key)) keys.refuse(key, "no such key: it belongs to a later architecture");
@@ -112,13 +145,20 @@ void parse_shape(const Keys& keys, ModelConfig& config) {
     config.rms_norm_eps = keys.number("rms_norm_eps", 0, 0.1); // 0 would divide a row of zeros by zero
 }
 
-void parse_attention(const Keys& keys, const json& object, ModelConfig& config) {
-    config.n_heads = keys.count("num_attention_heads", 1, largest_dim);
-    // MLA has no key heads of its own; the key repeats the heads (and may be absent: a default of both
-    // classes).
-    if (keys.has("num_key_value_heads") &&
-        keys.count("num_key_value_heads", 1, largest_dim) != config.n_heads)
-        keys.refuse("num_key_value_heads", fmt::format("{}, as num_attention_heads", config.n_heads));
+// Heads of hidden_size / num_attention_heads numbers that rotate as a whole, in halves.
+void parse_plain_attention(const Keys& keys, ModelConfig& config) {
+    const uint32_t head_dim = config.dim / config.n_heads;
+    if (config.dim % config.n_heads || head_dim % 2)
+        keys.refuse("num_attention_heads",
+                    fmt::format("a divisor of hidden_size, {}, that leaves even heads", config.dim));
+    for (const char* key : {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim",
+                            "v_head_dim", "rope_interleave"})
+        if (keys.has(key)) keys.refuse(key, "no such key in DeepseekForCausalLM");
+    config.qk_rope_head_dim = config.v_head_dim = head_dim;
+    config.rope_interleaved = false;
+}
+
+void parse_latent_attention(const Keys& keys, const json& object, ModelConfig& config) {
     if (!object.contains("q_lora_rank")) keys.refuse("q_lora_rank", "a rank, or null for none");
     if (keys.has("q_lora_rank")) config.q_lora_rank = keys.count("q_lora_rank", 1, largest_dim);
     config.kv_lora_rank = keys.count("kv_lora_rank", 1, largest_dim);
@@ -137,25 +177,65 @@ void parse_attention(const Keys& keys, const json& object, ModelConfig& config) 
         keys.refuse("rope_interleave", "true: DeepseekV2ForCausalLM has no other form");
 }
 
-// The two keys name the gate together. V3: the authors' gate knows sigmoid and noaux_tc alone; transformers 5
-// leaves both keys out. V2: the authors' gate knows softmax alone; transformers 5 leaves scoring_func out.
+void parse_attention(const Keys& keys, const json& object, ModelConfig& config) {
+    config.n_heads = keys.count("num_attention_heads", 1, largest_dim);
+    // MLA has no key heads of its own, and plain attention is built without sharing them; the key repeats the
+    // heads (and may be absent: a default of all classes).
+    if (keys.has("num_key_value_heads") &&
+        keys.count("num_key_value_heads", 1, largest_dim) != config.n_heads)
+        keys.refuse("num_key_value_heads", fmt::format("{}, as num_attention_heads", config.n_heads));
+    if (config.architecture == Architecture::deepseek)
+        parse_plain_attention(keys, config);
+    else
+        parse_latent_attention(keys, object, config);
+}
+
+// The two keys name the gate together. V3 and GLM: the authors' gates know sigmoid and noaux_tc alone; GLM's
+// files leave out scoring_func, transformers 5 both keys. V2: the authors' gate knows softmax alone;
+// transformers 5 leaves scoring_func out. The first class knows softmax, and greedy without a key for it.
 void parse_gate(const Keys& keys, ModelConfig& config) {
-    const bool v3 = config.architecture == Architecture::deepseek_v3;
-    const char* scoring = v3 ? "sigmoid" : "softmax";
+    const bool v2 = config.architecture == Architecture::deepseek_v2;
+    const bool sigmoid = !v2 && config.architecture != Architecture::deepseek;
+    const char* scoring = sigmoid ? "sigmoid" : "softmax";
     if (keys.has("scoring_func") && keys.word("scoring_func", scoring) != scoring)
         keys.refuse("scoring_func", fmt::format("{}, for this architecture", scoring));
-    config.scoring = v3 ? Scoring::sigmoid : Scoring::softmax;
-    const char* methods = v3 ? "noaux_tc, for this architecture" : "greedy or group_limited_greedy";
-    if (v3 && !keys.has("topk_method"))
-        config.topk_method = TopkMethod::noaux_tc;
-    else if (const std::string& method = keys.word("topk_method", methods); v3 && method == "noaux_tc")
-        config.topk_method = TopkMethod::noaux_tc;
-    else if (!v3 && method == "greedy")
-        config.topk_method = TopkMethod::greedy;
-    else if (!v3 && method == "group_limited_greedy")
+    config.scoring = sigmoid ? Scoring::sigmoid : Scoring::softmax;
+    const char* only = sigmoid ? "noaux_tc" : "greedy";
+    config.topk_method = sigmoid ? TopkMethod::noaux_tc : TopkMethod::greedy;
+    if (!v2 && !keys.has("topk_method")) return;
+    const std::string expected =
+        v2 ? "greedy or group_limited_greedy" : fmt::format("{}, for this architecture", only);
+    const std::string& method = keys.word("topk_method", expected.c_str());
+    if (v2 && method == "group_limited_greedy")
         config.topk_method = TopkMethod::group_limited_greedy;
-    else
-        keys.refuse("topk_method", methods);
+    else if (method != only)
+        keys.refuse("topk_method", expected);
+}
+
+// Which layers are dense. transformers' class of GLM does not read first_k_dense_replace and lists the kind
+// of every layer instead, the first dense where the list is absent.
+void parse_dense_layers(const Keys& keys, ModelConfig& config) {
+    const bool glm = config.architecture == Architecture::glm4_moe_lite;
+    if (!glm || !keys.has("mlp_layer_types")) {
+        config.first_moe_layer = keys.count("first_k_dense_replace", 0, config.n_layers);
+        if (glm && config.first_moe_layer != 1)
+            keys.refuse("first_k_dense_replace", "1, or mlp_layer_types as well: implementations of this "
+                                                 "architecture disagree on other numbers");
+    }
+    if (!keys.has("mlp_layer_types")) return;
+    const json& types = *keys.find("mlp_layer_types");
+    const std::string expected =
+        fmt::format("\"dense\" for the first layers, then \"sparse\": {} in all", config.n_layers);
+    if (!glm || !types.is_array() || types.size() != config.n_layers)
+        keys.refuse("mlp_layer_types", expected);
+    const auto sparse = std::find(types.begin(), types.end(), "sparse");
+    config.first_moe_layer = static_cast<uint32_t>(sparse - types.begin());
+    if (std::count(types.begin(), sparse, "dense") != sparse - types.begin() ||
+        std::count(sparse, types.end(), "sparse") != types.end() - sparse)
+        keys.refuse("mlp_layer_types", expected);
+    if (keys.has("first_k_dense_replace") &&
+        keys.count("first_k_dense_replace", 0, config.n_layers) != config.first_moe_layer)
+        keys.refuse("first_k_dense_replace", fmt::format("{}, as mlp_layer_types", config.first_moe_layer));
 }
 
 void parse_groups(const Keys& keys, ModelConfig& config) {
@@ -180,7 +260,7 @@ void parse_groups(const Keys& keys, ModelConfig& config) {
 
 void parse_moe(const Keys& keys, const json& object, ModelConfig& config) {
     parse_gate(keys, config);
-    config.first_moe_layer = keys.count("first_k_dense_replace", 0, config.n_layers);
+    parse_dense_layers(keys, config);
     // Absent: 1. transformers' classes have no such key; the authors' default is 1.
     if (keys.has("moe_layer_freq")) config.moe_layer_freq = keys.count("moe_layer_freq", 1, largest_layers);
     if (!object.contains("n_routed_experts"))
@@ -196,7 +276,11 @@ void parse_moe(const Keys& keys, const json& object, ModelConfig& config) {
         keys.refuse("n_shared_experts",
                     fmt::format("at most 2^20 columns, at {} an expert", config.expert_dim));
     parse_groups(keys, config);
-    config.routed_scaling_factor = keys.number("routed_scaling_factor", 0, 1e6);
+    // The first class has no such factor.
+    if (config.architecture != Architecture::deepseek || keys.has("routed_scaling_factor"))
+        config.routed_scaling_factor = keys.number("routed_scaling_factor", 0, 1e6);
+    if (config.architecture == Architecture::deepseek && config.routed_scaling_factor != 1)
+        keys.refuse("routed_scaling_factor", "1, in DeepseekForCausalLM");
     config.norm_topk_prob = keys.flag("norm_topk_prob") && config.n_active_experts > 1;
     // The authors' V2 gate scales only when it does not normalise, its successors always, transformers never
     // normalises.
@@ -255,6 +339,8 @@ void parse_rope(const Keys& keys, std::string_view where, ModelConfig& config) {
     const std::string& type = inner.word(type_key, "yarn or default");
     if (inner.has("type") && inner.word("type", type.c_str()) != type)
         inner.refuse("type", type + ", as rope_type");
+    if (type == "yarn" && config.architecture == Architecture::deepseek)
+        keys.refuse(key, "null: DeepseekForCausalLM is built without");
     if (type == "yarn")
         config.yarn = parse_yarn(inner);
     else if (type != "default")
@@ -299,7 +385,8 @@ ModelConfig parse_config(std::string_view text, std::string_view where) {
     const Keys keys(object, where, "");
     ModelConfig config;
     config.architecture = parse_architecture(keys);
-    refuse_unsupported(keys);
+    refuse_unsupported(keys, config);
+    parse_quantization(keys, where, config);
     parse_shape(keys, config);
     parse_attention(keys, object, config);
     parse_moe(keys, object, config);

@@ -13,7 +13,8 @@
 
 namespace fathom {
 
-enum class Architecture : uint8_t { deepseek_v2, deepseek_v3 };
+// The classes that checkpoints name. Kimi-K2 and Moonlight are of DeepseekV3ForCausalLM.
+enum class Architecture : uint8_t { deepseek, deepseek_v2, deepseek_v3, glm4_moe_lite };
 enum class Scoring : uint8_t { softmax, sigmoid };
 // How experts are chosen: the K best of all; groups ranked by their best expert; or noaux_tc: score + bias as
 // the key, groups ranked by the sum of their two best keys.
@@ -36,9 +37,9 @@ struct ModelConfig {
     uint32_t n_layers = 0;     // without MTP layers
     uint32_t n_mtp_layers = 0; // num_nextn_predict_layers
     uint32_t n_heads = 0;
-    uint32_t q_lora_rank = 0; // 0: none
-    uint32_t kv_lora_rank = 0;
-    uint32_t qk_nope_head_dim = 0;
+    uint32_t q_lora_rank = 0;      // 0: none
+    uint32_t kv_lora_rank = 0;     // 0: plain multi-head attention, with keys and values of every head
+    uint32_t qk_nope_head_dim = 0; // 0 in plain attention, where whole heads rotate
     uint32_t qk_rope_head_dim = 0;
     uint32_t v_head_dim = 0;
     uint32_t dense_dim = 0;                     // intermediate_size: width of the dense layers' MLP
@@ -54,18 +55,23 @@ struct ModelConfig {
     bool norm_topk_prob = false; // never with one active expert: the authors leave its weight alone
     double routed_scaling_factor = 1;
     double rms_norm_eps = 0;
-    double latent_norm_eps = 1e-6; // of q_a_layernorm and kv_a_layernorm: all classes leave theirs at 1e-6
+    double latent_norm_eps = 1e-6; // of q_a_layernorm and kv_a_layernorm: every class leaves theirs at 1e-6,
+                                   // also where rms_norm_eps is another number (Moonlight, GLM)
     double rope_theta = 0;
     Yarn yarn;
     bool rope_interleaved = true;   // pairs (2i, 2i+1); false: half-split pairs (i, i + d/2)
     uint32_t max_position = 0;      // max_position_embeddings
+    uint32_t fp8_block = 0;         // FP8 weights have a scale for so many rows and columns; 0: none
     std::vector<uint32_t> bos, eos; // token ids; eos may be a list
 
     bool is_moe(uint32_t layer) const {
         return n_routed_experts != 0 && layer >= first_moe_layer && layer % moe_layer_freq == 0;
     }
     uint32_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
-    uint32_t latent_dim() const { return kv_lora_rank + qk_rope_head_dim; } // one cache row
+    bool is_mla() const { return kv_lora_rank != 0; }
+    uint32_t latent_dim() const { return kv_lora_rank + qk_rope_head_dim; } // MLA: one cache row
+    // Numbers of cache for one token and layer.
+    uint32_t cache_dim() const { return is_mla() ? latent_dim() : n_heads * (qk_head_dim() + v_head_dim); }
     // (qk_head_dim)^-0.5, times mscale_all_dim's factor squared under YaRN.
     double softmax_scale() const;
     bool operator==(const ModelConfig&) const = default;
@@ -73,8 +79,8 @@ struct ModelConfig {
 
 // Parses the text of a config.json; `where` is its path, for messages. Checks ranges (every dimension
 // positive and at most 2^20, layers at most 1024, experts at most 4096, groups divide experts, ...). Keys
-// that do not change what the model computes are not looked at; those that would (quantisation, biases, tied
-// embeddings) are errors.
+// that do not change what the model computes are not looked at; those that would (other quantisations than
+// FP8 in blocks, biases, tied embeddings) are errors.
 ModelConfig parse_config(std::string_view json, std::string_view where);
 
 // Rotation frequencies, radians per position, qk_rope_head_dim / 2 of them, and the factor on cos and sin

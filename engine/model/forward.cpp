@@ -50,6 +50,11 @@ uint32_t bucket_for(uint32_t rows) { return std::bit_ceil(std::max(rows, 1u)); }
 Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options,
              Executor& executor)
     : config(c), executor_(executor), options_(options) {
+    if (!c.is_mla())
+        throw Error({.what = "plain multi-head attention cannot run yet",
+                     .where = "architectures",
+                     .expected = "a model with latent attention",
+                     .got = "DeepseekForCausalLM"});
     if (c.n_active_experts > MAX_ACTIVE)
         throw Error({.what = "too many active experts",
                      .where = "num_experts_per_tok",

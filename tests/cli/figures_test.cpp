@@ -73,10 +73,10 @@ TEST_CASE("parameters of V3, the MTP layer apart") {
 
 TEST_CASE("cache of a token against plain multi-head attention") {
     constexpr uint64_t bf16 = 2;
-    CHECK(cache_figures(v2_lite()).latent * bf16 == 31'104);
+    CHECK(cache_figures(v2_lite()).own * bf16 == 31'104);
     CHECK(cache_figures(v2_lite()).plain * bf16 == 276'480);
     CHECK(cache_figures(v2_lite()).ratio() == doctest::Approx(8.9).epsilon(0.005));
-    CHECK(cache_figures(v3()).latent * bf16 == 70'272);
+    CHECK(cache_figures(v3()).own * bf16 == 70'272);
     CHECK(cache_figures(v3()).plain * bf16 == 4'997'120);
     CHECK(cache_figures(v3()).ratio() == doctest::Approx(71.1).epsilon(0.001));
 }
