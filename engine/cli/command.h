@@ -31,6 +31,8 @@ Action prepare_inspect(CLI::App& app);
 Action prepare_logits(CLI::App& app);
 Action prepare_tokenize(CLI::App& app);
 Action prepare_detokenize(CLI::App& app);
+Action prepare_perplexity(CLI::App& app);
+Action prepare_compare(CLI::App& app);
 
 std::string version_text(); // what --version prints
 

@@ -67,6 +67,16 @@ constexpr Command commands[] = {
      "  fathom tokenize MODEL --ids < a.txt | fathom detokenize MODEL | cmp - a.txt\n"
      "  fathom detokenize tokenizer.json --jsonl < ids.jsonl > texts.jsonl\n",
      prepare_detokenize},
+    {"perplexity", "Measure how well a model predicts a text",
+     "Examples:\n"
+     "  fathom perplexity ~/models/DeepSeek-V2-Lite wiki.test.raw\n"
+     "  fathom perplexity fathom-tiny story.txt --window 256 --json figures.json\n",
+     prepare_perplexity},
+    {"compare", "Compare the predictions and the routing of two models",
+     "Examples:\n"
+     "  fathom compare ~/models/DeepSeek-V2-Lite v2-lite-q4_k.gguf wiki.test.raw --windows 20\n"
+     "  fathom compare fathom-tiny other/ story.txt --json figures.json\n",
+     prepare_compare},
 };
 
 constexpr const char* main_examples =

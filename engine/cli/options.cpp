@@ -65,6 +65,14 @@ void add_model(CLI::App& app, ModelOptions& options) {
         ->type_name("");
 }
 
+void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about) {
+    app.add_option_function<std::string>(
+           name, [&model](const std::string& text) { model = text == EMBEDDED ? "" : text; },
+           fmt::format("{}; '{}' is the embedded model", about, EMBEDDED))
+        ->type_name("")
+        ->required();
+}
+
 void add_device(CLI::App& app, ModelOptions& options) {
     app.add_option("--device", options.device,
                    "GPU by index, by part of its name, or 'cpu'; see 'fathom devices'")

@@ -43,6 +43,9 @@ struct ModelOptions {
     uint32_t context = 0;
 };
 void add_model(CLI::App& app, ModelOptions& options); // the positional MODEL
+// A positional that must be given, where the embedded model has the name EMBEDDED (and then an empty path).
+constexpr const char* EMBEDDED = "fathom-tiny";
+void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about);
 void add_device(CLI::App& app, ModelOptions& options);
 void add_context(CLI::App& app, ModelOptions& options);
 

@@ -26,17 +26,13 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* EMBEDDED = "fathom-tiny";
-
 struct Options {
     std::filesystem::path model;
     std::optional<std::string> input; // TEXT or IDS; standard input without it
     bool bos = false, special = false, ids = false, jsonl = false;
 };
 
-OpenedTokenizer open(const Options& options) {
-    return open_tokenizer(options.model == EMBEDDED ? std::filesystem::path() : options.model);
-}
+OpenedTokenizer open(const Options& options) { return open_tokenizer(options.model); }
 
 // ---- lines of JSON ----
 
@@ -204,12 +200,8 @@ int detokenize(const Options& options) {
 std::shared_ptr<Options> common_options(CLI::App& app, const char* input, const char* about,
                                         const char* lines) {
     auto options = std::make_shared<Options>();
-    app.add_option("MODEL", options->model,
-                   fmt::format("A tokenizer.json, a tiktoken.model, a GGUF file, or the folder of a model; "
-                               "'{}' is the embedded model's",
-                               EMBEDDED))
-        ->type_name("")
-        ->required();
+    add_named_model(app, "MODEL", options->model,
+                    "A tokenizer.json, a tiktoken.model, a GGUF file, or the folder of a model");
     add_text(app, input, options->input, "", about);
     add_flag(app, "--jsonl", options->jsonl, lines);
     return options;
