@@ -157,7 +157,7 @@ std::string table(const Tokenizer& tokenizer, std::span<const Token> tokens) {
 // ---- the commands ----
 
 std::vector<Token> encode(const OpenedTokenizer& opened, const Options& options, std::string_view text) {
-    std::vector<Token> tokens = opened.tokenizer.encode(text, options.special ? Added::all : Added::none);
+    std::vector<Token> tokens = opened.tokenizer.encode(text, options.special ? Added::all : Added::ordinary);
     if (!options.bos) return tokens;
     if (!opened.bos)
         throw Error({.what = "this tokenizer does not say which token begins a text",
@@ -217,7 +217,8 @@ Action prepare_tokenize(CLI::App& app) {
     add_flag(app, "--ids", options->ids, "Write the ids alone, with commas between them");
     add_flag(app, "--bos", options->bos, "Begin with the token that begins a text");
     add_flag(app, "--special", options->special,
-             "Names such as <｜User｜> in the text are those tokens; without it they are plain text");
+             "Names of special tokens in the text are those tokens; without it they are plain text, and only "
+             "names that the tokenizer does not mark special (<｜User｜> in some) count");
     return [options] { return tokenize(*options); };
 }
 

@@ -120,8 +120,8 @@ class Names {
                 fail(path, fmt::format("an id from {} to {}", first, first + RESERVED - 1), key);
             out[id - first].text = name(path, token);
             out[id - first].special = flag(path, token, "special");
-            for (const char* key_of : {"single_word", "lstrip", "rstrip"})
-                if (flag(path, token, key_of)) fail(path + "." + key_of, "false", true);
+            for (const char* option : {"single_word", "lstrip", "rstrip"})
+                if (flag(path, token, option)) fail(path + "." + option, "false", true);
         }
         return out;
     }

@@ -32,7 +32,11 @@ class AddedMatcher {
     struct Name {
         std::string_view text;
         Token id;
-        bool special;
+        bool special, letter; // see Added
+
+        bool wanted(Added which) const {
+            return letter || which == Added::all || (which == Added::ordinary && !special);
+        }
     };
     struct Match {
         size_t at;
@@ -102,6 +106,7 @@ struct Tokenizer::Impl {
     void sort_entries(const std::vector<TokenizerSpec::Added>& added_tokens);
     void make_bpe(const TokenizerSpec& spec);
     std::unique_ptr<Merges> list_merges(const TokenizerSpec& spec) const;
+    bool is_letter(std::string_view added_text) const;
     size_t find(Token id) const; // index of the entry, or NOT_FOUND
     std::string_view bytes(const Entry& entry) const {
         return std::string_view(arena).substr(entry.offset, entry.length);
@@ -171,10 +176,17 @@ void Tokenizer::Impl::add_added(const TokenizerSpec& spec) {
                          .where = key,
                          .got = fmt::format("\"{}\"", printable(token.text))});
         if (!in_vocab) entries.push_back({token.id, true, token.special, offset, text.size()});
-        (token.normalized ? normalized : raw).add({text, token.id, token.special});
+        (token.normalized ? normalized : raw).add({text, token.id, token.special, is_letter(text)});
     }
     raw.finish();
     normalized.finish();
+}
+
+// One character, for a byte that neither UTF-8 nor the vocabulary has.
+bool Tokenizer::Impl::is_letter(std::string_view added_text) const {
+    std::string byte;
+    return append_bytes(byte, added_text) && byte.size() == 1 &&
+           never_in_utf8(static_cast<unsigned char>(byte[0])) && !words.find(byte);
 }
 
 void Tokenizer::Impl::sort_entries(const std::vector<TokenizerSpec::Added>& added_tokens) {
@@ -254,15 +266,14 @@ class Encoding {
 
     std::vector<Token> tokens;
 
-    // Calls rest(part) for what lies between the names `matcher` finds. A special token's name is one piece
-    // of plain text when specials are not wanted: an ordinary name inside it is not looked for, as in Hugging
-    // Face.
+    // Calls rest(part) for what lies between the names `matcher` finds. A name that is not wanted is one
+    // piece of plain text: another name inside it is not looked for, as in Hugging Face.
     template <class Rest>
     void added(const AddedMatcher& matcher, Added which, std::string_view text, const Rest& rest) {
         size_t begin = 0;
         for (size_t from = 0;;) {
             const AddedMatcher::Match match = matcher.find(text, from);
-            const bool wanted = match.name && (which == Added::all || !match.name->special);
+            const bool wanted = match.name && match.name->wanted(which);
             if (match.name) from = match.at + match.name->text.size();
             if (match.name && !wanted) continue;
             if (match.at != begin) rest(text.substr(begin, match.at - begin));
@@ -320,14 +331,10 @@ std::vector<Token> Tokenizer::encode(std::string_view text, Added added) const {
                      .expected = fmt::format("at most {} bytes", TEXT_LIMIT),
                      .got = fmt::format("{} bytes", text.size())});
     Encoding encoding(impl_->splitter, *impl_->bpe, impl_->ignore_merges ? &impl_->words : nullptr);
-    if (added == Added::none) {
-        encoding.plain(text);
-    } else { // tokens marked normalized come second, as in Hugging Face, whatever stands further left
-        encoding.added(impl_->raw, added, text, [&](std::string_view part) {
-            encoding.added(impl_->normalized, added, part,
-                           [&](std::string_view rest) { encoding.plain(rest); });
-        });
-    }
+    // Tokens marked normalized come second, as in Hugging Face, whatever stands further left.
+    encoding.added(impl_->raw, added, text, [&](std::string_view part) {
+        encoding.added(impl_->normalized, added, part, [&](std::string_view rest) { encoding.plain(rest); });
+    });
     return std::move(encoding.tokens);
 }
 

@@ -14,9 +14,11 @@
 
 namespace fathom {
 
-// Which added tokens encode() sees in a text; the others are plain text to it.
+// Which added tokens encode() sees in a text; the others are plain text to it. Letters are always seen: the
+// tokenizers of 2023 have ü, ö, ú and ten more as added tokens, since the byte that the byte-level alphabet
+// gives such a character (0xFC for ü) occurs in no UTF-8 and their vocabularies left it out.
 enum class Added {
-    none,     // none at all: for what a person typed, where a role's token must not be forged
+    none,     // no names: for what a person typed, where a role's token must not be forged
     ordinary, // those not marked special
     all,
 };
