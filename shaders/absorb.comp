@@ -13,6 +13,7 @@ layout(constant_id = 0) const uint TOKENS = 1;
 #include "cache.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { Absorb p; };
+#include "absorb.glsl"
 
 void main() {
     const uint rows = n_rows(p.state), h = gl_WorkGroupID.y, t0 = gl_WorkGroupID.z * TOKENS;
@@ -45,18 +46,6 @@ void main() {
     if (gl_WorkGroupID.x != 0u) return;
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
         if (t0 + t >= rows) break;
-        const uint position = step_row(p.state, t0 + t).position;
-        const uvec2 y = at(p.y, (t0 + t) * p.n_heads + h, 4u * p.row_floats);
-        for (uint i = gl_LocalInvocationIndex; i < p.rope_dim / 2u; i += WORKGROUP) {
-            const uint a = rope_first(i, p.rope_dim, p.half_split),
-                       b = rope_second(i, p.rope_dim, p.half_split);
-            const uint base = h * head_dim + p.nope_dim;
-            const vec2 pair = vec2(FloatsIn(q[t]).v[base + a], FloatsIn(q[t]).v[base + b]);
-            const vec2 rotated = rotate(p.rope, position, i, p.rope_dim, pair);
-            Floats(y).v[key + a] = rotated.x;
-            Floats(y).v[key + b] = rotated.y;
-        }
-        for (uint i = key + p.rope_dim + gl_LocalInvocationIndex; i < p.row_floats; i += WORKGROUP)
-            Floats(y).v[i] = 0.0;
+        write_rotated(t0 + t, h);
     }
 }

@@ -4,7 +4,7 @@
 // sum_part). With `chunk`, (values, m, sum) of the expanded half of a prefill, both halves are weighed by
 // their log-sum-exp.
 // Grid: (heads, rows of the block). The joined latent goes through shared memory to the value up-projection,
-// whose rows are the last value_dim of head h in kv_b.
+// whose rows are the last value_dim of head h.
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;
@@ -50,8 +50,8 @@ void main() {
     const uint lane = thread_index() % K_LANES;
     for (uint r0 = 0; r0 < p.value_dim; r0 += WORKGROUP / K_LANES) { // uniform: all lanes shuffle together
         const uint r = r0 + thread_index() / K_LANES;
-        const uvec2 w = at(p.weights, h * (p.nope_dim + p.value_dim) + p.nope_dim + min(r, p.value_dim - 1u),
-                           p.row_bytes);
+        const uint row = h * (p.skipped_rows + p.value_dim) + p.skipped_rows + min(r, p.value_dim - 1u);
+        const uvec2 w = at(p.weights, row, p.row_bytes);
         float dot = 0;
         for (uint c = lane; c < LATENT_CHUNKS; c += K_LANES) {
             vec4 wa, wb;

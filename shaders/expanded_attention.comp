@@ -3,7 +3,7 @@
 // Attention of a prefill chunk to itself, with keys and values expanded from the latent:
 // s[t, h, j] = scale * (q_nope . k_nope[j] + rotated q_pe . k_pe[j]) for j <= t, y = softmax(s) v.
 // Grid: (T / QUERIES, heads). The shape of latent_attention, with QUERIES rows of one head in place of the
-// heads of one row. k_pe comes rotated from the cache; k_nope and v from kv (T, heads, nope + value).
+// heads of one row. k_pe comes rotated from the cache; k_nope and v from kv.
 #include "common.glsl"
 layout(constant_id = 0) const uint QUERIES = 4;  // token rows of a tile
 layout(constant_id = 1) const uint HEAD_DIM = 8; // nope + rope
@@ -39,7 +39,7 @@ void main() {
     load_queries(t0, rows, h);
     barrier();
 
-    const uint head_offset = h * (p.nope_dim + p.value_dim);
+    const uint keys_at = h * p.k_stride, values_at = p.v_first + h * p.v_stride;
     float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[QUERIES], value[QUERIES * CHANNELS];
     [[unroll]] for (uint i = 0; i < QUERIES; ++i) { largest[i] = LOWEST; sum[i] = 0; }
     [[unroll]] for (uint i = 0; i < QUERIES * CHANNELS; ++i) value[i] = 0;
@@ -53,7 +53,7 @@ void main() {
             cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes, p.row_floats);
         [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] = 0;
         for (uint d = 0; d < HEAD_DIM; ++d) {
-            const float x = d < p.nope_dim ? FloatsIn(k_nope).v[head_offset + d]
+            const float x = d < p.nope_dim ? FloatsIn(k_nope).v[keys_at + d]
                                            : FloatsIn(k_pe).v[pad4(p.latent_dim) + d - p.nope_dim];
             [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] =
                 fma(query[i * HEAD_DIM + d], x, score[i]);
@@ -68,8 +68,7 @@ void main() {
             const uint channel = thread_index() + c * WORKGROUP;
             if (channel >= p.value_dim) break;
             for (uint key = 0; key < tile_keys; ++key) {
-                const float v =
-                    FloatsIn(at(p.kv, k0 + key, 4u * p.kv_stride)).v[head_offset + p.nope_dim + channel];
+                const float v = FloatsIn(at(p.kv, k0 + key, 4u * p.kv_stride)).v[values_at + channel];
                 [[unroll]] for (uint i = 0; i < QUERIES; ++i)
                     value[i * CHANNELS + c] = fma(tile_p[i * PAGE_TOKENS + key], v, value[i * CHANNELS + c]);
             }

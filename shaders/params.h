@@ -92,6 +92,19 @@ struct Absorb {
     uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, row_bytes, row_floats, half_split;
 };
 
+// The same with W_UK apart and transposed, as GGUF has it.
+struct AbsorbSplit {
+    // q (T, heads, nope + rope); weights: k_b (heads, latent, nope) in FORMAT; y (T, heads, row_floats)
+    ADDRESS state, q, weights, rope, y;
+    uint n_heads, nope_dim, rope_dim, latent_dim, q_stride, row_bytes, row_floats, half_split;
+};
+
+struct ExpandKeys { // y[t, h] = latent[t] k_b[h]
+    // latent (T, latent), weights: k_b (heads, latent, nope) in FORMAT; y (T, heads * nope)
+    ADDRESS state, latent, weights, y;
+    uint n_heads, nope_dim, latent_dim, latent_stride, row_bytes, y_stride;
+};
+
 // Softmax attention over the latent cache, all heads of a group sharing one read of a row; the value of a
 // position is the latent prefix of its key. Positions are cut into n_parts contiguous ranges of whole pages.
 struct LatentAttention {
@@ -106,20 +119,36 @@ struct LatentAttention {
 // Joins the parts and raises the result to the value space: y[t, h] = W_UV[h] ctx[t, h]. With a chunk (the
 // expanded half of a prefill) its unnormalised values join by their log-sum-exp.
 struct AttentionCombine {
-    // weights: kv_b; chunk (T, heads, value + 2) or 0; y (T, heads * value)
+    // weights (heads, skipped + value, latent) in FORMAT: kv_b with its keys' rows skipped, or v_b;
+    // chunk (T, heads, value + 2) or 0; y (T, heads * value)
     ADDRESS state, partial, weights, chunk, y;
-    uint n_heads, nope_dim, value_dim, latent_dim, n_parts, row_bytes, y_stride;
+    uint n_heads, skipped_rows, value_dim, latent_dim, n_parts, row_bytes, y_stride;
     uint first_row, last_row;
 };
 
 // Attention of a chunk to itself with keys and values expanded from the latent; causal.
 struct ExpandedAttention {
-    // q (T, heads, nope + rope) unrotated; kv (T, heads, nope + value)
+    // q (T, heads, nope + rope) unrotated; kv (T, heads * (nope + value)): keys of head h at h * k_stride,
+    // values at v_first + h * v_stride
     ADDRESS state, q, kv, rope, pages, cache, y;
     uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride, max_pages,
         page_bytes;
-    uint row_floats, half_split;
+    uint row_floats, half_split, k_stride, v_first, v_stride;
     uint join; // 0: y (T, heads * value), finished; 1: y (T, heads, value + 2)
+    float scale;
+};
+
+// Plain multi-head attention: a cache row is (rotated keys of all heads, values of all heads), each part
+// padded to 4 floats.
+struct KvWrite {
+    // k (T, heads * head), v (T, heads * value)
+    ADDRESS state, k, v, rope, pages, cache;
+    uint n_heads, head_dim, value_dim, k_stride, v_stride, half_split, max_pages, page_bytes, row_floats;
+};
+struct PlainAttention {
+    // q (T, heads * head) unrotated; y (T, heads * value)
+    ADDRESS state, q, rope, pages, cache, y;
+    uint n_heads, head_dim, value_dim, q_stride, y_stride, half_split, max_pages, page_bytes, row_floats;
     float scale;
 };
 
@@ -185,6 +214,8 @@ struct CopyRows { // y[t] = x[t]; how taps are kept
 template <class Params> constexpr bool fits_push_constants = sizeof(Params) <= 128 && alignof(Params) == 8;
 static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits_push_constants<MatMul> &&
               fits_push_constants<LatentWrite> && fits_push_constants<Absorb> &&
+              fits_push_constants<AbsorbSplit> && fits_push_constants<ExpandKeys> &&
+              fits_push_constants<KvWrite> && fits_push_constants<PlainAttention> &&
               fits_push_constants<LatentAttention> && fits_push_constants<AttentionCombine> &&
               fits_push_constants<ExpandedAttention> && fits_push_constants<Router> &&
               fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&

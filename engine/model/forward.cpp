@@ -50,11 +50,6 @@ uint32_t bucket_for(uint32_t rows) { return std::bit_ceil(std::max(rows, 1u)); }
 Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options,
              Executor& executor)
     : config(c), executor_(executor), options_(options) {
-    if (!c.is_mla())
-        throw Error({.what = "plain multi-head attention cannot run yet",
-                     .where = "architectures",
-                     .expected = "a model with latent attention",
-                     .got = "DeepseekForCausalLM"});
     if (c.n_active_experts > MAX_ACTIVE)
         throw Error({.what = "too many active experts",
                      .where = "num_experts_per_tok",
@@ -65,7 +60,8 @@ Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOpti
               c.v_head_dim, c.kv_lora_rank,     static_cast<float>(c.softmax_scale())};
     routing_ = routing_shape(c);
     for (uint32_t i = 0; i < c.n_layers; ++i) n_moe_layers += c.is_moe(i);
-    row_floats = static_cast<uint32_t>(round_up(c.kv_lora_rank, 4) + round_up(c.qk_rope_head_dim, 4));
+    const uint32_t first = c.is_mla() ? c.kv_lora_rank : c.n_heads * c.qk_head_dim(); // parts of a cache row
+    row_floats = static_cast<uint32_t>(round_up(first, 4) + round_up(c.cache_dim() - first, 4));
     page_bytes = PAGE_TOKENS * row_floats * 4;
     max_pages = div_up(options.context, PAGE_TOKENS);
     mask_words = div_up(c.vocab_size, 32);
@@ -117,24 +113,9 @@ void Model::allocate_workspace(uint32_t n) {
     const auto bytes = [&](uint64_t size) {
         return executor_.allocate("workspace", gpu::Placement::device, size);
     };
-    const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
     work_.x = rows(n, c.dim);
     work_.normed = rows(n, c.dim);
-    work_.q_kv_a = rows(n, first + c.latent_dim());
-    if (c.q_lora_rank) {
-        work_.q_a = rows(n, c.q_lora_rank);
-        work_.q = rows(n, q_cols);
-    } else {
-        work_.q = work_.q_kv_a.columns(0, q_cols);
-    }
-    work_.kv = rows(n, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim));
-    work_.attended = rows(n, c.n_heads * c.v_head_dim);
-    work_.latent = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
-    work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
-    const uint64_t row_bytes = partial_row_bytes(executor_.caps(), shape_);
-    work_.partial = bytes(std::max(row_bytes, std::min(row_bytes * n, PARTIAL_BYTES)));
-    work_.chunk = bytes(4ull * n * c.n_heads * (c.v_head_dim + 2));
-
+    allocate_attention_workspace(n);
     const uint64_t pairs = uint64_t{n} * std::max(routing_.n_slots(), 1u);
     const uint32_t n_experts = std::max(c.n_routed_experts + c.n_shared_experts, 1u);
     uint64_t act_floats = pairs * round_up(c.expert_dim, 8); // one buffer serves dense and MoE layers
@@ -151,6 +132,34 @@ void Model::allocate_workspace(uint32_t n) {
     work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
     logits = bytes(4ull * MAX_SEQUENCES * logits_stride);
     adjusted_ = bytes(4ull * MAX_SEQUENCES * logits_stride);
+}
+
+void Model::allocate_attention_workspace(uint32_t n) {
+    const ModelConfig& c = config;
+    const auto bytes = [&](uint64_t size) {
+        return executor_.allocate("workspace", gpu::Placement::device, size);
+    };
+    work_.attended = rows(n, c.n_heads * c.v_head_dim);
+    const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
+    if (!c.is_mla()) {
+        work_.q = rows(n, q_cols);
+        work_.k = rows(n, q_cols);
+        work_.v = rows(n, c.n_heads * c.v_head_dim);
+        return;
+    }
+    work_.q_kv_a = rows(n, first + c.latent_dim());
+    if (c.q_lora_rank) {
+        work_.q_a = rows(n, c.q_lora_rank);
+        work_.q = rows(n, q_cols);
+    } else {
+        work_.q = work_.q_kv_a.columns(0, q_cols);
+    }
+    work_.kv = rows(n, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim));
+    work_.latent = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
+    work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
+    const uint64_t row_bytes = partial_row_bytes(executor_.caps(), shape_);
+    work_.partial = bytes(std::max(row_bytes, std::min(row_bytes * n, PARTIAL_BYTES)));
+    work_.chunk = bytes(4ull * n * c.n_heads * (c.v_head_dim + 2));
 }
 
 // What matrices need that could not be stacked.
@@ -250,16 +259,42 @@ void Model::build(Plan& plan, StepKind kind) {
 
 void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
     Workspace& m = work_;
+    const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
+    rms_norm(plan, label("attn_norm"), step_, m.x, w.attn_norm, m.normed,
+             static_cast<float>(config.rms_norm_eps));
+    plan.tap(label("attn_norm"), m.normed);
+    if (config.is_mla())
+        attend_to_latent(plan, kind, w, layer);
+    else
+        attend_plainly(plan, w, layer);
+    plan.tap(label("attended"), m.attended);
+    matmul(plan, label("o"), step_, w.o, m.attended, m.x, true);
+    plan.tap(label("after_attention"), m.x);
+}
+
+void Model::attend_plainly(Plan& plan, const LayerWeights& w, uint32_t layer) {
+    Workspace& m = work_;
+    const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
+    matmul(plan, label("q"), step_, w.q_kv_a, m.normed, m.q, false);
+    plan.tap(label("q"), m.q);
+    matmul(plan, label("k"), step_, w.k, m.normed, m.k, false);
+    plan.tap(label("k"), m.k);
+    matmul(plan, label("v"), step_, w.v, m.normed, m.v, false);
+    plan.tap(label("v"), m.v);
+    kv_write(plan, label("kv_write"), step_, shape_, m.k, m.v, cache[layer]);
+    plain_attention(plan, label("plain_attention"), step_, shape_, m.q, cache[layer], m.attended);
+}
+
+void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
+    Workspace& m = work_;
     const ModelConfig& c = config;
-    const auto eps = static_cast<float>(c.rms_norm_eps), latent_eps = static_cast<float>(c.latent_norm_eps);
+    const auto latent_eps = static_cast<float>(c.latent_norm_eps);
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
     const uint32_t first = c.q_lora_rank ? c.q_lora_rank : c.n_heads * c.qk_head_dim();
     const uint64_t n = plan.rows();
     const View latent{m.latent.address, kind.expanded ? 4 * n * row_floats : 0};
     const View q_latent{m.q_latent.address, 4 * n * c.n_heads * row_floats};
 
-    rms_norm(plan, label("attn_norm"), step_, m.x, w.attn_norm, m.normed, eps);
-    plan.tap(label("attn_norm"), m.normed);
     matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
     plan.tap(label("q_kv_a"), m.q_kv_a.columns(0, w.q_kv_a.rows));
     Rows kv_a = m.q_kv_a.columns(first, c.latent_dim());
@@ -282,11 +317,11 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
     const View chunk{m.chunk.address, join ? 4 * n * c.n_heads * (c.v_head_dim + 2) : 0};
     if (kind.expanded) { // every key and value of the chunk is used by all its later rows: worth expanding
                          // once
-        matmul(plan, label("kv_b"), step_, w.kv_b, {m.latent.address, c.kv_lora_rank, row_floats}, m.kv,
-               false);
+        expand_kv(plan, label("kv_b"), step_, shape_, w.kv_b, {m.latent.address, c.kv_lora_rank, row_floats},
+                  m.kv);
         plan.tap(label("kv"), m.kv);
-        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, cache[layer], join,
-                           chunk, m.attended);
+        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, w.kv_b.split(),
+                           cache[layer], join, chunk, m.attended);
     }
     if (!kind.expanded || kind.history) {
         absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);
@@ -294,9 +329,6 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
         latent_attention(plan, label("latent_attention"), step_, shape_, w.kv_b, q_latent, cache[layer],
                          m.partial, kind.expanded, chunk, m.attended);
     }
-    plan.tap(label("attended"), m.attended);
-    matmul(plan, label("o"), step_, w.o, m.attended, m.x, true);
-    plan.tap(label("after_attention"), m.x);
 }
 
 void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer) {

@@ -58,17 +58,20 @@ class Model {
 
   private:
     struct Workspace {
-        Rows x, normed, q_kv_a, kv_a, q_a, q, kv, attended, act, shared_act, pairs_out, shared_out;
+        Rows x, normed, q_kv_a, kv_a, q_a, q, k, v, kv, attended, act, shared_act, pairs_out, shared_out;
         View latent, q_latent, partial, chunk, experts, expert_weights;
         View pairs, items, shared_pairs, shared_items;
     };
     void allocate_state();
     void allocate_cache(uint32_t pages);
     void allocate_workspace(uint32_t rows);
+    void allocate_attention_workspace(uint32_t rows);
     void allocate_unstacked_workspace(uint32_t rows);
     void build_rope(uint32_t context);
     void build(Plan& plan, StepKind kind);
     void attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
+    void attend_plainly(Plan& plan, const LayerWeights& w, uint32_t layer);
+    void attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
     void feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer);
     void shared_experts(Plan& plan, const Mlp& shared, uint32_t layer);
     RoutingShape routing_for(const LayerWeights& w) const;

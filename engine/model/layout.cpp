@@ -108,6 +108,21 @@ class Builder {
     }
 
     void attention(LayerWeights& w) {
+        if (c.is_mla())
+            latent_attention(w);
+        else
+            plain_attention(w);
+        matrix("attention", w.o, c.dim, {whole(add(Role::o, {c.dim, c.n_heads * c.v_head_dim}))});
+    }
+
+    void plain_attention(LayerWeights& w) {
+        const uint32_t keys = c.n_heads * c.qk_head_dim(), values = c.n_heads * c.v_head_dim;
+        matrix("attention", w.q_kv_a, keys, {whole(add(Role::q, {keys, c.dim}))});
+        matrix("attention", w.k, keys, {whole(add(Role::k, {keys, c.dim}))});
+        matrix("attention", w.v, values, {whole(add(Role::v, {values, c.dim}))});
+    }
+
+    void latent_attention(LayerWeights& w) {
         const uint32_t q_rows = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_rows;
         const size_t q = add(c.q_lora_rank ? Role::q_a : Role::q, {first, c.dim});
         const size_t kv_a = add(Role::kv_a, {c.latent_dim(), c.dim});
@@ -123,15 +138,14 @@ class Builder {
         }
         vector(w.kv_a_norm, add(Role::kv_a_norm, {c.kv_lora_rank}));
         if (naming_.split_kv_b) {
-            matrix("attention", w.k_b, c.n_heads * c.kv_lora_rank,
+            matrix("attention", w.kv_b.k, c.n_heads * c.kv_lora_rank,
                    {whole(add(Role::k_b, {c.n_heads, c.kv_lora_rank, c.qk_nope_head_dim}))});
-            matrix("attention", w.v_b, c.n_heads * c.v_head_dim,
+            matrix("attention", w.kv_b.v, c.n_heads * c.v_head_dim,
                    {whole(add(Role::v_b, {c.n_heads, c.v_head_dim, c.kv_lora_rank}))});
         } else {
             const uint32_t kv_rows = c.n_heads * (c.qk_nope_head_dim + c.v_head_dim);
-            matrix("attention", w.kv_b, kv_rows, {whole(add(Role::kv_b, {kv_rows, c.kv_lora_rank}))});
+            matrix("attention", w.kv_b.whole, kv_rows, {whole(add(Role::kv_b, {kv_rows, c.kv_lora_rank}))});
         }
-        matrix("attention", w.o, c.dim, {whole(add(Role::o, {c.dim, c.n_heads * c.v_head_dim}))});
     }
 
     void mlp(std::string_view owner, Mlp& m, Role gate, Role up, Role down, uint32_t width) {

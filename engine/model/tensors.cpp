@@ -29,6 +29,8 @@ constexpr Row table[] = {
     {Role::kv_b, "self_attn.kv_b_proj.weight", "attn_kv_b.weight"},
     {Role::k_b, nullptr, "attn_k_b.weight"},
     {Role::v_b, nullptr, "attn_v_b.weight"},
+    {Role::k, "self_attn.k_proj.weight", "attn_k.weight"},
+    {Role::v, "self_attn.v_proj.weight", "attn_v.weight"},
     {Role::o, "self_attn.o_proj.weight", "attn_output.weight"},
     {Role::router, "mlp.gate.weight", "ffn_gate_inp.weight"},
     {Role::router_bias, "mlp.gate.e_score_correction_bias", "exp_probs_b.bias"},

@@ -24,6 +24,8 @@ enum class Role : uint8_t {
     kv_b,
     k_b,
     v_b,
+    k, // of plain attention
+    v,
     o,
     router,
     router_bias,

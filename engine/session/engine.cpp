@@ -153,6 +153,7 @@ bool Engine::Impl::step() {
 // launches dominate.
 bool Engine::Impl::worth_expanding(uint32_t tokens, uint32_t before) const {
     const ModelConfig& c = model->config;
+    if (!c.is_mla()) return false;
     if (before == 0) return tokens >= 32;
     const double absorbed_pair = 2.0 * c.kv_lora_rank + c.qk_rope_head_dim,
                  expanded_pair = c.qk_head_dim() + c.v_head_dim;

@@ -58,7 +58,8 @@ void check_absorb(const Attention& a, Format format, uint32_t n_rows, Worst& wor
     const Tensor q = random_tensor(what + " q", bucket, a.shape.n_heads * a.head_dim());
     const Tensor y = output(bucket * a.shape.n_heads, row_floats, row_floats);
     run(bucket, [&](Plan& plan, Side side) {
-        absorb(plan, "absorb", step.memory(side), a.shape, kv_b.matrix(side), q.rows(side), y.view[side]);
+        absorb(plan, "absorb", step.memory(side), a.shape, {kv_b.matrix(side), {}, {}}, q.rows(side),
+               y.view[side]);
     });
     compare(y, n_rows * a.shape.n_heads, 1e-12, worst, what); // f32 sums of up to 128 terms
 }
@@ -69,6 +70,7 @@ struct LatentCase {
     bool history = false;    // joins a chunk
     uint32_t block_rows = 0; // rows whose partial results fit, 0: all
     uint32_t lanes = 0;      // 0: as the device has it
+    bool split = false;      // values have a matrix of their own
 };
 
 // Rows of one chunk that began at `history`, and the random expanded half of them.
@@ -96,6 +98,8 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
     const Step step = attention_step(a, rows);
     const uint32_t bucket = bucket_of(n_rows);
     const Weights kv_b = random_weights(what, c.format, a.kv_b_rows(), a.shape.latent_dim);
+    const Weights v_b =
+        random_weights(what, c.format, a.shape.n_heads * a.shape.value_dim, a.shape.latent_dim);
     const Tensor q = random_q_latent(a, bucket), cache = random_cache(a, rows, c.history),
                  chunk = random_chunk(a, bucket);
     const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
@@ -110,8 +114,9 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
             [&](Plan& plan, Side) {
                 View joined = chunk.view[side];
                 if (!c.history) joined.bytes = 0;
-                latent_attention(plan, "latent_attention", step.memory(side), a.shape, kv_b.matrix(side),
-                                 q.view[side], cache.view[side], partial, c.history, joined, y.rows(side));
+                const KvB both = c.split ? KvB{{}, {}, v_b.matrix(side)} : KvB{kv_b.matrix(side), {}, {}};
+                latent_attention(plan, "latent_attention", step.memory(side), a.shape, both, q.view[side],
+                                 cache.view[side], partial, c.history, joined, y.rows(side));
             },
             caps);
     }
@@ -119,7 +124,8 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
     compare(y, n_rows, 1e-11, worst, what);
 }
 
-void check_expanded(const Attention& a, uint32_t n_rows, uint32_t start, bool join, Worst& worst) {
+void check_expanded(const Attention& a, uint32_t n_rows, uint32_t start, bool join, Worst& worst,
+                    bool split = false) {
     const Scratch scratch;
     const auto what = fmt::format("expanded_attention {} of {} rows from {}{}", a.name(), n_rows, start,
                                   join ? " join" : "");
@@ -132,7 +138,7 @@ void check_expanded(const Attention& a, uint32_t n_rows, uint32_t start, bool jo
     const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
     const Tensor chunk = output(bucket * a.shape.n_heads, chunk_cols, chunk_cols);
     run(bucket, [&](Plan& plan, Side side) {
-        expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side), kv.rows(side),
+        expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side), kv.rows(side), split,
                            cache.view[side], join, chunk.view[side], y.rows(side));
     });
     // The running maximum is the same number on both sides: unnormalised values compare directly.
@@ -164,6 +170,8 @@ TEST_CASE("ops: latent_attention of rows of several sequences") {
     for (const Format format : PLAIN_FORMATS)
         check_latent_attention(SHAPES[0], {format}, scattered_rows(7), worst);
     check_latent_attention(SHAPES[1], {}, scattered_rows(256), worst);
+    for (const Attention& a : SHAPES)
+        check_latent_attention(a, {Format::bf16, 0, false, 0, 0, true}, scattered_rows(3), worst);
 }
 
 TEST_CASE("ops: latent_attention at every edge of pages and parts") {
@@ -200,4 +208,5 @@ TEST_CASE("ops: expanded_attention") {
         for (const uint32_t n_rows : {1u, 2u, 7u, 65u})
             for (const bool join : {false, true}) check_expanded(a, n_rows, join ? 61 : 0, join, worst);
     for (const bool join : {false, true}) check_expanded(SHAPES[0], 256, 70, join, worst);
+    for (const Attention& a : SHAPES) check_expanded(a, 7, 0, false, worst, true);
 }

@@ -120,10 +120,11 @@ TEST_CASE("ops: invariance of absorb and latent_attention") {
             // Room for seven rows: larger steps go in blocks.
             const View partial = Scratch::take(GPU, 7 * partial_row_bytes(executor(GPU).caps(), a.shape));
             run_gpu(bucket, [&](Plan& plan, Side side) {
-                absorb(plan, "absorb", step.memory(side), a.shape, kv_b.matrix(side), q.rows(side),
+                absorb(plan, "absorb", step.memory(side), a.shape, {kv_b.matrix(side), {}, {}}, q.rows(side),
                        q_latent.view[side]);
-                latent_attention(plan, "latent_attention", step.memory(side), a.shape, kv_b.matrix(side),
-                                 q_latent.view[side], cache.view[side], partial, false, {}, y.rows(side));
+                latent_attention(plan, "latent_attention", step.memory(side), a.shape,
+                                 {kv_b.matrix(side), {}, {}}, q_latent.view[side], cache.view[side], partial,
+                                 false, {}, y.rows(side));
             });
             return split(y, static_cast<uint32_t>(which.size()));
         });
@@ -145,7 +146,7 @@ TEST_CASE("ops: invariance of expanded_attention to the room in the step and to 
                          y = output(bucket, a.shape.n_heads * a.shape.value_dim);
             run_gpu(bucket, [&](Plan& plan, Side side) {
                 expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side), kv.rows(side),
-                                   cache.view[side], join, chunk.view[side], y.rows(side));
+                                   false, cache.view[side], join, chunk.view[side], y.rows(side));
             });
             return join ? split(chunk, n_rows, a.shape.n_heads) : split(y, n_rows);
         };

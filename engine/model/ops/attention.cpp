@@ -1,6 +1,6 @@
 // Latent attention: cache write, absorption of queries, attention over the cache, its combination with the
-// value up-projection, and the expanded attention of a prefill chunk. Shapes and formulas: the shaders of
-// these names.
+// value up-projection, and the expanded attention of a prefill chunk. (Plain attention: plain_attention.cpp.)
+// Shapes and formulas: the shaders of these names.
 #include "base/numbers.h"
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
@@ -53,15 +53,36 @@ template <Format F> void absorb_reference(const Absorb& p) {
         }
 }
 
-// Softmax weights of one query over some keys, unnormalised, with their maximum; scores are replaced by
-// weights.
-struct Softmax {
-    double largest = -1.7e38, sum = 0;
-    explicit Softmax(std::vector<double>& scores) {
-        for (const double s : scores) largest = std::max(largest, s);
-        for (double& s : scores) sum += s = std::exp(s - largest);
-    }
-};
+template <Format F> void absorb_split_reference(const AbsorbSplit& p) {
+    const uint32_t head_dim = p.nope_dim + p.rope_dim;
+    for (uint32_t t = 0; t < n_rows(p.state); ++t)
+        for (uint32_t h = 0; h < p.n_heads; ++h) {
+            const float* q = row(p.q, t, p.q_stride) + h * head_dim;
+            float* y = row(p.y, uint64_t{t} * p.n_heads + h, p.row_floats);
+            std::fill_n(y, p.row_floats, 0.0f);
+            for (uint32_t c = 0; c < p.latent_dim; ++c)
+                y[c] = static_cast<float>(
+                    dot<F>(p.weights, uint64_t{h} * p.latent_dim + c, p.row_bytes, q, p.nope_dim));
+            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim,
+                   y + pad4(p.latent_dim));
+        }
+}
+
+template <Format F> void expand_keys_reference(const ExpandKeys& p) {
+    std::vector<double> sum(p.nope_dim);
+    for (uint32_t t = 0; t < n_rows(p.state); ++t)
+        for (uint32_t h = 0; h < p.n_heads; ++h) {
+            std::fill(sum.begin(), sum.end(), 0.0);
+            for (uint32_t c = 0; c < p.latent_dim; ++c) {
+                const auto w =
+                    weight_row<F>(p.weights, uint64_t{h} * p.latent_dim + c, p.row_bytes, p.nope_dim);
+                const double x = row(p.latent, t, p.latent_stride)[c];
+                for (uint32_t d = 0; d < p.nope_dim; ++d) sum[d] += double(w[d]) * x;
+            }
+            float* y = row(p.y, t, p.y_stride) + h * p.nope_dim;
+            for (uint32_t d = 0; d < p.nope_dim; ++d) y[d] = static_cast<float>(sum[d]);
+        }
+}
 
 void latent_attention_reference(const LatentAttention& p) {
     const uint32_t latent4 = pad4(p.latent_dim);
@@ -126,7 +147,7 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
                 sum = history_weight * sum + chunk_weight * chunk[p.value_dim + 1];
             }
             for (uint32_t i = 0; i < p.value_dim; ++i) {
-                const uint64_t weight_row = uint64_t{h} * (p.nope_dim + p.value_dim) + p.nope_dim + i;
+                const uint64_t weight_row = uint64_t{h} * (p.skipped_rows + p.value_dim) + p.skipped_rows + i;
                 double value =
                     history_weight * dot<F>(p.weights, weight_row, p.row_bytes, context.data(), p.latent_dim);
                 if (chunk) value += chunk_weight * chunk[i];
@@ -136,7 +157,7 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
 }
 
 void expanded_attention_reference(const ExpandedAttention& p) {
-    const uint32_t head_dim = p.nope_dim + p.rope_dim, head_kv = p.nope_dim + p.value_dim;
+    const uint32_t head_dim = p.nope_dim + p.rope_dim;
     std::vector<float> query(head_dim);
     std::vector<double> scores;
     for (uint32_t t = 0; t < n_rows(p.state); ++t)
@@ -148,7 +169,7 @@ void expanded_attention_reference(const ExpandedAttention& p) {
             scores.clear();
             for (uint32_t j = 0; j <= t; ++j) {
                 const StepRow& r = step_row(p.state, j);
-                const float* nope = row(p.kv, j, p.kv_stride) + h * head_kv;
+                const float* nope = row(p.kv, j, p.kv_stride) + h * p.k_stride;
                 const float* k_pe =
                     cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_floats) +
                     pad4(p.latent_dim);
@@ -163,7 +184,7 @@ void expanded_attention_reference(const ExpandedAttention& p) {
             for (uint32_t c = 0; c < p.value_dim; ++c) {
                 double value = 0;
                 for (uint32_t j = 0; j <= t; ++j)
-                    value += scores[j] * row(p.kv, j, p.kv_stride)[h * head_kv + p.nope_dim + c];
+                    value += scores[j] * row(p.kv, j, p.kv_stride)[p.v_first + h * p.v_stride + c];
                 y[c] = static_cast<float>(p.join ? value : value / softmax.sum);
             }
             if (!p.join) continue;
@@ -208,15 +229,43 @@ void latent_write(Plan& plan, const std::string& label, const StepMemory& step, 
 }
 
 void absorb(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
-            const Matrix& kv_b, Rows q, View y) {
-    const uint32_t tokens = std::min(plan.rows(), 4u);
-    const Absorb p{step.state.address, q.address,      kv_b.view.address, step.rope.address, y.address,
-                   shape.n_heads,      shape.nope_dim, shape.rope_dim,    shape.value_dim,   shape.latent_dim,
-                   q.stride,           kv_b.row_bytes, step.row_floats,   step.half_split};
+            const KvB& kv_b, Rows q, View y) {
+    const uint32_t tokens = std::min(plan.rows(), 4u), blocks = div_up(plan.rows(), tokens);
+    const Matrix& w = kv_b.split() ? kv_b.k : kv_b.whole;
+    const std::vector<View> reads{step.state, q.span(plan.rows()), w.view, step.rope};
+    if (!kv_b.split()) {
+        const Absorb p{step.state.address, q.address,        w.view.address, step.rope.address,
+                       y.address,          shape.n_heads,    shape.nope_dim, shape.rope_dim,
+                       shape.value_dim,    shape.latent_dim, q.stride,       w.row_bytes,
+                       step.row_floats,    step.half_split};
+        FATHOM_ADD_BY_FORMAT(plan, absorb, w.format, label, p,
+                             {div_up(shape.latent_dim, 8 * WORKGROUP), shape.n_heads, blocks}, {tokens},
+                             reads, {y});
+        return;
+    }
+    const AbsorbSplit p{step.state.address, q.address,       w.view.address, step.rope.address, y.address,
+                        shape.n_heads,      shape.nope_dim,  shape.rope_dim, shape.latent_dim,  q.stride,
+                        w.row_bytes,        step.row_floats, step.half_split};
+    const uint32_t chunks = div_up(shape.nope_dim, 8);
+    check(tokens * chunks * 32 <= plan.caps().shared_bytes, "the queries of a tile fit shared memory");
+    FATHOM_ADD_BY_FORMAT(plan, absorb_split, w.format, label, p,
+                         {div_up(shape.latent_dim, WORKGROUP), shape.n_heads, blocks},
+                         {plan.caps().k_lanes, tokens, chunks}, reads, {y});
+}
+
+void expand_kv(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
+               const KvB& kv_b, Rows latent, Rows kv) {
+    if (!kv_b.split()) return matmul(plan, label, step, kv_b.whole, latent, kv, false);
+    const uint32_t tokens = std::min(plan.rows(), 8u), key_cols = shape.n_heads * shape.nope_dim;
+    const Rows keys = kv.columns(0, key_cols);
+    const ExpandKeys p{step.state.address, latent.address, kv_b.k.view.address, keys.address,
+                       shape.n_heads,      shape.nope_dim, shape.latent_dim,    latent.stride,
+                       kv_b.k.row_bytes,   keys.stride};
     FATHOM_ADD_BY_FORMAT(
-        plan, absorb, kv_b.format, label, p,
-        {div_up(shape.latent_dim, 8 * WORKGROUP), shape.n_heads, div_up(plan.rows(), tokens)}, {tokens},
-        {step.state, q.span(plan.rows()), kv_b.view, step.rope}, {y});
+        plan, expand_keys, kv_b.k.format, label + ".keys", p,
+        {div_up(shape.n_heads * div_up(shape.nope_dim, 8), WORKGROUP), div_up(plan.rows(), tokens), 1},
+        {tokens}, {step.state, latent.span(plan.rows()), kv_b.k.view}, {keys.span(plan.rows())});
+    matmul(plan, label, step, kv_b.v, latent, kv.columns(key_cols, shape.n_heads * shape.value_dim), false);
 }
 
 uint64_t partial_row_bytes(const gpu::Caps& caps, const AttentionShape& shape) {
@@ -224,8 +273,9 @@ uint64_t partial_row_bytes(const gpu::Caps& caps, const AttentionShape& shape) {
 }
 
 void latent_attention(Plan& plan, const std::string& label, const StepMemory& step,
-                      const AttentionShape& shape, const Matrix& kv_b, View q, View cache, View partial,
+                      const AttentionShape& shape, const KvB& kv_b, View q, View cache, View partial,
                       bool history_only, View chunk, Rows y) {
+    const Matrix& w = kv_b.split() ? kv_b.v : kv_b.whole;
     const gpu::Caps& caps = plan.caps();
     const uint64_t row_bytes = partial_row_bytes(caps, shape);
     const auto block = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
@@ -257,30 +307,31 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
             {queries, step.row_floats, channels}, {step.state, q, step.pages, cache}, {written});
         const AttentionCombine c{step.state.address,
                                  partial.address,
-                                 kv_b.view.address,
+                                 w.view.address,
                                  chunk.bytes ? chunk.address : 0,
                                  y.address,
                                  shape.n_heads,
-                                 shape.nope_dim,
+                                 kv_b.split() ? 0 : shape.nope_dim,
                                  shape.value_dim,
                                  shape.latent_dim,
                                  caps.attention_parts,
-                                 kv_b.row_bytes,
+                                 w.row_bytes,
                                  y.stride,
                                  first,
                                  last};
-        std::vector<View> reads{step.state, written, kv_b.view};
+        std::vector<View> reads{step.state, written, w.view};
         if (chunk.bytes) reads.push_back(chunk);
         const Rows block_y{y.address + 4ull * first * y.stride, y.cols, y.stride};
-        FATHOM_ADD_BY_FORMAT(plan, attention_combine, kv_b.format, label + ".combine", c,
+        FATHOM_ADD_BY_FORMAT(plan, attention_combine, w.format, label + ".combine", c,
                              {shape.n_heads, last - first, 1}, {caps.k_lanes, div_up(shape.latent_dim, 8)},
                              reads, {block_y.span(last - first)});
     }
 }
 
 void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step,
-                        const AttentionShape& shape, Rows q, Rows kv, View cache, bool join, View chunk,
-                        Rows y) {
+                        const AttentionShape& shape, Rows q, Rows kv, bool split, View cache, bool join,
+                        View chunk, Rows y) {
+    const uint32_t both = shape.nope_dim + shape.value_dim;
     const uint32_t head_dim = shape.nope_dim + shape.rope_dim;
     const uint32_t queries = queries_for(plan.caps(), head_dim, plan.rows());
     const ExpandedAttention p{step.state.address,
@@ -302,6 +353,9 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
                               step.page_bytes,
                               step.row_floats,
                               step.half_split,
+                              split ? shape.nope_dim : both,
+                              split ? shape.n_heads * shape.nope_dim : shape.nope_dim,
+                              split ? shape.value_dim : both,
                               join,
                               shape.scale};
     plan.add<expanded_attention_reference>(

@@ -23,6 +23,14 @@ struct Mlp {
     Matrix gate, up, down;
 };
 
+// The up-projection of the latent to the keys and values of every head: one matrix, head by head the rows of
+// its keys and then of its values, or two (without rows in `whole`), keys transposed.
+struct KvB {
+    Matrix whole; // (n_heads * (nope + value), latent)
+    Matrix k, v;  // (n_heads * latent, nope), (n_heads * value, latent)
+    bool split() const { return whole.rows == 0; }
+};
+
 // What the ops of a step share.
 struct StepMemory {
     View state; // StepHeader, StepRow[MAX_ROWS]
@@ -63,18 +71,27 @@ void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& we
 
 void latent_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows kv,
                   View weight, View cache, View unpaged, float eps); // unpaged (T, row_floats), or no bytes
-void absorb(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const Matrix& kv_b,
-            Rows q, View y);
+void absorb(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&, Rows q,
+            View y);
 // Attention over the cache and its combination, in blocks of rows whose partial results fit `partial`. With
 // `history_only` it covers the positions before a prefill chunk, and joins `chunk` (see
 // ExpandedAttention::join).
-void latent_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&,
-                      const Matrix& kv_b, View q, View cache, View partial, bool history_only, View chunk,
-                      Rows y);
+void latent_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&,
+                      View q, View cache, View partial, bool history_only, View chunk, Rows y);
 uint64_t partial_row_bytes(const gpu::Caps&, const AttentionShape&); // of `partial` for one token row
+// Keys and values of a chunk from its latent rows, into kv (T, n_heads * (nope + value)): head by head, or
+// all keys before all values where kv_b is split.
+void expand_kv(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&,
+               Rows latent, Rows kv);
 // join: unnormalised values with their maximum and sum, into chunk; else finished values into y.
 void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
-                        Rows kv, View cache, bool join, View chunk, Rows y);
+                        Rows kv, bool split, View cache, bool join, View chunk, Rows y);
+
+// Plain multi-head attention: rope_dim is the whole head, nope_dim and latent_dim are 0.
+void kv_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows k, Rows v,
+              View cache);
+void plain_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
+                     View cache, Rows y);
 
 struct RouterMemory {
     View bias, control, experts, expert_weights, trace; // bias and trace may be absent (no bytes)

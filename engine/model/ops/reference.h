@@ -2,9 +2,12 @@
 // double.
 #pragma once
 
+#include "base/numbers.h"
 #include "checkpoint/weight_format.h"
 #include "model/plan.h"
 
+#include <algorithm>
+#include <cmath>
 #include <span>
 #include <vector>
 
@@ -57,6 +60,16 @@ inline void rotate(ADDRESS rope, uint32_t position, uint32_t rope_dim, uint32_t 
         y[b] = static_cast<float>(x[a] * s + x[b] * c);
     }
 }
+
+// Softmax weights of one query over some keys, unnormalised, with their maximum; scores are replaced by
+// weights.
+struct Softmax {
+    double largest = -1.7e38, sum = 0;
+    explicit Softmax(std::vector<double>& scores) {
+        for (const double s : scores) largest = std::max(largest, s);
+        for (double& s : scores) sum += s = std::exp(s - largest);
+    }
+};
 
 } // namespace fathom::reference
 
