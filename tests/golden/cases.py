@@ -22,6 +22,17 @@ V3 = COMMON | dict(
     n_routed_experts=16, n_shared_experts=1, num_experts_per_tok=4, n_group=4, topk_group=2,
     topk_method="noaux_tc", scoring_func="sigmoid", norm_topk_prob=True, routed_scaling_factor=2.5,
     num_nextn_predict_layers=0)
+# The class of deepseek-moe-16b, whose keys have no latent and no groups.
+LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+V1 = {key: value for key, value in COMMON.items() if key not in LATENT} | dict(
+    architectures=["DeepseekForCausalLM"], model_type="deepseek", bos_token_id=90, eos_token_id=91,
+    n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, scoring_func="softmax",
+    norm_topk_prob=False)
+# GLM-4.7-Flash: V3's mathematics; its files name no scoring_func and no moe_layer_freq.
+GLM = {key: value for key, value in V3.items() if key not in ("scoring_func", "moe_layer_freq")} | dict(
+    architectures=["Glm4MoeLiteForCausalLM"], model_type="glm4_moe_lite", n_group=1, topk_group=1,
+    num_attention_heads=5, num_key_value_heads=5, q_lora_rank=24, qk_nope_head_dim=24, v_head_dim=32,
+    rms_norm_eps=1e-5, rope_theta=1e6, routed_scaling_factor=1.8, partial_rotary_factor=1.0)
 V2_GROUPS = V2 | dict(topk_method="group_limited_greedy")
 ODD = dict(num_attention_heads=3, num_key_value_heads=3, n_routed_experts=12, num_experts_per_tok=5,
            kv_lora_rank=20, v_head_dim=22, moe_intermediate_size=28, intermediate_size=90, vocab_size=97)
@@ -36,6 +47,7 @@ MSCALE = ("transformers' V2 class leaves mscale_all_dim out of the softmax scale
           "multiplies by its square.")
 GROUPS = "transformers' V2 class cannot run group_limited_greedy (it has no num_experts)."
 NORM = "transformers' V2 class ignores norm_topk_prob."
+NO_CLASS = "transformers has no class for deepseek-moe-16b."
 FREQ = ("transformers ignores moe_layer_freq; the published code has a dense layer wherever the layer's "
         "number is no multiple of it.")
 
@@ -54,6 +66,13 @@ class Case:
 
 
 CASES = [
+    Case("v1_plain", V1, "deepseek-moe-16b: plain attention, RoPE in halves of whole heads, greedy softmax",
+         repairs=dict(oracle=NO_CLASS)),
+    Case("v1_norm_long",
+         V1 | dict(norm_topk_prob=True, hidden_size=90, num_attention_heads=5, num_key_value_heads=5,
+                   num_hidden_layers=2, n_shared_experts=1),
+         "normalised weights, odd heads, positions in two pages of the cache", n_tokens=75, positions=16,
+         repairs=dict(oracle=NO_CLASS)),
     Case("v2_greedy", V2, "softmax, greedy, two shared experts, no q-LoRA: V2-Lite without YaRN"),
     Case("v2_yarn", V2 | dict(rope_scaling=yarn(40, 16, 0.707, 0.707), vocab_size=101),
          "V2-Lite; positions beyond the original window of 16", n_tokens=40, repairs=dict(mscale=MSCALE)),
@@ -81,6 +100,12 @@ CASES = [
          V3 | dict(n_group=1, topk_group=1, n_shared_experts=2, routed_scaling_factor=2.446,
                    rope_theta=50000.0, rms_norm_eps=1e-5),
          "Moonlight: no q-LoRA, no groups, two shared experts"),
+    Case("v3_kimi",
+         V3 | dict(q_lora_rank=48, n_group=1, topk_group=1, n_routed_experts=24, num_experts_per_tok=4,
+                   routed_scaling_factor=2.827, rope_theta=50000.0,
+                   rope_scaling=yarn(32, 16, 1.0, 1.0, beta_fast=1)),
+         "Kimi-K2: one group, YaRN with beta_fast 1, positions beyond the original window", n_tokens=40),
+    Case("glm_flash", GLM, "GLM-4.7-Flash: 3/4 of a head without RoPE, wide values, rms_norm_eps 1e-5"),
     Case("v3_odd",
          V3 | ODD | dict(hidden_size=80, q_lora_rank=36, qk_nope_head_dim=18, qk_rope_head_dim=12),
          "four groups of three, odd sizes", n_tokens=33),
@@ -103,6 +128,12 @@ CASES = [
          "the checkpoint carries an MTP layer, which the main model's logits ignore"),
     Case("v3_bf16", V3 | dict(q_lora_rank=48, torch_dtype="bfloat16"),
          "bf16 checkpoint; e_score_correction_bias stays f32, as published", dtype="BF16"),
+    Case("v3_fp8",
+         V3 | dict(q_lora_rank=132, hidden_size=144, intermediate_size=136, num_attention_heads=3,
+                   num_key_value_heads=3, qk_nope_head_dim=48, v_head_dim=52, num_hidden_layers=2,
+                   quantization_config=dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                                            weight_block_size=[128, 128])),
+         "FP8 with ragged blocks of 128 x 128; the MLPs' scales are powers of two, as in V3.1"),
     Case("v3_long",
          V3 | dict(q_lora_rank=48, rope_scaling=yarn(8, 64, 1.0, 1.0), rope_theta=12.0, vocab_size=160),
          "a prompt of several chunks and cache pages; a YaRN ramp that ends beyond d/2 - 1",

@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -87,8 +88,11 @@ inline Tensor read_recipe(const std::string& line) {
     std::string name, dtype, shape, scale, offset;
     if (!(words >> name >> dtype >> shape >> scale >> offset))
         throw std::runtime_error("tensors.txt: " + line);
-    const std::map<std::string, DType> dtypes{
-        {"F32", DType::f32}, {"F16", DType::f16}, {"BF16", DType::bf16}};
+    const std::map<std::string, DType> dtypes{{"F32", DType::f32},
+                                              {"F16", DType::f16},
+                                              {"BF16", DType::bf16},
+                                              {"F8_E4M3", DType::f8_e4m3},
+                                              {"POW2", DType::f32}};
     Tensor tensor{name, dtypes.at(dtype), {}, {}};
     uint64_t count = 1;
     std::istringstream dimensions(shape);
@@ -98,9 +102,12 @@ inline Tensor read_recipe(const std::string& line) {
     const uint64_t hash = fnv1a64(name), bytes = bytes_of(tensor.dtype);
     tensor.data.resize(count * bytes);
     for (uint64_t i = 0; i < count; ++i) {
-        const float value = weight(hash, i, by, from);
+        const float value =
+            dtype == "POW2" ? std::ldexp(by, int(std::floor(2 * unit(hash, i)))) : weight(hash, i, by, from);
         const uint16_t half = tensor.dtype == DType::f16 ? f32_to_f16(value) : f32_to_bf16(value);
-        const void* source = tensor.dtype == DType::f32 ? static_cast<const void*>(&value) : &half;
+        const uint8_t code = f32_to_f8(value);
+        const void* const sources[] = {&code, &half, &value}; // of 1, 2 and 4 bytes
+        const void* source = sources[bytes / 2];
         std::memcpy(tensor.data.data() + i * bytes, source, bytes);
     }
     return tensor;

@@ -7,7 +7,8 @@ it, check the saved tensors against the published layout, replace every one by w
 checkpoint name, load that back, run it, and run oracle.py on the same weights. Committed are
   config.json            as transformers 5 saves it
   config_published.json  the same in the dialect of the published checkpoints
-  tensors.txt            one line a tensor: name, dtype, shape, scale, offset (the arguments of weights.py)
+  tensors.txt            one line a tensor: name, dtype, shape, scale, offset (the arguments of weights.py);
+                         dtype POW2: F32, scale times 2 to the floor of twice the generator's number
   golden.safetensors     tokens (n) I32, logits (positions, vocab_size) F32
 and cases.json beside them. With --check nothing is written: what is made is compared with what is committed.
 """
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 # Of Fathom against a golden: f32 rounding in any order gives 1e-11 or less, an f16 cache 2e-8 or more.
 LIMIT = 1e-8
 AGREEMENT = 1e-10  # of two oracles, or of one on two machines
+FP8_REACH = 256.0  # codes of FP8 tensors stand for numbers up to this
 MARGIN = 3e-4      # of routing, hundreds of times f32's rounding
 TORCH_DTYPE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -46,17 +48,19 @@ def nmse(value: np.ndarray, reference: np.ndarray) -> float:
 
 def published_layout(c: dict) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a published checkpoint with this configuration, in reading order."""
-    h, heads, rot, v = c["hidden_size"], c["num_attention_heads"], c["qk_rope_head_dim"], c["v_head_dim"]
-    nope, rank_q, rank_kv = c["qk_nope_head_dim"], c["q_lora_rank"], c["kv_lora_rank"]
+    h, heads = c["hidden_size"], c["num_attention_heads"]
+    if plain := "kv_lora_rank" not in c:
+        rot = nope = v = rank_q = rank_kv = None
+    else:
+        rot, v, nope = c["qk_rope_head_dim"], c["v_head_dim"], c["qk_nope_head_dim"]
+        rank_q, rank_kv = c["q_lora_rank"], c["kv_lora_rank"]
     layout: dict[str, tuple[int, ...]] = {}
 
     def mlp(prefix: str, width: int):
         layout[prefix + "gate_proj.weight"] = layout[prefix + "up_proj.weight"] = (width, h)
         layout[prefix + "down_proj.weight"] = (h, width)
 
-    def layer(prefix: str, is_moe: bool):
-        layout[prefix + "input_layernorm.weight"] = layout[prefix + "post_attention_layernorm.weight"] = (h,)
-        attention = prefix + "self_attn."
+    def latent(attention: str):
         if rank_q is None:
             layout[attention + "q_proj.weight"] = (heads * (nope + rot), h)
         else:
@@ -67,10 +71,19 @@ def published_layout(c: dict) -> dict[str, tuple[int, ...]]:
         layout[attention + "kv_a_layernorm.weight"] = (rank_kv,)
         layout[attention + "kv_b_proj.weight"] = (heads * (nope + v), rank_kv)
         layout[attention + "o_proj.weight"] = (h, heads * v)
+
+    def layer(prefix: str, is_moe: bool):
+        layout[prefix + "input_layernorm.weight"] = layout[prefix + "post_attention_layernorm.weight"] = (h,)
+        attention = prefix + "self_attn."
+        if plain:
+            for name in ("q", "k", "v", "o"):
+                layout[f"{attention}{name}_proj.weight"] = (h, h)
+        else:
+            latent(attention)
         if not is_moe:
             return mlp(prefix + "mlp.", c["intermediate_size"])
         layout[prefix + "mlp.gate.weight"] = (c["n_routed_experts"], h)
-        if c["topk_method"] == "noaux_tc":
+        if c.get("topk_method") == "noaux_tc":
             layout[prefix + "mlp.gate.e_score_correction_bias"] = (c["n_routed_experts"],)
         for expert in range(c["n_routed_experts"]):
             mlp(f"{prefix}mlp.experts.{expert}.", c["moe_intermediate_size"])
@@ -78,7 +91,7 @@ def published_layout(c: dict) -> dict[str, tuple[int, ...]]:
 
     layout["model.embed_tokens.weight"] = (c["vocab_size"], h)
     for n in range(c["num_hidden_layers"]):
-        layer(f"model.layers.{n}.", n >= c["first_k_dense_replace"] and n % c["moe_layer_freq"] == 0)
+        layer(f"model.layers.{n}.", n >= c["first_k_dense_replace"] and n % c.get("moe_layer_freq", 1) == 0)
     layout["model.norm.weight"] = (h,)
     layout["lm_head.weight"] = (c["vocab_size"], h)
     for n in range(c.get("num_nextn_predict_layers", 0)):
@@ -90,6 +103,26 @@ def published_layout(c: dict) -> dict[str, tuple[int, ...]]:
         layout[prefix + "eh_proj.weight"] = (h, 2 * h)
         layout[prefix + "shared_head.norm.weight"] = (h,)
     return layout
+
+
+def scale_recipe(name: str, scale: float) -> tuple[str, float, float]:
+    """Of the scales of an FP8 tensor whose weights shall reach `scale`: powers of two for MLPs."""
+    base = 2.0 ** round(math.log2(scale / FP8_REACH))
+    return ("POW2", base, 0.0) if ".mlp." in name else ("F32", base / 2, base)
+
+
+def dequantised(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """FP8 weights as floats: each of `scales` is of a block of 128 x 128, the last ones ragged."""
+    rows, cols = codes.shape
+    values = torch.from_numpy(codes).to(torch.float8_e4m3fn).float().numpy()
+    return values * scales[np.arange(rows)[:, None] // 128, np.arange(cols)[None, :] // 128]
+
+
+def values_of(name: str, shape: tuple[int, ...], dtype: str, scale: float, offset: float) -> np.ndarray:
+    if dtype == "POW2":
+        powers = np.floor(2 * generator.unit(name, math.prod(shape))).reshape(shape)
+        return np.float32(scale) * np.exp2(powers)
+    return generator.tensor(name, shape, scale, offset)
 
 
 def recipe(case: Case, name: str, shape: tuple[int, ...]) -> tuple[str, float, float]:
@@ -109,12 +142,16 @@ def modern_config(c: dict) -> transformers.PreTrainedConfig:
     if c["rope_scaling"] is not None:
         rope |= c["rope_scaling"] | {"rope_type": "yarn"}
         del rope["type"]
-    dropped = {"rope_scaling", "rope_theta", "torch_dtype", "scoring_func", "architectures", "model_type"}
-    if c["model_type"] == "deepseek_v3":
+    dropped = {"quantization_config", "rope_scaling", "rope_theta", "torch_dtype", "scoring_func",
+               "architectures", "model_type"}
+    if c["model_type"] != "deepseek_v2":
         dropped |= {"topk_method"}
+    if c["model_type"] == "glm4_moe_lite":
+        dropped |= {"first_k_dense_replace", "partial_rotary_factor"}
     dropped |= {key for key, default in (("moe_layer_freq", 1), ("num_nextn_predict_layers", 0))
                 if c.get(key) == default}
-    cls = transformers.DeepseekV2Config if c["model_type"] == "deepseek_v2" else transformers.DeepseekV3Config
+    cls = dict(deepseek_v2=transformers.DeepseekV2Config, deepseek_v3=transformers.DeepseekV3Config,
+               glm4_moe_lite=transformers.Glm4MoeLiteConfig)[c["model_type"]]
     config = cls(**{key: value for key, value in c.items() if key not in dropped}, rope_parameters=rope)
     config._attn_implementation = "eager"
     return config
@@ -178,6 +215,19 @@ def transformers_model(case: Case, tensors: dict[str, torch.Tensor], folder: Pat
     return model.eval()
 
 
+def ask_transformers(case: Case, tensors: dict[str, torch.Tensor], tokens: list[int],
+                     config: Path) -> np.ndarray:
+    """transformers' logits of every position; writes config.json as it saves it."""
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        model = transformers_model(case, tensors, Path(folder))
+        logits = model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+        saved = json.loads((Path(folder) / "config.json").read_text())
+    if "quantization_config" in case.config:  # it was given the weights dequantised
+        saved["quantization_config"] = case.config["quantization_config"]
+    config.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
+    return logits
+
+
 def choose_tokens(case: Case, oracle: Oracle) -> tuple[list[int], np.ndarray]:
     """The first seeded prompt that is routed clearly everywhere, and the oracle's logits for it."""
     for seed in range(200):
@@ -194,22 +244,32 @@ def make(case: Case, out: Path) -> dict:
     """Writes the files of one case into `out`; returns its entry of cases.json."""
     out.mkdir(parents=True, exist_ok=True)
     layout = published_layout(case.config)
-    recipes = {name: recipe(case, name, shape) for name, shape in layout.items()}
-    tensors = {}
-    for name, (dtype, scale, offset) in recipes.items():
-        values = generator.tensor(name, layout[name], scale, offset)
-        tensors[name] = torch.from_numpy(values).to(TORCH_DTYPE[dtype])
+    recipes, tensors = {}, {}
+    fp8 = "quantization_config" in case.config
+    for name, shape in list(layout.items()):
+        dtype, scale, offset = recipes[name] = recipe(case, name, shape)
+        if not fp8 or not name.endswith(("proj.weight", "proj_with_mqa.weight")):
+            tensors[name] = torch.from_numpy(values_of(name, shape, *recipes[name])).to(TORCH_DTYPE[dtype])
+            continue
+        scales = name + "_scale_inv"
+        layout[scales] = tuple(-(-size // 128) for size in shape)
+        recipes[name], recipes[scales] = ("F8_E4M3", FP8_REACH, 0.0), scale_recipe(name, scale)
+        tensors[name] = torch.from_numpy(dequantised(values_of(name, shape, *recipes[name]),
+                                                     values_of(scales, layout[scales], *recipes[scales])))
     oracle = Oracle(case.config, {name: tensor.float().numpy() for name, tensor in tensors.items()})
     tokens, exact = choose_tokens(case, oracle)
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        model = transformers_model(case, tensors, Path(folder))
-        theirs = model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
-        (out / "config.json").write_text((Path(folder) / "config.json").read_text())
-    error = nmse(theirs, exact)
-    print(f"{case.name:20} transformers{' (repaired)' if case.repairs else ''} against the NumPy oracle: "
-          f"NMSE {error:.1e}, routing margin {oracle.margin:.1e}, deviation {exact.std():.2f}", flush=True)
-    if error > AGREEMENT:
-        sys.exit(f"{case.name}: the oracles disagree")
+    if "oracle" in case.repairs:
+        print(f"{case.name:20} the NumPy oracle alone: routing margin {oracle.margin:.1e}, "
+              f"deviation {exact.std():.2f}", flush=True)
+        (out / "config.json").write_text(json.dumps(case.config, indent=2) + "\n")
+    else:
+        theirs = ask_transformers(case, tensors, tokens, out / "config.json")
+        error = nmse(theirs, exact)
+        repaired = " (repaired)" if case.repairs else ""
+        print(f"{case.name:20} transformers{repaired} against the NumPy oracle: NMSE {error:.1e}, "
+              f"routing margin {oracle.margin:.1e}, deviation {exact.std():.2f}", flush=True)
+        if error > AGREEMENT:
+            sys.exit(f"{case.name}: the oracles disagree")
     logits = (exact if case.repairs else theirs).astype(np.float32)[-case.positions:]
     (out / "config_published.json").write_text(json.dumps(case.config, indent=2) + "\n")
     lines = [f"{name} {dtype} {','.join(map(str, layout[name]))} {np.float32(scale)!s} {offset}"

@@ -1,10 +1,10 @@
-"""DeepSeek-V2 and -V3 in NumPy, double precision: the oracle that shares no code with any framework.
+"""The DeepSeek family in NumPy, double precision: the oracle that shares no code with any framework.
 
-Written from the formulas of the papers (arXiv 2405.04434, 2412.19437) and the behaviour of the modelling
-code that is published beside the checkpoints. Attention is the naive one: keys and values are expanded from
-the latent, nothing is absorbed, nothing is cached. Reads the published dialect of config.json, where every
-mechanism has its key. Angles of RoPE are products of two f32 numbers, as in every implementation the
-checkpoints were trained with.
+Written from the formulas of the papers (arXiv 2401.06066, 2405.04434, 2412.19437) and the behaviour of the
+modelling code that is published beside the checkpoints. Attention is the naive one: keys and values are
+expanded from the latent, nothing is absorbed, nothing is cached. Reads the published dialect of config.json,
+where every mechanism has its key. Angles of RoPE are products of two f32 numbers, as in every implementation
+the checkpoints were trained with.
 """
 import math
 from collections.abc import Mapping
@@ -80,7 +80,21 @@ class Oracle:
     def norm(self, name: str, x: np.ndarray, eps: float) -> np.ndarray:
         return rms_norm(x, self.weights[name + ".weight"].astype(np.float64), eps)
 
+    def plain_attention(self, prefix: str, x: np.ndarray) -> np.ndarray:
+        """The first class: keys and values of every head, heads rotated as a whole in halves."""
+        heads, width = self.config["num_attention_heads"], x.shape[1] // self.config["num_attention_heads"]
+        q, k, v = (self.linear(prefix + name, x).reshape(len(x), heads, width)
+                   for name in ("q_proj", "k_proj", "v_proj"))
+        turned = dict(qk_rope_head_dim=width, rope_theta=self.config["rope_theta"], rope_scaling=None,
+                      rope_interleave=False)
+        scores = np.einsum("thd,shd->hts", rope(q, turned), rope(k, turned)) * width**-0.5
+        scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
+        out = np.einsum("hts,shd->thd", softmax(scores), v)
+        return self.linear(prefix + "o_proj", out.reshape(x.shape))
+
     def attention(self, prefix: str, x: np.ndarray) -> np.ndarray:
+        if "kv_lora_rank" not in self.config:
+            return self.plain_attention(prefix, x)
         c, tokens, heads = self.config, x.shape[0], self.config["num_attention_heads"]
         nope, rot, width = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
         if c["q_lora_rank"] is None:
@@ -108,7 +122,7 @@ class Oracle:
         if count < keys.shape[-1]:
             ranked = np.take_along_axis(keys, order, axis=-1)
             gap = ranked[:, count - 1] - ranked[:, count]
-            if self.config["scoring_func"] == "softmax":
+            if self.config.get("scoring_func") == "softmax":
                 gap = gap / ranked[:, count - 1]
             self.margin = min(self.margin, float(np.min(gap)))
         return order[:, :count]
@@ -116,14 +130,15 @@ class Oracle:
     def route(self, prefix: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Experts and their weights, (tokens, num_experts_per_tok) each."""
         c, logits = self.config, self.linear(prefix + "gate", x)
-        scores = softmax(logits) if c["scoring_func"] == "softmax" else 1 / (1 + np.exp(-logits))
+        scores = softmax(logits) if c.get("scoring_func") == "softmax" else 1 / (1 + np.exp(-logits))
         keys = scores
-        if c["topk_method"] == "noaux_tc":
+        method = c.get("topk_method", "greedy")
+        if method == "noaux_tc":
             keys = scores + self.weights[prefix + "gate.e_score_correction_bias"].astype(np.float64)
-        if c["topk_method"] != "greedy" and c["n_group"] > 1:
+        if method != "greedy" and c["n_group"] > 1:
             grouped = keys.reshape(len(x), c["n_group"], -1)
             best = np.sort(grouped, axis=-1)[..., ::-1]
-            rank = best[..., 0] if c["topk_method"] == "group_limited_greedy" else best[..., 0] + best[..., 1]
+            rank = best[..., 0] if method == "group_limited_greedy" else best[..., 0] + best[..., 1]
             kept = np.zeros(rank.shape, bool)
             np.put_along_axis(kept, self.top(rank, c["topk_group"]), True, axis=-1)
             keys = np.where(kept[..., None], grouped, -np.inf).reshape(keys.shape)
@@ -131,7 +146,7 @@ class Oracle:
         weights = np.take_along_axis(scores, chosen, axis=-1)
         if c["norm_topk_prob"]:
             weights = weights / (weights.sum(axis=-1, keepdims=True) + 1e-20)
-        return chosen, weights * c["routed_scaling_factor"]
+        return chosen, weights * c.get("routed_scaling_factor", 1.0)
 
     def mlp(self, prefix: str, x: np.ndarray) -> np.ndarray:
         gate, up = self.linear(prefix + "gate_proj", x), self.linear(prefix + "up_proj", x)
@@ -152,7 +167,7 @@ class Oracle:
         for layer in range(c["num_hidden_layers"]):
             prefix = f"model.layers.{layer}."
             x = x + self.attention(prefix + "self_attn.", self.norm(prefix + "input_layernorm", x, eps))
-            is_moe = layer >= c["first_k_dense_replace"] and layer % c["moe_layer_freq"] == 0
+            is_moe = layer >= c["first_k_dense_replace"] and layer % c.get("moe_layer_freq", 1) == 0
             h = self.norm(prefix + "post_attention_layernorm", x, eps)
             x = x + (self.moe if is_moe else self.mlp)(prefix + "mlp.", h)
         return self.linear("lm_head", self.norm("model.norm", x, eps))
