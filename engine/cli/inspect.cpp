@@ -5,6 +5,7 @@
 #include "cli/figures.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
+#include "model/preset.h"
 
 #include <fmt/format.h>
 #include <map>
@@ -100,18 +101,14 @@ std::string cache_text(const ModelConfig& config) {
            fmt::format("  {:.1f} times less\n", cache.ratio());
 }
 
-int inspect(const ModelOptions& options) {
-    const ModelFiles files = open_model(options.model);
-    const ModelConfig config = parse_config(files.config, files.config_where);
+// What a configuration says, as rows of a table.
+std::string description(const ModelConfig& config) {
     const ParameterFigures parameters = parameter_figures(config);
-    const ByteFigures bytes = byte_figures(files.checkpoint.tensors(), config);
-    const Style style = Style::of(STDOUT_FILENO);
     uint32_t moe_layers = 0;
     for (uint32_t layer = 0; layer < config.n_layers; ++layer) moe_layers += config.is_moe(layer);
     const auto mtp = parameters.kinds[static_cast<size_t>(Kind::mtp)].parameters;
     const uint64_t embedding = parameters.kinds[static_cast<size_t>(Kind::embedding)].active;
-
-    std::string out = style.bold(printable(files.name)) + "\n\n";
+    std::string out;
     const auto row = [&](std::string_view name, std::string_view text) {
         out += fmt::format("{:<14}{}\n", name, text);
     };
@@ -132,8 +129,44 @@ int inspect(const ModelOptions& options) {
                     count_text(parameters.active),
                     100.0 * static_cast<double>(parameters.active) / static_cast<double>(parameters.total),
                     count_text(parameters.active - embedding)));
-    row("storage", storage_text(files.checkpoint.tensors(), bytes.total));
-    out += '\n' + table_text(parameters, bytes, style) + '\n' +
+    return out;
+}
+
+int inspect_preset(const Preset& preset) {
+    const Style style = Style::of(STDOUT_FILENO);
+    std::string out =
+        style.bold(preset.name) + ", a preset: " + preset.about + "\n\n" + description(preset.config);
+    out += '\n' + style.bold("weights, in files of one format (without MTP)") + '\n';
+    for (const DType dtype : {DType::bf16, DType::f8_e4m3, DType::q8_0, DType::q6_k, DType::q5_k, DType::q4_k,
+                              DType::iq4_xs, DType::q3_k, DType::q2_k})
+        out += fmt::format("  {:<10}{:>12}\n", name_of(dtype),
+                           bytes_text(checkpoint_bytes(preset.config, dtype)));
+    write_out(out + '\n' + style.bold("cache, in 16-bit numbers") + '\n' + cache_text(preset.config));
+    return OK;
+}
+
+int list_presets() {
+    std::string out;
+    for (const Preset& preset : presets()) {
+        std::string names = preset.name;
+        for (const std::string& also : preset.also) names += ", " + also;
+        out += fmt::format("{:<24}{}\n", names, preset.about);
+    }
+    write_out(out);
+    return OK;
+}
+
+int inspect(const ModelOptions& options) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(options.model, ignored))
+        if (const Preset* preset = find_preset(options.model.string())) return inspect_preset(*preset);
+    const ModelFiles files = open_model(options.model);
+    const ModelConfig config = parse_config(files.config, files.config_where);
+    const ByteFigures bytes = byte_figures(files.checkpoint.tensors(), config);
+    const Style style = Style::of(STDOUT_FILENO);
+    std::string out = style.bold(printable(files.name)) + "\n\n" + description(config);
+    out += fmt::format("{:<14}{}\n", "storage", storage_text(files.checkpoint.tensors(), bytes.total));
+    out += '\n' + table_text(parameter_figures(config), bytes, style) + '\n' +
            style.bold("cache, in 16-bit numbers (this version keeps 32-bit ones: twice as much)") + '\n';
     write_out(out + cache_text(config));
     return OK;
@@ -143,8 +176,11 @@ int inspect(const ModelOptions& options) {
 
 Action prepare_inspect(CLI::App& app) {
     auto options = std::make_shared<ModelOptions>();
+    auto list = std::make_shared<bool>(false);
     add_model(app, *options);
-    return [options] { return inspect(*options); };
+    add_flag(app, "--presets", *list,
+             "List the names that MODEL may be instead: published shapes, without weights");
+    return [options, list] { return *list ? list_presets() : inspect(*options); };
 }
 
 } // namespace fathom::cli

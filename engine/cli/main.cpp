@@ -47,7 +47,9 @@ constexpr Command commands[] = {
     {"inspect", "Say what a model consists of, without loading it",
      "Examples:\n"
      "  fathom inspect\n"
-     "  fathom inspect ~/models/DeepSeek-V2-Lite\n",
+     "  fathom inspect ~/models/DeepSeek-V2-Lite\n"
+     "  fathom inspect v3\n"
+     "  fathom inspect --presets\n",
      prepare_inspect},
     {"logits", "Write the logits of a token sequence to a file",
      "Examples:\n"

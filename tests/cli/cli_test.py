@@ -153,6 +153,15 @@ class Basics(Case):
             self.assertIn(text, out)
         self.assertEqual(out.replace("fathom-tiny", "model"), self.works(run("inspect", self.model())).out)
 
+    def test_inspect_preset(self):
+        out = self.works(run("inspect", "v3")).out
+        for part in ("671.0", "37.6", "70272 bytes a token", "BF16", "Q4_K"):
+            self.assertIn(part, out)
+        self.assertEqual(out, self.works(run("inspect", "r1")).out)
+        names = self.works(run("inspect", "--presets")).out
+        for name in ("moe-16b", "v2-lite, coder-v2-lite", "kimi-k2", "glm-4.7-flash"):
+            self.assertIn(name, names)
+
     def test_inspect_needs_no_gpu(self):
         self.works(run("inspect", env=NO_DRIVER))
 

@@ -1,6 +1,7 @@
 // The arithmetic of `fathom inspect` against figures of published models: parameter counts and cache sizes of
 // the model cards, and one count made by hand from a checkpoint's own list of shapes.
 #include "cli/figures.h"
+#include "model/preset.h"
 
 #include <doctest/doctest.h>
 #include <filesystem>
@@ -79,6 +80,47 @@ TEST_CASE("cache of a token against plain multi-head attention") {
     CHECK(cache_figures(v3()).own * bf16 == 70'272);
     CHECK(cache_figures(v3()).plain * bf16 == 4'997'120);
     CHECK(cache_figures(v3()).ratio() == doctest::Approx(71.1).epsilon(0.001));
+}
+
+TEST_CASE("presets: parameters, cache and bytes as published and computed for the family") {
+    struct Row {
+        const char* name;
+        double total, active, without_embedding; // 1e9
+        uint64_t plain, own;                     // bytes of cache for a token, 16-bit
+    };
+    for (const Row& row : {Row{"moe-16b", 16.376, 2.829, 2.619, 229'376, 229'376},
+                           Row{"v2-lite", 15.706, 2.661, 2.451, 276'480, 31'104},
+                           Row{"coder-v2-lite", 15.706, 2.661, 2.451, 276'480, 31'104},
+                           Row{"v2", 235.741, 21.376, 20.852, 4'915'200, 69'120},
+                           Row{"v2.5", 235.741, 21.376, 20.852, 4'915'200, 69'120},
+                           Row{"v3", 671.026, 37.552, 36.626, 4'997'120, 70'272},
+                           Row{"r1", 671.026, 37.552, 36.626, 4'997'120, 70'272},
+                           Row{"moonlight-16b-a3b", 15.96, 2.915, 2.579, 276'480, 31'104},
+                           Row{"kimi-k2", 1026.4, 32.9, 31.7, 2'498'560, 70'272},
+                           Row{"glm-4.7-flash", 29.94, 3.90, 3.58, 962'560, 54'144}}) {
+        INFO(row.name);
+        const Preset* preset = find_preset(row.name);
+        REQUIRE(preset);
+        const ParameterFigures figures = parameter_figures(preset->config);
+        const double digits = row.total > 1000 ? 2e-3 : 1e-3; // as many as the tables have
+        CHECK(billions(figures.total) == doctest::Approx(row.total).epsilon(2e-4));
+        CHECK(billions(figures.active) == doctest::Approx(row.active).epsilon(digits));
+        CHECK(billions(figures.active - of(figures, Kind::embedding).parameters) ==
+              doctest::Approx(row.without_embedding).epsilon(2 * digits));
+        CHECK(cache_figures(preset->config).plain * 2 == row.plain);
+        CHECK(cache_figures(preset->config).own * 2 == row.own);
+    }
+    const ModelConfig& v3 = find_preset("v3")->config;
+    CHECK(billions(checkpoint_bytes(v3, DType::f8_e4m3)) == doctest::Approx(673).epsilon(1e-3));
+    CHECK(billions(checkpoint_bytes(v3, DType::bf16)) == doctest::Approx(2 * 671.026).epsilon(1e-4));
+    CHECK(billions(checkpoint_bytes(v3, DType::q8_0)) == doctest::Approx(671.026 * 34 / 32).epsilon(1e-3));
+    CHECK(billions(checkpoint_bytes(v3, DType::q4_k)) == doctest::Approx(671.026 * 144 / 256).epsilon(1e-3));
+    // Experts 1408 wide are no whole number of 256, nor is the dense layer: their down projections are Q8_0.
+    // The shared experts are one MLP, 2816 wide, which is.
+    const ModelConfig& lite = find_preset("v2-lite")->config;
+    const double down = 26.0 * 64 * 2048 * 1408 + 2048.0 * 10944;
+    CHECK(billions(checkpoint_bytes(lite, DType::q4_k)) ==
+          doctest::Approx((15.706e9 * 144 / 256 + down * (34.0 / 32 - 144.0 / 256)) / 1e9).epsilon(1e-3));
 }
 
 TEST_CASE("tensors are told apart by name") {
