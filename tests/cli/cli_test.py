@@ -155,7 +155,7 @@ class Basics(Case):
 
     def test_inspect_preset(self):
         out = self.works(run("inspect", "v3")).out
-        for part in ("671.0", "37.6", "70272 bytes a token", "BF16", "Q4_K"):
+        for part in ("671 B in all", "37.6 B", "70272 bytes a token", "BF16", "Q4_K"):
             self.assertIn(part, out)
         self.assertEqual(out, self.works(run("inspect", "r1")).out)
         names = self.works(run("inspect", "--presets")).out
