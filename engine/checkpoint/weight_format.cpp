@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 
 namespace fathom {
 
@@ -150,9 +151,31 @@ std::string_view name_of(Format format) { return row_of(format).name; }
 DType dtype_of(Format format) { return row_of(format).dtype; }
 uint32_t block_of(Format format) { return is_plain(format) ? 1 : row_of(format).block; }
 
-Format format_of(const TensorView& tensor) {
+namespace {
+std::optional<Format> find_format(DType dtype) {
     for (const Format format : FORMATS)
-        if (dtype_of(format) == tensor.dtype) return format;
+        if (dtype_of(format) == dtype) return format;
+    return std::nullopt;
+}
+} // namespace
+
+Format format_of(DType dtype) {
+    const auto format = find_format(dtype);
+    check(format.has_value(), "the dtype has a format in memory");
+    return *format;
+}
+
+Format format_named(std::string_view name) {
+    std::string names;
+    for (const Format format : FORMATS) {
+        if (name_of(format) == name) return format;
+        names += (names.empty() ? "" : " ") + std::string(name_of(format));
+    }
+    throw Error({.what = "no such weight format", .expected = names, .got = printable(name)});
+}
+
+Format format_of(const TensorView& tensor) {
+    if (const auto format = find_format(tensor.dtype)) return *format;
     throw Error({.what = "a weight has a dtype that this engine cannot run",
                  .where = tensor.file + ": " + printable(tensor.name),
                  .expected = "F32, F16, BF16, F8_E4M3, or a block format such as Q4_K",

@@ -13,9 +13,10 @@ namespace fathom {
 #define FATHOM_EACH_FORMAT(X)                                                                                \
     X(f32, F32)                                                                                              \
     X(f16, F16)                                                                                              \
-    X(bf16, BF16) X(fp8, FP8) X(q8_0, Q8_0) X(q4_0, Q4_0) X(q4_1, Q4_1) X(q5_0, Q5_0) X(q5_1, Q5_1)          \
-        X(q2_k, Q2_K) X(q3_k, Q3_K) X(q4_k, Q4_K) X(q5_k, Q5_K) X(q6_k, Q6_K) X(iq4_nl, IQ4_NL)              \
-            X(iq4_xs, IQ4_XS) X(mxfp4, MXFP4)
+    X(bf16, BF16)                                                                                            \
+    X(fp8, FP8) X(q8_0, Q8_0) X(q4_0, Q4_0) X(q4_1, Q4_1) X(q5_0, Q5_0) X(q5_1, Q5_1) X(q2_k, Q2_K)          \
+        X(q3_k, Q3_K) X(q4_k, Q4_K) X(q5_k, Q5_K) X(q6_k, Q6_K) X(iq4_nl, IQ4_NL) X(iq4_xs, IQ4_XS)          \
+            X(mxfp4, MXFP4)
 
 enum class Format : uint8_t {
 #define FATHOM_FORMAT(name, NAME) name = FORMAT_##NAME,
@@ -34,6 +35,8 @@ DType dtype_of(Format format);           // of its weights in files
 // The format that holds a checkpoint's dtype without loss. Throws Error naming the tensor for one that has
 // none.
 Format format_of(const TensorView& tensor);
+Format format_of(DType dtype);              // the same for one that is known to have one
+Format format_named(std::string_view name); // Error listing the names for one that is none
 
 uint32_t block_of(Format format); // weights that share a block; a part of a row begins and ends with one
 uint32_t row_bytes(Format format, uint32_t cols); // in memory

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <map>
 #include <memory>
+#include <utility>
 
 namespace fathom::cli {
 
@@ -201,12 +202,14 @@ int compare(const Options& options) {
 Action prepare_compare(CLI::App& app) {
     auto options = std::make_shared<Options>();
     add_named_model(app, "A", options->a.model, "A model");
-    add_named_model(app, "B", options->b.model, "Another, or another format of it");
+    add_named_model(app, "B", options->b.model,
+                    "Another, or another format of it; --quantize is for this one");
     add_measure(app, options->measure);
     add_context(app, options->a);
     add_device(app, options->a);
     return [options] {
         options->b.device = options->a.device;
+        options->b.quantize = std::exchange(options->a.quantize, "");
         options->b.context = options->a.context;
         return compare(*options);
     };

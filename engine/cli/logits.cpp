@@ -64,6 +64,7 @@ int logits(const Options& options) {
     const auto engine = load_engine(files, {.device = options.model.device,
                                             .reference = options.reference,
                                             .context = options.model.context,
+                                            .quantize = options.model.quantize,
                                             .taps = options.taps});
     check_tokens(tokens, engine->config(), engine->context());
     Session session = engine->open();

@@ -1,7 +1,9 @@
 // Shared options; see options.h.
 #include "cli/options.h"
 
+#include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/weight_format.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -21,6 +23,12 @@ CLI::Validator number_between(double low, double high) {
             return fmt::format("'{}' is not a number from {:g} to {:g}", text, low, high);
         },
         "");
+}
+
+std::string names_of_formats() {
+    std::string names;
+    for (const Format format : FORMATS) names += (names.empty() ? "" : ", ") + std::string(name_of(format));
+    return names;
 }
 
 constexpr double largest_count = std::numeric_limits<uint32_t>::max();
@@ -77,6 +85,17 @@ void add_device(CLI::App& app, ModelOptions& options) {
     app.add_option("--device", options.device,
                    "GPU by index, by part of its name, or 'cpu'; see 'fathom devices'")
         ->type_name("DEVICE");
+    app.add_option("--quantize", options.quantize,
+                   "Quantise the weights to this format while loading: " + names_of_formats())
+        ->type_name("FORMAT")
+        ->check([](const std::string& name) {
+            try {
+                format_named(name);
+            } catch (const Error& error) {
+                return std::string(error.what());
+            }
+            return std::string();
+        });
 }
 
 void add_context(CLI::App& app, ModelOptions& options) {

@@ -39,14 +39,14 @@ void add_flag(CLI::App& app, const char* name, bool& value, const char* about);
 
 struct ModelOptions {
     std::filesystem::path model; // empty: the embedded one
-    std::string device;
+    std::string device, quantize;
     uint32_t context = 0;
 };
 void add_model(CLI::App& app, ModelOptions& options); // the positional MODEL
 // A positional that must be given, where the embedded model has the name EMBEDDED (and then an empty path).
 constexpr const char* EMBEDDED = "fathom-tiny";
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about);
-void add_device(CLI::App& app, ModelOptions& options);
+void add_device(CLI::App& app, ModelOptions& options); // how it is loaded: --device, --quantize
 void add_context(CLI::App& app, ModelOptions& options);
 
 struct SamplingOptions {

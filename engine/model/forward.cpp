@@ -55,7 +55,7 @@ Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOpti
                      .where = "num_experts_per_tok",
                      .expected = fmt::format("at most {}", MAX_ACTIVE),
                      .got = fmt::format("{}", c.n_active_experts)});
-    weights_ = load_weights(c, checkpoint, options.keep_mtp, executor, options.progress);
+    weights_ = load_weights(c, checkpoint, options.weights, executor);
     shape_ = {c.n_heads,    c.qk_nope_head_dim, c.qk_rope_head_dim,
               c.v_head_dim, c.kv_lora_rank,     static_cast<float>(c.softmax_scale())};
     routing_ = routing_shape(c);

@@ -35,9 +35,9 @@ struct TapBuffer {
 struct ModelOptions {
     uint32_t context = 0, pages = 0; // longest sequence in tokens; pages of the cache
     uint32_t chunk = MAX_ROWS;       // most rows of a prefill step
-    bool keep_mtp = false, trace = true;
+    bool trace = true;
     std::vector<std::string> taps; // names to keep, * matching any run of characters
-    std::function<void(uint64_t, uint64_t)> progress;
+    WeightOptions weights;
 };
 
 class Model {

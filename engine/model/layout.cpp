@@ -48,7 +48,10 @@ class Builder {
   private:
     // Lists a tensor of the present layer and returns its index.
     size_t add(Role role, std::vector<uint64_t> shape, uint32_t expert = 0) {
-        layout.tensors.push_back({naming_.name(role, layer_, expert), std::move(shape)});
+        const bool quantisable = shape.size() > 1 && role != Role::router;
+        layout.tensors.push_back({.name = naming_.name(role, layer_, expert),
+                                  .shape = std::move(shape),
+                                  .quantisable = quantisable});
         return layout.tensors.size() - 1;
     }
     Piece whole(size_t tensor, uint32_t to_row = 0, uint32_t to_matrix = 0) const {

@@ -20,6 +20,7 @@ struct TensorSpec {
     std::vector<uint64_t> shape; // outermost first
     bool mtp = false;            // of an MTP layer: exporters leave them all out, or none
     bool optional = false;       // accepted, not needed
+    bool quantisable = false;    // a matrix of weights, and not the router
     uint32_t cols() const { return static_cast<uint32_t>(shape.back()); }
 };
 

@@ -3,8 +3,10 @@
 
 #include "base/error.h"
 #include "base/numbers.h"
+#include "base/parallel.h"
 #include "checkpoint/blocks.h"
 #include "model/layout.h"
+#include "model/piece_reader.h"
 
 #include <algorithm>
 #include <cstring>
@@ -17,9 +19,6 @@ namespace {
 
 constexpr const char* WRONG_FILES =
     "the checkpoint does not belong to this config, or its download is incomplete";
-
-// What lies beside an FP8 tensor: one f32 for each FP8_BLOCK x FP8_BLOCK weights, the last ones ragged.
-std::string scale_name(std::string_view tensor) { return std::string(tensor) + "_scale_inv"; }
 
 // Extras that change nothing: a buffer of old checkpoints of the family, and what llama.cpp may add to a GGUF
 // for models whose RoPE frequencies its own code determines.
@@ -83,78 +82,13 @@ void check_tensors(const Layout& layout, const Checkpoint& checkpoint, bool keep
     }
 }
 
-// Reads rows of one piece of a tensor as a target wants them.
-class RowReader {
-  public:
-    RowReader(const Checkpoint& checkpoint, const TensorView& tensor, const Piece& piece, const Matrix& to)
-        : tensor_(tensor), piece_(piece), to_(to), from_(format_of(tensor)),
-          file_row_(tensor.shape.back() / block_of(tensor.dtype) * bytes_of(tensor.dtype)) {
-        const uint64_t first = piece.first_col / block_of(tensor.dtype) * bytes_of(tensor.dtype);
-        source_ = tensor.data.data() + piece.first_row * file_row_ + first;
-        bytes_ = piece.cols / block_of(tensor.dtype) * bytes_of(tensor.dtype);
-        if (from_ == Format::fp8) scales_ = checkpoint.find(scale_name(tensor.name));
-    }
-    uint64_t file_bytes() const { return bytes_; } // of one row of the piece
-    std::span<const std::byte> file_rows(uint64_t row, uint64_t rows) const {
-        return {source_ + row * file_row_, (rows - 1) * file_row_ + bytes_};
-    }
-    // Whether rows in the file are rows in memory, one behind the other.
-    bool as_it_is() const {
-        return from_ == to_.format && from_ <= Format::bf16 && bytes_ == file_row_ && bytes_ == to_.row_bytes;
-    }
-
-    void read(uint64_t row, std::byte* out) {
-        const std::byte* from = source_ + row * file_row_;
-        if (from_ == to_.format) {
-            if (from_ == Format::fp8)
-                pack_fp8_row(codes(from), scales_of(row), piece_.cols, out);
-            else
-                pack_row(from_, from, piece_.cols, out);
-            return;
-        }
-        check(to_.format == Format::f32, "weights are only ever converted to f32");
-        values_.resize(piece_.cols);
-        if (from_ == Format::fp8) {
-            packed_.resize(row_bytes(Format::fp8, piece_.cols));
-            pack_fp8_row(codes(from), scales_of(row), piece_.cols, packed_.data());
-            unpack_row(Format::fp8, packed_.data(), piece_.cols, values_.data());
-        } else {
-            decode_blocks(tensor_.dtype, {from, bytes_}, values_);
-        }
-        pack_row(Format::f32, reinterpret_cast<const std::byte*>(values_.data()), piece_.cols, out);
-    }
-
-  private:
-    // E4M3 has two codes without a number; kernels do not know them.
-    const std::byte* codes(const std::byte* from) const {
-        bool broken = false;
-        for (uint32_t k = 0; k < piece_.cols; ++k) broken |= (from[k] & std::byte{0x7F}) == std::byte{0x7F};
-        if (broken)
-            throw Error({.what = "an FP8 weight is not a number",
-                         .where = tensor_.file + ": " + tensor_.name,
-                         .expected = "E4M3 codes other than 0x7F and 0xFF",
-                         .fix = "fetch the file again"});
-        return from;
-    }
-    const float* scales_of(uint64_t row) {
-        const uint64_t per_row = scales_->shape[1], first = piece_.first_col / FP8_BLOCK;
-        scale_row_.resize(div_up(piece_.cols, FP8_BLOCK));
-        std::memcpy(scale_row_.data(),
-                    scales_->data.data() + 4 * ((piece_.first_row + row) / FP8_BLOCK * per_row + first),
-                    4 * scale_row_.size());
-        return scale_row_.data();
-    }
-
-    const TensorView& tensor_;
-    const Piece& piece_;
-    const Matrix& to_;
-    Format from_;
-    uint64_t file_row_, bytes_ = 0;
-    const std::byte* source_ = nullptr;
-    const TensorView* scales_ = nullptr;
-    std::vector<float> values_, scale_row_;
-    std::vector<std::byte> packed_;
-};
+// The format a tensor's weights shall have: as stored, or `quantize` where the plain and FP8 weights of a
+// matrix are to be quantised.
+Format wanted_format(const TensorSpec& spec, const TensorView& tensor, std::optional<Format> quantize) {
+    const Format stored = format_of(tensor);
+    if (!quantize || !spec.quantisable || stored > Format::fp8) return stored;
+    return format_of(block_fallback(dtype_of(*quantize), spec.cols()));
+}
 
 class Uploader {
   public:
@@ -163,18 +97,14 @@ class Uploader {
         : checkpoint_(checkpoint), executor_(executor), progress_(progress), total_(total) {}
 
     void upload(const Matrix& m, const Piece& piece, const TensorView& tensor) {
-        RowReader reader(checkpoint_, tensor, piece, m);
+        const PieceReader reader(checkpoint_, tensor, piece, m);
         const uint64_t offset = piece.to_matrix * m.matrix_bytes + uint64_t{piece.to_row} * m.row_bytes;
-        const uint64_t rows_at_once = std::max<uint64_t>(1, (4u << 20) / m.row_bytes);
+        const uint64_t rows_at_once =
+            round_up(std::max<uint64_t>(1, AT_ONCE / m.row_bytes), reader.rows_together());
         for (uint64_t row = 0; row < piece.rows; row += rows_at_once) {
             const uint64_t rows = std::min<uint64_t>(rows_at_once, piece.rows - row);
-            std::span<const std::byte> bytes = reader.file_rows(row, rows);
-            if (!reader.as_it_is()) {
-                buffer_.resize(rows * m.row_bytes);
-                for (uint64_t r = 0; r < rows; ++r) reader.read(row + r, buffer_.data() + r * m.row_bytes);
-                bytes = buffer_;
-            }
-            executor_.upload(m.view, offset + row * m.row_bytes, bytes);
+            executor_.upload(m.view, offset + row * m.row_bytes,
+                             reader.as_it_is() ? reader.file_rows(row, rows) : read(reader, m, row, rows));
             checkpoint_.drop(reader.file_rows(row, rows));
             done_ += rows * reader.file_bytes();
             if (progress_) progress_(done_, total_);
@@ -182,6 +112,17 @@ class Uploader {
     }
 
   private:
+    static constexpr uint64_t AT_ONCE = 8u << 20, PART = 128u << 10; // bytes of rows in memory
+
+    std::span<const std::byte> read(const PieceReader& reader, const Matrix& m, uint64_t row, uint64_t rows) {
+        buffer_.resize(std::max<size_t>(buffer_.size(), rows * m.row_bytes));
+        const uint64_t grain = round_up(std::max<uint64_t>(1, PART / m.row_bytes), reader.rows_together());
+        parallel_ranges(rows, grain, [&](uint64_t first, uint64_t last) {
+            reader.read(row + first, last - first, buffer_.data() + first * m.row_bytes);
+        });
+        return std::span(buffer_).first(rows * m.row_bytes);
+    }
+
     const Checkpoint& checkpoint_;
     Executor& executor_;
     const std::function<void(uint64_t, uint64_t)>& progress_;
@@ -208,16 +149,17 @@ void allocate(std::vector<Target>& targets, Executor& executor) {
 
 } // namespace
 
-Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, bool keep_mtp,
-                     Executor& executor, const std::function<void(uint64_t, uint64_t)>& progress) {
+Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, const WeightOptions& options,
+                     Executor& executor) {
     Weights weights;
     const Naming naming = Naming::of(checkpoint);
-    const FormatOf stored = [&](const TensorSpec& spec) {
+    const FormatOf wanted = [&](const TensorSpec& spec) {
         const TensorView* tensor = checkpoint.find(spec.name);
-        return tensor ? format_of(*tensor) : Format::bf16; // check_tensors refuses what is missing
+        return tensor ? wanted_format(spec, *tensor, options.quantize)
+                      : Format::bf16; // check_tensors refuses what is missing
     };
-    Layout layout = layout_of(config, naming, stored, keep_mtp, weights);
-    check_tensors(layout, checkpoint, keep_mtp);
+    Layout layout = layout_of(config, naming, wanted, options.keep_mtp, weights);
+    check_tensors(layout, checkpoint, options.keep_mtp);
     allocate(layout.targets, executor);
     const auto tensor_of = [&](const Piece& piece) -> const TensorView& {
         return *checkpoint.find(layout.tensors[piece.tensor].name);
@@ -225,8 +167,8 @@ Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, bo
     uint64_t total = 0;
     for (const Target& target : layout.targets)
         for (const Piece& piece : target.pieces)
-            total += piece.rows * RowReader(checkpoint, tensor_of(piece), piece, target.shape).file_bytes();
-    Uploader uploader(checkpoint, executor, progress, total);
+            total += piece.rows * PieceReader(checkpoint, tensor_of(piece), piece, target.shape).file_bytes();
+    Uploader uploader(checkpoint, executor, options.progress, total);
     for (const Target& target : layout.targets) {
         for (size_t k = 0; k < target.pieces.size(); ++k) {
             uploader.upload(target.shape, target.pieces[k], tensor_of(target.pieces[k]));

@@ -8,6 +8,7 @@
 #include "model/ops/ops.h"
 
 #include <functional>
+#include <optional>
 
 namespace fathom {
 
@@ -41,10 +42,18 @@ struct Weights {
     std::vector<MtpWeights> mtp;
 };
 
+struct WeightOptions {
+    bool keep_mtp = false;
+    // Quantise the matrices that are stored as plain numbers or FP8, but not the router: to this format, or
+    // where its blocks do not fill their rows to block_fallback() of it (checkpoint/blocks.h).
+    std::optional<Format> quantize;
+    std::function<void(uint64_t, uint64_t)> progress; // hears bytes of checkpoint done and in all
+};
+
 // Checks the checkpoint against the layout (a missing, extra or misshapen tensor is an Error that names it),
-// allocates and uploads. Mapped pages are dropped as they are uploaded. `progress` hears bytes of checkpoint
-// done and in all.
-Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, bool keep_mtp,
-                     Executor& executor, const std::function<void(uint64_t, uint64_t)>& progress);
+// allocates and uploads. Mapped pages are dropped as they are uploaded; a few MiB are converted at a time, on
+// several threads.
+Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, const WeightOptions& options,
+                     Executor& executor);
 
 } // namespace fathom

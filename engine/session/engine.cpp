@@ -18,9 +18,11 @@ namespace {
 constexpr uint32_t MAX_KEPT_ROUTING = 16384; // tokens of routing a session keeps when nobody takes them
 constexpr uint32_t DEFAULT_CONTEXT = 4096;
 
-// Names a model by its config and a sample of every tensor: enough to refuse another model's session.
-std::string fingerprint_of(const ModelFiles& files) {
+// Names a model by its config, a sample of every tensor, and what it was quantised to: enough to refuse
+// another model's session.
+std::string fingerprint_of(const ModelFiles& files, const std::string& quantize) {
     uint64_t hash = fnv1a(FNV1A_START, std::as_bytes(std::span(files.config)));
+    hash = fnv1a(hash, std::as_bytes(std::span(quantize)));
     for (const TensorView& tensor : files.checkpoint.tensors()) {
         hash = fnv1a(hash, std::as_bytes(std::span(tensor.name)));
         hash = fnv1a(hash, tensor.data.first(std::min<size_t>(tensor.data.size(), 16)));
@@ -46,10 +48,14 @@ ModelOptions model_options(const LoadOptions& options, uint32_t context, uint32_
                      .where = "cache_tokens",
                      .expected = fmt::format("at least the context, {}", context),
                      .got = fmt::format("{}", cache_tokens)});
-    return {context,         div_up(cache_tokens, PAGE_TOKENS),
-            chunk,           options.keep_mtp,
-            options.trace,   options.taps,
-            options.progress};
+    ModelOptions wanted{.context = context,
+                        .pages = div_up(cache_tokens, PAGE_TOKENS),
+                        .chunk = chunk,
+                        .trace = options.trace,
+                        .taps = options.taps,
+                        .weights = {.keep_mtp = options.keep_mtp, .progress = options.progress}};
+    if (!options.quantize.empty()) wanted.weights.quantize = format_named(options.quantize);
+    return wanted;
 }
 
 std::unique_ptr<Executor> make_executor(const LoadOptions& options) {
@@ -82,7 +88,7 @@ Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(
     model = std::make_unique<Model>(config, files.checkpoint, wanted, *executor);
     pages = PagePool(wanted.pages);
     sequence_used.assign(MAX_SEQUENCES, false);
-    fingerprint = fingerprint_of(files);
+    fingerprint = fingerprint_of(files, options.quantize);
     thread = std::thread([this] { run(); });
 }
 

@@ -31,6 +31,10 @@ struct LoadOptions {
     uint32_t chunk = 256;  // prompt tokens processed at once, at most
     bool keep_mtp = false; // load the weights of MTP layers too (nothing runs them yet)
     bool trace = true;     // write routing records
+    // A weight format ("q8_0", "q4_k", "fp8", ...) that matrices stored as f32, f16, bf16 or FP8 are
+    // quantised to while they are loaded, all but the router; "": as stored. Rows that its blocks do not fill
+    // get a near relative of it (block_fallback in checkpoint/blocks.h).
+    std::string quantize;
     std::function<void(uint64_t done, uint64_t total)> progress; // bytes of weights uploaded
     std::vector<std::string>
         taps; // names of intermediate tensors to keep, with * as wildcard; see Session::taps
