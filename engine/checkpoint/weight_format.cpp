@@ -73,20 +73,49 @@ std::vector<Plane> planes_of(Format format) {
 }
 
 // The low `bits` of eight bytes, side by side, the first byte's lowest.
-uint32_t gather(uint64_t bytes, uint32_t bits) {
-    if (bits == 4) {
+template <uint32_t bits> uint32_t gather(uint64_t bytes) {
+    if constexpr (bits == 4) {
         bytes &= 0x0F0F0F0F0F0F0F0F;
         bytes = (bytes | bytes >> 4) & 0x00FF00FF00FF00FF;
         bytes = (bytes | bytes >> 8) & 0x0000FFFF0000FFFF;
         return static_cast<uint32_t>(bytes | bytes >> 16);
-    }
-    if (bits == 2) {
+    } else if constexpr (bits == 2) {
         bytes &= 0x0303030303030303;
         bytes = (bytes | bytes >> 6) & 0x000F000F000F000F;
         bytes = (bytes | bytes >> 12) & 0x000000FF000000FF;
         return static_cast<uint32_t>(bytes | bytes >> 24) & 0xFFFF;
+    } else {
+        return static_cast<uint32_t>((bytes & 0x0101010101010101) * 0x0102040810204080 >> 56);
     }
-    return static_cast<uint32_t>((bytes & 0x0101010101010101) * 0x0102040810204080 >> 56);
+}
+
+// `run` is a multiple of 8, so eight neighbours are eight bytes at one shift, and become `bits` bytes.
+template <uint32_t bits>
+void pack_runs(const Plane& plane, uint32_t block, const std::byte* from, std::byte* to) {
+    for (uint32_t first = 0; first < block; first += plane.run * (8 / bits), from += plane.run)
+        for (uint32_t shift = 0; shift < 8; shift += bits)
+            for (uint32_t i = 0; i < plane.run; i += 8, to += bits) {
+                uint64_t bytes;
+                std::memcpy(&bytes, from + i, 8);
+                const uint32_t packed = gather<bits>(bytes >> shift);
+                std::memcpy(to, &packed, bits);
+            }
+}
+
+void pack_plane(const Plane& plane, uint32_t block, const std::byte* from, std::byte* to) {
+    switch (plane.bits) {
+    case 0:
+        std::memcpy(to, from, plane.bytes);
+        break;
+    case 1:
+        pack_runs<1>(plane, block, from, to);
+        break;
+    case 2:
+        pack_runs<2>(plane, block, from, to);
+        break;
+    default:
+        pack_runs<4>(plane, block, from, to);
+    }
 }
 
 // Weight k of a block: its byte among the plane's in the file, and its lowest bit in that byte.
@@ -96,21 +125,6 @@ struct Place {
 Place place_of(const Plane& plane, uint32_t k) {
     const uint32_t runs = 8u / plane.bits;
     return {plane.run * (k / (plane.run * runs)) + k % plane.run, plane.bits * (k / plane.run % runs)};
-}
-
-// `run` is a multiple of 8, so eight neighbours are eight bytes at one shift.
-void pack_plane(const Plane& plane, uint32_t block, const std::byte* from, std::byte* to) {
-    if (plane.bits == 0) {
-        std::memcpy(to, from, plane.bytes);
-        return;
-    }
-    for (uint32_t k = 0; k < block; k += 8, to += plane.bits) { // 8 * bits bits are `bits` bytes
-        const Place place = place_of(plane, k);
-        uint64_t bytes;
-        std::memcpy(&bytes, from + place.byte, 8);
-        const uint32_t packed = gather(bytes >> place.shift, plane.bits);
-        std::memcpy(to, &packed, plane.bits);
-    }
 }
 
 void unpack_plane(const Plane& plane, uint32_t block, const std::byte* from, std::byte* to) {
