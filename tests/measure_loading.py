@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Measures what loading costs the host: peak resident memory against the device's copy, and the rate.
 
-usage: tests/measure_loading.py FATHOM [GIB]
+usage: tests/measure_loading.py FATHOM [GIB [OPTION...]]
 
 Writes a random bf16 checkpoint of about GIB (1.2 by default) in a temporary folder, in V2-Lite's
 proportions, runs `FATHOM run` on it for one token, and prints peak memory (of the process), the device's copy
 (from --stats) and their difference, which is to stay under 200 MiB. On a software device the copy itself is
-host memory. The tokenizer is the embedded model's. Standard library only.
+host memory. The rate is that of the checkpoint's bytes from the page cache to the device, the opening of both
+included, and stands beside what `cat` took for the same file right before. OPTIONs, such as --quantize q8_0,
+go to `FATHOM run`. The tokenizer is the embedded model's. Standard library only.
 """
 import json
 import math
@@ -89,17 +91,22 @@ def main():
         size = write_checkpoint(folder, gib)
         stats_file = os.path.join(folder, "stats.json")
         start = time.monotonic()
-        command = [sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos"]
+        with open("/dev/null", "wb") as nothing:
+            subprocess.run(["cat", os.path.join(folder, "model.safetensors")], check=True, stdout=nothing)
+        cat = time.monotonic() - start
+        start = time.monotonic()
+        command = [sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos", *sys.argv[3:]]
         subprocess.run(command + ["--context", "512", "--stats", stats_file], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds = time.monotonic() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         stats = json.load(open(stats_file))
     device = sum(item["reserved"] for item in stats["memory"])
-    mib = 2**20
+    mib, load = 2**20, stats["seconds"]["load"]
     print(f"checkpoint {size / mib:.0f} MiB, device copy {device / mib:.0f} MiB, "
           f"peak resident {peak / mib:.0f} MiB, difference {(peak - device) / mib:.0f} MiB (limit 200), "
-          f"load {stats['seconds']['load']:.2f} s, whole run {seconds:.2f} s")
+          f"load {load:.2f} s = {size / load / 1e9:.2f} GB/s, cat {cat:.2f} s = {size / cat / 1e9:.2f} GB/s, "
+          f"ratio {load / cat:.1f}, whole run {seconds:.2f} s")
     sys.exit(0 if peak - device <= 200 * mib else 1)
 
 
