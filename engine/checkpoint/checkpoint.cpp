@@ -59,11 +59,17 @@ class MappedFile {
     std::span<const std::byte> bytes_;
 };
 
-// The weight_map of an index: tensor name to shard, each shard checked to be a plain name of a file in the
-// folder.
-std::map<std::string, std::string> read_index(const fs::path& path) {
-    const std::string where = shown(path);
-    const auto index = parse_json(read_file(path, largest_index), where);
+// The end of the name of part `number`, counted from 0, of a GGUF model.
+std::string part_suffix(uint64_t number, uint64_t count) {
+    return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count);
+}
+
+bool by_name(const TensorView& a, const TensorView& b) { return a.name < b.name; }
+
+} // namespace
+
+std::map<std::string, std::string> parse_index(std::string_view text, const std::string& where) {
+    const auto index = parse_json(text, where);
     const auto bad = [&](std::string at, std::string expected, std::string got) {
         return Error({.what = "broken index",
                       .where = where + ": " + at,
@@ -86,15 +92,6 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
     }
     return shards;
 }
-
-// The end of the name of part `number`, counted from 0, of a GGUF model.
-std::string part_suffix(uint64_t number, uint64_t count) {
-    return fmt::format("-{:05}-of-{:05}.gguf", number + 1, count);
-}
-
-bool by_name(const TensorView& a, const TensorView& b) { return a.name < b.name; }
-
-} // namespace
 
 struct Checkpoint::Impl {
     std::vector<MappedFile> maps;
@@ -120,7 +117,7 @@ struct Checkpoint::Impl {
 
 // Every tensor of a shard must be the index's, and every tensor of the index in the shard it names.
 void Checkpoint::Impl::map_shards(const fs::path& index) {
-    const auto shard_of = read_index(index);
+    const auto shard_of = parse_index(read_file(index, largest_index), shown(index));
     std::map<std::string, size_t> promised; // tensors of each shard
     for (const auto& [tensor, file] : shard_of) ++promised[file];
     for (const auto& [file, count] : promised) {

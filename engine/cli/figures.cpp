@@ -81,17 +81,35 @@ ParameterFigures parameter_figures(const ModelConfig& config) {
     return out;
 }
 
+namespace {
+
+// "blk.3.attn_q.weight" and the like, as GGUF has them.
+Kind kind_of_block(std::string_view name, uint32_t layer, const ModelConfig& config) {
+    const std::string_view part = name.substr(name.find('.', 4) + 1);
+    const auto has = [part](std::string_view text) { return part.find(text) != part.npos; };
+    if (layer >= config.n_layers) return Kind::mtp;
+    if (has("_norm.")) return Kind::norms;
+    if (part.starts_with("attn_")) return Kind::attention;
+    if (part.starts_with("ffn_gate_inp.") || part.starts_with("exp_probs_b.")) return Kind::router;
+    if (has("_shexp.")) return Kind::shared_experts;
+    if (has("_exps.")) return Kind::routed_experts;
+    return part.starts_with("ffn_") ? Kind::dense_mlp : Kind::other;
+}
+
+} // namespace
+
 Kind kind_of(std::string_view name, const ModelConfig& config) {
     const auto has = [name](std::string_view part) { return name.find(part) != std::string_view::npos; };
-    constexpr std::string_view prefix = "model.layers.";
-    if (name.starts_with(prefix)) {
+    for (const std::string_view prefix : {"model.layers.", "blk."}) {
+        if (!name.starts_with(prefix)) continue;
         uint32_t layer = 0;
         const auto parsed = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
         if (parsed.ec != std::errc{}) return Kind::other;
+        if (prefix == "blk.") return kind_of_block(name, layer, config);
         if (layer >= config.n_layers) return Kind::mtp;
     }
-    if (name.starts_with("model.embed_tokens.")) return Kind::embedding;
-    if (name.starts_with("lm_head.")) return Kind::head;
+    if (name.starts_with("model.embed_tokens.") || name.starts_with("token_embd.")) return Kind::embedding;
+    if (name.starts_with("lm_head.") || name.starts_with("output.")) return Kind::head;
     if (has("norm.")) return Kind::norms; // before .self_attn.: q_a_layernorm and kv_a_layernorm are norms
     if (has(".self_attn.")) return Kind::attention;
     if (has(".mlp.shared_experts.")) return Kind::shared_experts;

@@ -1,8 +1,9 @@
-// `fathom inspect`: what a model consists of, from its configuration and the headers of its files. Needs no
-// GPU.
+// `fathom inspect`: what a model consists of, from its configuration and the headers of its files; or what is
+// in one file. Needs no GPU.
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/figures.h"
+#include "cli/inspect_file.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "model/preset.h"
@@ -101,8 +102,9 @@ std::string cache_text(const ModelConfig& config) {
            fmt::format("  {:.1f} times less\n", cache.ratio());
 }
 
-// What a configuration says, as rows of a table.
-std::string description(const ModelConfig& config) {
+} // namespace
+
+std::string config_text(const ModelConfig& config) {
     const ParameterFigures parameters = parameter_figures(config);
     uint32_t moe_layers = 0;
     for (uint32_t layer = 0; layer < config.n_layers; ++layer) moe_layers += config.is_moe(layer);
@@ -132,10 +134,12 @@ std::string description(const ModelConfig& config) {
     return out;
 }
 
+namespace {
+
 int inspect_preset(const Preset& preset) {
     const Style style = Style::of(STDOUT_FILENO);
     std::string out =
-        style.bold(preset.name) + ", a preset: " + preset.about + "\n\n" + description(preset.config);
+        style.bold(preset.name) + ", a preset: " + preset.about + "\n\n" + config_text(preset.config);
     out += '\n' + style.bold("weights, in files of one format (without MTP)") + '\n';
     for (const DType dtype : {DType::bf16, DType::f8_e4m3, DType::q8_0, DType::q6_k, DType::q5_k, DType::q4_k,
                               DType::iq4_xs, DType::q3_k, DType::q2_k})
@@ -156,19 +160,46 @@ int list_presets() {
     return OK;
 }
 
-int inspect(const ModelOptions& options) {
-    std::error_code ignored;
-    if (!std::filesystem::exists(options.model, ignored))
-        if (const Preset* preset = find_preset(options.model.string())) return inspect_preset(*preset);
-    const ModelFiles files = open_model(options.model);
-    const ModelConfig config = parse_config(files.config, files.config_where);
+// Whether there is more than a vocabulary, or a model of another family.
+bool has_model(const ModelFiles& files) {
+    if (!files.gguf()) return true;
+    const std::string architecture = our_architecture(*files.gguf());
+    return !architecture.empty() && files.gguf()->has(architecture + ".block_count");
+}
+
+std::string model_text(const ModelFiles& files, const Style& style) {
+    const ModelConfig config = model_config(files);
     const ByteFigures bytes = byte_figures(files.checkpoint.tensors(), config);
+    return config_text(config) +
+           fmt::format("{:<14}{}\n\n", "storage", storage_text(files.checkpoint.tensors(), bytes.total)) +
+           table_text(parameter_figures(config), bytes, style) + '\n' +
+           style.bold("cache, in 16-bit numbers (this version keeps 32-bit ones: twice as much)") + '\n' +
+           cache_text(config);
+}
+
+int inspect(const ModelOptions& options) {
+    const std::filesystem::path& path = options.model;
     const Style style = Style::of(STDOUT_FILENO);
-    std::string out = style.bold(printable(files.name)) + "\n\n" + description(config);
-    out += fmt::format("{:<14}{}\n", "storage", storage_text(files.checkpoint.tensors(), bytes.total));
-    out += '\n' + table_text(parameter_figures(config), bytes, style) + '\n' +
-           style.bold("cache, in 16-bit numbers (this version keeps 32-bit ones: twice as much)") + '\n';
-    write_out(out + cache_text(config));
+    std::error_code ignored; // what cannot be looked at is an error of open_model
+    if (!std::filesystem::exists(path, ignored))
+        if (const Preset* preset = find_preset(path.string())) return inspect_preset(*preset);
+    if (std::filesystem::is_regular_file(path, ignored)) {
+        const FileKind kind = kind_of_file(path);
+        const bool alone = kind != FileKind::safetensors ||
+                           !std::filesystem::exists(path.parent_path() / "config.json", ignored);
+        if (alone && kind != FileKind::gguf) {
+            const std::string name = printable(path.filename().string());
+            write_out(style.bold(name) + "\n\n" + file_text(path, kind, style));
+            return OK;
+        }
+    }
+    const ModelFiles files = open_model(path);
+    std::string out = style.bold(printable(files.name)) + "\n\n";
+    if (has_model(files)) out += model_text(files, style);
+    if (files.gguf())
+        out += (has_model(files) ? "\n" : "") + gguf_text(files, style) + "\n" +
+               tensors_text(files.checkpoint.tensors(), style);
+    write_out(out);
     return OK;
 }
 

@@ -69,7 +69,8 @@ void add_verbosity(CLI::App& app) {
 
 void add_model(CLI::App& app, ModelOptions& options) {
     app.add_option("MODEL", options.model,
-                   "Folder with config.json, safetensors and tokenizer.json; without it the embedded model")
+                   "Folder with config.json, safetensors and tokenizer.json, or a GGUF file; without it the "
+                   "embedded model")
         ->type_name("");
 }
 

@@ -19,9 +19,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint32_t largest_dim = 1u << 20, largest_layers = 1024, largest_experts = 4096;
-constexpr uint32_t largest_position = 1u << 24; // float32 counts positions exactly up to here
-
 // Reads the keys of one object. `prefix` is what stands before a key in messages: "" or "rope_scaling.".
 class Keys {
   public:
@@ -317,7 +314,6 @@ Yarn parse_yarn(const Keys& keys) {
 // rope_parameters with rope_theta and rope_type, which is "default" for none; keys of YaRN beside "default"
 // have no effect there.
 void parse_rope(const Keys& keys, std::string_view where, ModelConfig& config) {
-    constexpr double largest_theta = 1e12;
     const bool new_dialect = keys.has("rope_parameters");
     const char* key = new_dialect ? "rope_parameters" : "rope_scaling";
     if (new_dialect && keys.has("rope_scaling")) keys.refuse("rope_scaling", "null, beside rope_parameters");
@@ -394,6 +390,10 @@ ModelConfig parse_config(std::string_view text, std::string_view where) {
     config.bos = parse_tokens(keys, "bos_token_id", config.vocab_size);
     config.eos = parse_tokens(keys, "eos_token_id", config.vocab_size);
     return config;
+}
+
+ModelConfig model_config(const ModelFiles& files) {
+    return files.gguf() ? parse_config(*files.gguf()) : parse_config(files.config, files.config_where);
 }
 
 double ModelConfig::softmax_scale() const {

@@ -1,10 +1,12 @@
 // What a checkpoint says about its model: dimensions, routing, RoPE, in the one vocabulary this project uses.
 // Read from Hugging Face config.json in both dialects (the published one, and transformers 5's
-// `rope_parameters`/`dtype`). Semantics have no defaults: what is missing, unknown or unsupported is an Error
-// that names key and value. The few keys that one dialect leaves out, and what their absence means, are
-// listed where they are read, in config.cpp. Facts: the checkpoints' own config.json files and the modelling
-// code published beside them.
+// `rope_parameters`/`dtype`), or from the keys of a GGUF file. Semantics have no defaults: what is missing,
+// unknown or unsupported is an Error that names key and value. The few keys that one dialect leaves out, and
+// what their absence means, are listed where they are read, in config.cpp and config_gguf.cpp. Facts: the
+// checkpoints' own config.json files and the modelling code published beside them.
 #pragma once
+
+#include "checkpoint/checkpoint.h"
 
 #include <cstdint>
 #include <string>
@@ -12,6 +14,12 @@
 #include <vector>
 
 namespace fathom {
+
+// Bounds on what a file may ask for.
+constexpr uint32_t largest_dim = 1u << 20, largest_layers = 1024, largest_experts = 4096;
+constexpr uint32_t largest_rows = 1u << 24;     // of the projection of all heads
+constexpr uint32_t largest_position = 1u << 24; // float32 counts positions exactly up to here
+constexpr double largest_theta = 1e12;
 
 // The classes that checkpoints name. Kimi-K2 and Moonlight are of DeepseekV3ForCausalLM.
 enum class Architecture : uint8_t { deepseek, deepseek_v2, deepseek_v3, glm4_moe_lite };
@@ -82,6 +90,13 @@ struct ModelConfig {
 // that do not change what the model computes are not looked at; those that would (other quantisations than
 // FP8 in blocks, biases, tied embeddings) are errors.
 ModelConfig parse_config(std::string_view json, std::string_view where);
+
+// The same of a GGUF file's keys, for the architecture deepseek2: V2 where experts are scored by softmax,
+// else V3. Keys of the architecture that are not known are errors, as they may change what the model
+// computes.
+ModelConfig parse_config(const Gguf& keys);
+
+ModelConfig model_config(const ModelFiles& files); // whichever of the two the model brings
 
 // Rotation frequencies, radians per position, qk_rope_head_dim / 2 of them, and the factor on cos and sin
 // (mscale / mscale_all_dim; 1 for every published model). Rounded to float32 at every step where transformers

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/numbers.h"
+#include "checkpoint/gguf.h"
 
 #include <algorithm>
 #include <bit>
@@ -18,11 +19,16 @@ namespace {
 constexpr uint32_t MAX_KEPT_ROUTING = 16384; // tokens of routing a session keeps when nobody takes them
 constexpr uint32_t DEFAULT_CONTEXT = 4096;
 
-// Names a model by its config, a sample of every tensor, and what it was quantised to: enough to refuse
-// another model's session.
+// Names a model by its config (of GGUF: its keys that are no lists), a sample of every tensor, and what it
+// was quantised to: enough to refuse another model's session.
 std::string fingerprint_of(const ModelFiles& files, const std::string& quantize) {
     uint64_t hash = fnv1a(FNV1A_START, std::as_bytes(std::span(files.config)));
     hash = fnv1a(hash, std::as_bytes(std::span(quantize)));
+    if (const Gguf* gguf = files.gguf())
+        for (const auto& [name, value] : gguf->keys()) {
+            hash = fnv1a(hash, std::as_bytes(std::span(name)));
+            if (value.type != Gguf::Type::array) hash = fnv1a(hash, std::as_bytes(std::span(value.bytes)));
+        }
     for (const TensorView& tensor : files.checkpoint.tensors()) {
         hash = fnv1a(hash, std::as_bytes(std::span(tensor.name)));
         hash = fnv1a(hash, tensor.data.first(std::min<size_t>(tensor.data.size(), 16)));
@@ -75,7 +81,7 @@ uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
 }
 
 Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(0) {
-    const ModelConfig config = parse_config(files.config, files.config_where);
+    const ModelConfig config = model_config(files);
     context = choose_context(config, options.context);
     if (options.chunk == 0 || options.chunk > MAX_ROWS)
         throw Error({.what = "a prefill chunk out of range",

@@ -142,6 +142,15 @@ TEST_CASE("tensors are told apart by name") {
     CHECK(kind("model.layers.61.mlp.experts.0.up_proj.weight") == Kind::mtp);
     CHECK(kind("model.layers.61.embed_tokens.weight") == Kind::mtp);
     CHECK(kind("model.layers.x") == Kind::other);
+    CHECK((kind("token_embd.weight") == Kind::embedding && kind("output.weight") == Kind::head));
+    CHECK((kind("output_norm.weight") == Kind::norms && kind("blk.0.attn_q_a_norm.weight") == Kind::norms));
+    CHECK(
+        (kind("blk.9.attn_v_b.weight") == Kind::attention && kind("blk.0.ffn_up.weight") == Kind::dense_mlp));
+    CHECK((kind("blk.9.ffn_gate_inp.weight") == Kind::router &&
+           kind("blk.9.exp_probs_b.bias") == Kind::router));
+    CHECK(kind("blk.9.ffn_gate_exps.weight") == Kind::routed_experts);
+    CHECK(kind("blk.9.ffn_gate_shexp.weight") == Kind::shared_experts);
+    CHECK((kind("blk.61.attn_q_a.weight") == Kind::mtp && kind("blk.x") == Kind::other));
     CHECK(kind("something.else") == Kind::other);
 }
 
