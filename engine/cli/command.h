@@ -29,6 +29,8 @@ Action prepare_chat(CLI::App& app);
 Action prepare_devices(CLI::App& app);
 Action prepare_inspect(CLI::App& app);
 Action prepare_logits(CLI::App& app);
+Action prepare_convert(CLI::App& app);
+Action prepare_quantize(CLI::App& app);
 Action prepare_tokenize(CLI::App& app);
 Action prepare_detokenize(CLI::App& app);
 Action prepare_perplexity(CLI::App& app);

@@ -48,6 +48,8 @@ constexpr Command commands[] = {
      "Examples:\n"
      "  fathom inspect\n"
      "  fathom inspect ~/models/DeepSeek-V2-Lite\n"
+     "  fathom inspect model.gguf\n"
+     "  fathom inspect tokenizer.json       any one file of a model\n"
      "  fathom inspect v3\n"
      "  fathom inspect --presets\n",
      prepare_inspect},
@@ -56,6 +58,19 @@ constexpr Command commands[] = {
      "  fathom logits MODEL --tokens 0,671,6102 -o logits.safetensors\n"
      "  fathom logits MODEL --tokens 0,671,6102 --tap 'layers.0.*' -o all.safetensors\n",
      prepare_logits},
+    {"convert", "Write a model as a GGUF file",
+     "Examples:\n"
+     "  fathom convert ~/models/DeepSeek-V2-Lite v2-lite.gguf\n"
+     "  fathom convert FOLDER small.gguf --format f16\n"
+     "MTP layers are left out. FP8 weights become what --format says.\n",
+     prepare_convert},
+    {"quantize", "Write a model as a GGUF file with fewer bits for each weight",
+     "Examples:\n"
+     "  fathom quantize ~/models/DeepSeek-V2-Lite v2-lite-q4_k.gguf --format q4_k\n"
+     "  fathom quantize big.gguf small.gguf --format iq4_xs\n"
+     "Norms, biases and routers stay f32; the output matrix has at least q6_k; rows that a format's\n"
+     "blocks do not fill get the next wider format. mxfp4 is for experts, with q8_0 for the rest.\n",
+     prepare_quantize},
     {"tokenize", "Show the tokens of a text",
      "Examples:\n"
      "  fathom tokenize fathom-tiny 'Once upon a time'\n"
@@ -86,7 +101,7 @@ constexpr const char* main_examples =
     "  fathom                     a story, and how its experts were used\n"
     "  fathom run -p 'Once upon'  continue a text\n"
     "  fathom run --help          what a command can do\n"
-    "A MODEL is a folder as on Hugging Face. Exit codes: 0 done, 1 error, 2 wrong usage,\n"
+    "A MODEL is a folder as on Hugging Face, or a GGUF file. Exit codes: 0 done, 1 error, 2 wrong usage,\n"
     "130 interrupted.\n";
 
 int say_error(std::string_view text, int code) {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """`fathom inspect` over the shared collection of malformed files: malformed_test.py PROGRAM COLLECTION.
 
-Every file gives its verdict: what is to be accepted exits with 0, what is to be rejected with 1 and one error on
-stderr, and what is left to the reader with the one that ACCEPTED says. One CPU second and
-640 MiB of address space are the limits, except in a build with sanitizers, which needs more of both.
+Every file gives its verdict: what is to be accepted exits with 0, what is to be rejected with 1 and one error
+on stderr, and what is left to the reader with the one that ACCEPTED says. One CPU second and 640 MiB of
+address space are the limits, except in a build with sanitizers, which needs more of both.
 """
 import json
 import os
@@ -29,8 +29,8 @@ def limits():
 
 def judge(program, path, limited):
     """(accepted, "") or (rejected, message); a message alone for anything else."""
-    done = subprocess.run([program, "inspect", path], stdin=subprocess.DEVNULL, capture_output=True, timeout=120,
-                          preexec_fn=limits if limited else None)
+    done = subprocess.run([program, "inspect", path], stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=120, preexec_fn=limits if limited else None)
     error = done.stderr.decode("utf-8", "replace")
     if done.returncode == 0 and done.stdout and not error:
         return True, ""
@@ -57,7 +57,8 @@ def main():
         if accepted is None or accepted != wanted or "out of memory" in message:
             failures += 1
             print(f"{name} ({verdict}: {entry['why']}): {'accepted' if accepted else message}")
-    print(f"{counts} files, {failures} with another verdict; {'1 CPU second, 640 MiB' if limited else 'no limits'}")
+    within = "within 1 CPU second and 640 MiB" if limited else "without limits"
+    print(f"{counts} files {within}, {failures} with another verdict")
     return 1 if failures or not counts else 0
 
 
