@@ -71,14 +71,18 @@ FileKind kind_of_file(const fs::path& path) {
                                      : FileKind::config;
 }
 
+std::string our_architecture(const Gguf& keys) {
+    const char* key = "general.architecture";
+    const std::string_view name = keys.has(key) ? keys.text(key) : "";
+    return std::string(name.starts_with("deepseek") ? name : "");
+}
+
 std::string gguf_text(const ModelFiles& files, const Style& style) {
     const Gguf& keys = *files.gguf();
     std::string out = style.bold("keys") + "\n";
     for (const auto& [name, value] : keys.keys())
         out += fmt::format("  {:<44} {}\n", printable(name), text_of(value));
-    // Vocabularies of other families are not ours to check.
-    const bool ours = keys.has("general.architecture") && keys.text("general.architecture") == "deepseek2";
-    if (keys.has("tokenizer.ggml.model") && (ours || keys.has("tokenizer.ggml.pre")))
+    if (keys.has("tokenizer.ggml.model") && !our_architecture(keys).empty())
         out += "\n" + tokenizer_text(load_tokenizer(files));
     return out;
 }

@@ -11,6 +11,9 @@ enum class FileKind : uint8_t { gguf, safetensors, config, index, tokenizer };
 // Of a regular file. Names count only for what is empty or whose JSON could be several things.
 FileKind kind_of_file(const std::filesystem::path& path);
 
+// "deepseek2" and the like: the family of a GGUF that is ours to check; empty for others.
+std::string our_architecture(const Gguf& keys);
+
 // Everything the file says, checked as when a model is loaded. A GGUF's figures are not among it. Throws
 // Error.
 std::string gguf_text(const ModelFiles& files, const Style& style);
