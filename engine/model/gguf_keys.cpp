@@ -82,10 +82,14 @@ void write_tokenizer(const ModelFiles& files, const ModelConfig& c, GgufWriter& 
     if (files.tokenizer.empty())
         throw Error({.what = "the model has no tokenizer",
                      .where = files.tokenizer_where,
-                     .expected = "a tokenizer.json, which becomes part of the file",
+                     .expected = "a tokenizer.json or tiktoken.model, which becomes part of the file",
                      .fix = "put the tokenizer.json of the model beside its config.json"});
+    const bool json = files.tokenizer.find_first_not_of(" \t\r\n") == files.tokenizer.find('{');
     const ExportedVocabulary vocabulary =
-        export_vocabulary(read_tokenizer_json(files.tokenizer, files.tokenizer_where), c.vocab_size);
+        export_vocabulary(json ? read_tokenizer_json(files.tokenizer, files.tokenizer_where)
+                               : read_tiktoken(files.tokenizer, files.tokenizer_where, files.tokenizer_config,
+                                               "tokenizer_config.json"),
+                          c.vocab_size);
     const auto views = [](const std::vector<std::string>& texts) {
         return std::vector<std::string_view>(texts.begin(), texts.end());
     };

@@ -6,6 +6,7 @@
 #include "text/pre_tokenizers.h"
 
 #include <fmt/format.h>
+#include <unordered_map>
 
 namespace fathom {
 
@@ -59,15 +60,39 @@ std::string recognise(const TokenizerSpec& spec) {
                  .got = "others"});
 }
 
+// The two parts that merge to each token when all pairs of a lower rank have merged, lowest first. A token
+// that its own bytes never become has none.
+std::vector<std::string> merges_of_ranks(const std::vector<TokenizerSpec::Word>& words) {
+    std::unordered_map<std::string_view, Token> rank;
+    for (const auto& word : words) rank.emplace(word.text, word.id);
+    std::vector<std::string> merges;
+    for (const auto& word : words) { // in order of rank
+        const std::string_view text = word.text;
+        std::vector<size_t> starts; // of the parts; each character of the alphabet is a byte
+        for (size_t i = 0; i < text.size(); ++i)
+            if ((text[i] & 0xC0) != 0x80) starts.push_back(i);
+        starts.push_back(text.size());
+        while (starts.size() > 3) {
+            size_t best = 0;
+            Token lowest = word.id;
+            for (size_t i = 0; i + 2 < starts.size(); ++i) {
+                const auto found = rank.find(text.substr(starts[i], starts[i + 2] - starts[i]));
+                if (found == rank.end() || found->second >= lowest) continue;
+                best = i + 1;
+                lowest = found->second;
+            }
+            if (best == 0) break;
+            starts.erase(starts.begin() + static_cast<ptrdiff_t>(best));
+        }
+        if (starts.size() == 3)
+            merges.push_back(fmt::format("{} {}", text.substr(0, starts[1]), text.substr(starts[1])));
+    }
+    return merges;
+}
+
 } // namespace
 
 ExportedVocabulary export_vocabulary(const TokenizerSpec& spec, uint32_t size) {
-    if (spec.ranked)
-        throw Error({.what = "a tokenizer without merges",
-                     .where = spec.where,
-                     .expected = "a tokenizer.json, whose merges a GGUF file lists",
-                     .got = "ranks of tokens",
-                     .fix = "put a tokenizer.json of the model into its folder"});
     ExportedVocabulary out{
         recognise(spec), std::vector<std::string>(size), std::vector<int32_t>(size, UNUSED), {}};
     for (uint32_t id = 0; id < size; ++id) out.tokens[id] = fmt::format("[PAD{}]", id);
@@ -82,6 +107,7 @@ ExportedVocabulary export_vocabulary(const TokenizerSpec& spec, uint32_t size) {
     };
     for (const auto& [text, id] : spec.vocab) set(id, text, NORMAL);
     for (const auto& added : spec.added) set(added.id, added.text, added.special ? CONTROL : USER_DEFINED);
+    if (spec.ranked) out.merges = merges_of_ranks(spec.vocab);
     for (const auto& [left, right] : spec.merges) out.merges.push_back(left + " " + right);
     return out;
 }

@@ -14,9 +14,9 @@ struct ExportedVocabulary {
     std::vector<std::string> merges; // "LEFT RIGHT" in order of rank
 };
 
-// For a model with `size` ids; those without a token are marked unused. Throws Error when the tokenizer has
-// something that GGUF cannot say: an id beyond the model, splits that none of the family's tokenizers has, a
-// list of ranks in place of merges.
+// For a model with `size` ids; those without a token are marked unused. Where ranks of tokens stand for
+// merges, each token's last merge is found by merging its bytes. Throws Error when the tokenizer has
+// something that GGUF cannot say: an id beyond the model, or splits that none of the family's tokenizers has.
 ExportedVocabulary export_vocabulary(const TokenizerSpec& spec, uint32_t size);
 
 } // namespace fathom
