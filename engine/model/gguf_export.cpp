@@ -11,6 +11,8 @@
 #include "model/tensors.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace fathom {
@@ -36,7 +38,10 @@ uint64_t rows_of(const TensorView& tensor) {
     for (size_t i = 0; i + 1 < tensor.shape.size(); ++i) rows *= tensor.shape[i];
     return rows;
 }
-Source whole(const TensorView& tensor) { return {&tensor, 0, rows_of(tensor)}; }
+Source whole(const TensorView& tensor) {
+    format_of(tensor); // throws for numbers that no weights have
+    return {&tensor, 0, rows_of(tensor)};
+}
 
 // The tensors of a Hugging Face folder, by the configuration, as a GGUF has them.
 class Planner {
@@ -245,11 +250,18 @@ class Exporter {
     }
 
     void encode(const Output& output, const TensorView& tensor, std::span<const float> values) {
+        const std::string where = tensor.file + ": " + printable(tensor.name);
         if (finite_values(values) != values.size())
             throw Error({.what = "a weight is not a finite number",
-                         .where = tensor.file + ": " + printable(tensor.name),
+                         .where = where,
                          .expected = "numbers",
                          .fix = "fetch the checkpoint again"});
+        const auto too_large = [](float value) { return std::abs(value) > 65504; };
+        if (output.dtype == DType::f16 && std::any_of(values.begin(), values.end(), too_large))
+            throw Error({.what = "a weight does not fit F16",
+                         .where = where,
+                         .expected = "at most 65504",
+                         .fix = "choose another --format, such as bf16"});
         encoded_.resize(values.size() / block_of(output.dtype) * bytes_of(output.dtype));
         encode_blocks(output.dtype, values, encoded_);
         writer_.write(encoded_);

@@ -78,6 +78,23 @@ void write_experts(const ModelConfig& c, const std::string& p, GgufWriter& write
     writer.whole(p + "expert_group_used_count", c.n_active_groups);
 }
 
+// The Jinja text in a file of its own, or in tokenizer_config.json: alone, or the default one of several.
+std::string chat_template(const ModelFiles& files) {
+    if (!files.chat_template.empty() || files.tokenizer_config.empty()) return files.chat_template;
+    const auto config = parse_json(files.tokenizer_config, "tokenizer_config.json");
+    if (!config.is_object() || !config.contains("chat_template")) return "";
+    const auto& found = config["chat_template"];
+    if (found.is_string()) return found;
+    const auto is = [](const nlohmann::json& object, const char* key, const char* text) {
+        return object.contains(key) && object[key].is_string() && (!text || object[key] == text);
+    };
+    if (found.is_array())
+        for (const auto& one : found)
+            if (one.is_object() && is(one, "name", "default") && is(one, "template", nullptr))
+                return one["template"];
+    return "";
+}
+
 void write_tokenizer(const ModelFiles& files, const ModelConfig& c, GgufWriter& writer) {
     if (files.tokenizer.empty())
         throw Error({.what = "the model has no tokenizer",
@@ -105,7 +122,8 @@ void write_tokenizer(const ModelFiles& files, const ModelConfig& c, GgufWriter& 
         cannot_say(files, "at most three tokens that end a text", fmt::format("{}", c.eos.size()));
     for (size_t i = 0; i < c.eos.size(); ++i)
         writer.whole(fmt::format("tokenizer.ggml.{}_token_id", ends[i]), c.eos[i]);
-    if (!files.chat_template.empty()) writer.text("tokenizer.chat_template", files.chat_template);
+    if (const std::string text = chat_template(files); !text.empty())
+        writer.text("tokenizer.chat_template", text);
 }
 
 } // namespace
@@ -114,6 +132,7 @@ void write_keys(const ModelFiles& files, const ModelConfig& c, DType wanted, Ggu
     if (c.moe_layer_freq != 1)
         cannot_say(files, "experts in every layer after the dense ones",
                    fmt::format("every {}", c.moe_layer_freq));
+    if (!c.is_mla()) cannot_say(files, "latent attention", "keys and values of every head");
     const std::string architecture = "deepseek2", p = architecture + ".";
     writer.text("general.architecture", architecture);
     writer.text("general.type", "model");
