@@ -38,9 +38,8 @@ size_t utf8_length(std::string_view text) {
 
 Error::Error(ErrorParts parts) : std::runtime_error(message(parts)), parts_(std::move(parts)) {}
 
-void check(bool condition, std::string_view promise, std::source_location at) {
-    if (!condition)
-        throw std::logic_error(fmt::format("{}:{}: broken promise: {}", at.file_name(), at.line(), promise));
+void check(bool condition, std::string_view promise, const char* file, int line) {
+    if (!condition) throw std::logic_error(fmt::format("{}:{}: broken promise: {}", file, line, promise));
 }
 
 std::string printable(std::string_view text, size_t limit) {

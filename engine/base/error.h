@@ -4,7 +4,6 @@
 // carries on.
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -29,8 +28,9 @@ class Error : public std::runtime_error {
 
 // Throws std::logic_error with file and line unless `condition` holds: a broken promise inside Fathom, never
 // bad input.
-void check(bool condition, std::string_view promise,
-           std::source_location at = std::source_location::current());
+// (Not by std::source_location, which clang 14 does not have.)
+void check(bool condition, std::string_view promise, const char* file = __builtin_FILE(),
+           int line = __builtin_LINE());
 
 // Makes text from a file or a person safe to print on one line: control characters, quotes and invalid UTF-8
 // become \xNN escapes, and at most `limit` bytes are shown.

@@ -114,7 +114,9 @@ void Bpe::merge_short(Scratch& scratch) const {
 // when the symbol's rank is another by now (equal ranks give equal bytes, so that an equal rank is still
 // right).
 void Bpe::merge_long(Scratch& scratch) const {
-    auto& [next, previous, rank, token, merged, heap] = scratch;
+    std::vector<uint32_t>&next = scratch.next, &previous = scratch.previous, &rank = scratch.rank;
+    std::vector<Token>&token = scratch.token, &merged = scratch.merged;
+    std::vector<uint64_t>& heap = scratch.heap;
     const auto count = static_cast<uint32_t>(token.size());
     next.resize(count);
     previous.resize(count);
