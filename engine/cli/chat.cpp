@@ -38,8 +38,8 @@ constexpr const char* help =
 class Conversation {
   public:
     Conversation(const LoadedModel& model, const Options& options)
-        : model_(model), session_(model.engine->open()), format_(ChatFormat::deepseek_v3(model.tokenizer)),
-          stops_(format_.stop_tokens()), max_tokens_(options.max_tokens),
+        : model_(model), session_(model.engine->open()), format_(ChatFormat::named("deepseek-v3")),
+          stops_(format_.stop_tokens(model.tokenizer)), max_tokens_(options.max_tokens),
           system_(options.system.value_or("")) {
         session_.sampling() = with_known_tokens(options.sampling.resolve(), model);
         for (const Token token : model.config().eos)
@@ -109,7 +109,7 @@ class Conversation {
     using Role = ChatMessage::Role;
 
     std::vector<Token> encode(std::vector<ChatMessage> messages) const {
-        return format_.encode(messages, true);
+        return format_.encode({.messages = std::move(messages), .generate = true}, model_.tokenizer);
     }
 
     // The tokens to append for `question`: with BOS and system text at the start of a conversation, later
@@ -117,11 +117,11 @@ class Conversation {
     std::vector<Token> encode_turn(const std::string& question) const {
         if (session_.position() == 0) {
             std::vector<ChatMessage> messages;
-            if (!system_.empty()) messages.push_back({Role::system, system_});
-            messages.push_back({Role::user, question});
+            if (!system_.empty()) messages.push_back({.role = Role::system, .content = system_});
+            messages.push_back({.role = Role::user, .content = question});
             return encode(std::move(messages));
         }
-        std::vector<Token> tokens = encode({{Role::user, question}});
+        std::vector<Token> tokens = encode({{.role = Role::user, .content = question}});
         tokens.front() = stops_.front(); // in the place of BOS
         if (std::find(stops_.begin(), stops_.end(), session_.tokens().back()) != stops_.end())
             tokens.erase(tokens.begin());
@@ -129,11 +129,11 @@ class Conversation {
     }
 
     // BOS, the token that begins a question, the one that begins an answer.
-    std::vector<Token> empty_turn() const { return encode({{Role::user, ""}}); }
+    std::vector<Token> empty_turn() const { return encode({{.role = Role::user, .content = ""}}); }
 
     const LoadedModel& model_;
     Session session_;
-    ChatFormat format_;
+    const ChatFormat& format_;
     std::vector<Token> stops_;
     uint32_t max_tokens_;
     std::string system_;

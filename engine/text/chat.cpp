@@ -1,74 +1,85 @@
-// The DeepSeek V3 chat format, after the chat_template of the published tokenizer_config.json: all system
-// messages come first, joined by blank lines, wherever they stood; an answer ends with EOS; nothing but
-// tokens between the turns. Left out: tool calls and their results.
+// The table of chat formats, and what holds for all of them.
 #include "text/chat.h"
 
 #include "base/error.h"
+#include "text/chat_formats.h"
+
+#include <fmt/format.h>
 
 namespace fathom {
 
 namespace {
 
-enum Mark { BOS, EOS, USER, ASSISTANT }; // indexes NAMES and ChatFormat::ids_
-constexpr std::array<const char*, 4> NAMES = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>",
-                                              "<｜User｜>", "<｜Assistant｜>"};
+using namespace chat_formats;
+using Thinking = ChatFormat::Thinking;
+using Role = ChatMessage::Role;
 
-// Calls mark(Mark) and text(string) in the order of the prompt.
-template <class MarkSink, class TextSink>
-void walk(std::span<const ChatMessage> messages, bool generate, const MarkSink& mark, const TextSink& text) {
-    using Role = ChatMessage::Role;
-    std::string system;
-    bool first = true;
-    for (const ChatMessage& message : messages) {
-        if (message.role != Role::system) continue;
-        system += (first ? "" : "\n\n") + message.text;
-        first = false;
+constexpr ChatFormat FORMATS[] = {
+    {"deepseek-llm", EOS, Thinking::never, false, false, write_plain},
+    {"deepseek-coder", EOT, Thinking::never, false, false, write_coder},
+    {"deepseek-v2", EOS, Thinking::never, false, false, write_plain},
+    {"deepseek-v3", EOS, Thinking::never, false, false, write_v3},
+    {"deepseek-r1", EOS, Thinking::always, false, false, write_r1},
+    {"deepseek-v3.1", EOS, Thinking::choice, false, false, write_v3_1},
+    {"deepseek-v3.2", EOS, Thinking::choice, true, true, write_v3_2},
+    {"deepseek-v4", EOS, Thinking::choice, true, true, write_v4},
+    {"kimi-k2", IM_END, Thinking::never, true, false, write_kimi},
+};
+
+Error no_place(const ChatFormat& format, std::string what, std::string fix) {
+    return Error({.what = fmt::format("the chat format {} has no place for {}", format.name, what),
+                  .fix = std::move(fix)});
+}
+
+void check_supported(const ChatFormat& format, const Conversation& conversation) {
+    if (!format.tools && !conversation.tools.empty())
+        throw no_place(format, "definitions of tools", "describe them in the system message");
+    if (conversation.thinking && format.thinking != Thinking::choice &&
+        *conversation.thinking != (format.thinking == Thinking::always))
+        throw no_place(format, *conversation.thinking ? "thinking" : "answers without thinking",
+                       "leave the choice out");
+    for (const ChatMessage& message : conversation.messages) {
+        const bool new_role = message.role == Role::developer || message.role == Role::latest_reminder;
+        if (!format.tasks && new_role)
+            throw no_place(format, fmt::format("the role {}", role_name(message.role)), "use system or user");
+        if (!format.tasks && !message.task.empty()) throw no_place(format, "a task", "leave it out");
+        if (message.prefix && format.write != write_v3_1)
+            throw no_place(format, "an answer to be continued", "leave prefix out");
     }
-    mark(BOS);
-    text(system);
-    for (const ChatMessage& message : messages) {
-        if (message.role == Role::system) continue;
-        mark(message.role == Role::user ? USER : ASSISTANT);
-        text(message.text);
-        if (message.role == Role::assistant) mark(EOS);
-    }
-    if (generate) mark(ASSISTANT);
+}
+
+Prompt prompt_of(const ChatFormat& format, const Conversation& conversation) {
+    check_supported(format, conversation);
+    Prompt prompt;
+    format.write(conversation, prompt);
+    return prompt;
 }
 
 } // namespace
 
-ChatFormat ChatFormat::deepseek_v3(const Tokenizer& tokenizer) {
-    ChatFormat format(tokenizer);
-    for (size_t i = 0; i < NAMES.size(); ++i) {
-        const std::optional<Token> found = tokenizer.find(NAMES[i]);
-        if (!found)
-            throw Error({.what = "the tokenizer lacks a token of the DeepSeek V3 chat format",
-                         .expected = NAMES[i],
-                         .fix = "use a chat model of the V3 family, or continue plain text instead"});
-        format.ids_[i] = *found;
-    }
-    return format;
+const ChatFormat& ChatFormat::named(std::string_view name) {
+    for (const ChatFormat& format : FORMATS)
+        if (name == format.name) return format;
+    throw Error(
+        {.what = "there is no such chat format", .expected = "one of " + names(), .got = printable(name)});
 }
 
-std::string ChatFormat::render(std::span<const ChatMessage> messages, bool generate) const {
-    std::string out;
-    walk(
-        messages, generate, [&](Mark mark) { out += NAMES[mark]; },
-        [&](const std::string& text) { out += text; });
-    return out;
+std::string ChatFormat::names() {
+    std::string all;
+    for (const ChatFormat& format : FORMATS) all += (all.empty() ? "" : ", ") + std::string(format.name);
+    return all;
 }
 
-std::vector<Token> ChatFormat::encode(std::span<const ChatMessage> messages, bool generate) const {
-    std::vector<Token> out;
-    const auto text = [&](const std::string& words) {
-        const std::vector<Token> tokens = tokenizer_->encode(words, Added::none);
-        out.insert(out.end(), tokens.begin(), tokens.end());
-    };
-    walk(
-        messages, generate, [&](Mark mark) { out.push_back(ids_[mark]); }, text);
-    return out;
+std::string ChatFormat::render(const Conversation& conversation) const {
+    return prompt_of(*this, conversation).str();
 }
 
-std::vector<Token> ChatFormat::stop_tokens() const { return {ids_[EOS]}; }
+std::vector<Token> ChatFormat::encode(const Conversation& conversation, const Tokenizer& tokenizer) const {
+    return prompt_of(*this, conversation).encode(tokenizer);
+}
+
+std::vector<Token> ChatFormat::stop_tokens(const Tokenizer& tokenizer) const {
+    return {find_mark(tokenizer, stop)};
+}
 
 } // namespace fathom

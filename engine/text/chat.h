@@ -1,40 +1,41 @@
-// Chat formats: a conversation to the exact token sequence a checkpoint was trained on. Formats are fixed
-// code, not templates run from a file. Now: DeepSeek V3 (BOS, system, <｜User｜>question<｜Assistant｜>answer
-// EOS ...).
+// Chat formats: a conversation to the exact prompt a checkpoint was trained on. One for each generation of
+// the family, as fixed code after the published template or encoder; no template is run from a file. Each
+// follows its original to the byte, oddities included; chat_formats.h says where they are.
 #pragma once
 
+#include "text/conversation.h"
 #include "text/tokenizer.h"
 
-#include <array>
-#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace fathom {
 
-struct ChatMessage {
-    enum class Role : uint8_t { system, user, assistant } role;
-    std::string text;
-};
+class Prompt;
 
-class ChatFormat {
-  public:
-    // The DeepSeek V3 format over `tokenizer` (which must outlive this). Throws Error when the tokenizer
-    // lacks one of the format's tokens.
-    static ChatFormat deepseek_v3(const Tokenizer& tokenizer);
+struct ChatFormat {
+    enum class Thinking { never, always, choice };
 
-    // The prompt as text, with special tokens spelled out, for tests and for people; `generate` ends it where
-    // the assistant's answer begins.
-    std::string render(std::span<const ChatMessage> messages, bool generate) const;
+    const char* name;
+    const char* stop;  // the mark that ends an answer
+    Thinking thinking; // whether Conversation::thinking may choose
+    bool tools;        // whether definitions of tools have a place
+    bool tasks;        // whether it has tasks and the roles developer and latest_reminder
+    void (*write)(const Conversation& conversation, Prompt& prompt);
+
+    // Throws Error that lists the names.
+    static const ChatFormat& named(std::string_view name);
+    static std::string names(); // all of them, with commas
+
+    // The prompt as text, with marks spelled out, for tests and for people. Throws Error when the format has
+    // no place for something in the conversation.
+    std::string render(const Conversation& conversation) const;
     // The same as tokens, except that the messages' own texts are plain text throughout: a token's name in
-    // one is spelled out in ordinary tokens, never the token itself.
-    std::vector<Token> encode(std::span<const ChatMessage> messages, bool generate) const;
-    std::vector<Token> stop_tokens() const; // those that end an answer
-
-  private:
-    explicit ChatFormat(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
-    const Tokenizer* tokenizer_;
-    std::array<Token, 4> ids_{}; // BOS, EOS, user, assistant
+    // one is spelled out in ordinary tokens, never the token itself. Throws Error when the tokenizer lacks
+    // one of the format's tokens.
+    std::vector<Token> encode(const Conversation& conversation, const Tokenizer& tokenizer) const;
+    std::vector<Token> stop_tokens(const Tokenizer& tokenizer) const; // those that end an answer
 };
 
 } // namespace fathom

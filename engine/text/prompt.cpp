@@ -1,0 +1,68 @@
+// Prompts of prompt.h.
+#include "text/prompt.h"
+
+#include "base/error.h"
+
+#include <initializer_list>
+
+namespace fathom {
+
+Prompt& Prompt::mark(std::string_view name) {
+    pieces_.push_back({true, std::string(name)});
+    return *this;
+}
+
+Prompt& Prompt::text(std::string_view words) {
+    if (pieces_.empty() || pieces_.back().is_mark)
+        pieces_.push_back({false, std::string(words)});
+    else
+        pieces_.back().text += words;
+    return *this;
+}
+
+Prompt& Prompt::fixed(std::string_view words) {
+    while (!words.empty()) {
+        size_t at = words.size();
+        std::string_view name;
+        for (const std::string_view candidate : {"<think>", "</think>", "｜DSML｜"})
+            if (const size_t found = words.find(candidate); found < at) {
+                at = found;
+                name = candidate;
+            }
+        if (at > 0) text(words.substr(0, at));
+        if (!name.empty()) mark(name);
+        words.remove_prefix(at + name.size());
+    }
+    return *this;
+}
+
+std::string Prompt::str() const {
+    std::string out;
+    for (const Piece& piece : pieces_) out += piece.text;
+    return out;
+}
+
+std::vector<Token> Prompt::encode(const Tokenizer& tokenizer) const {
+    std::vector<Token> out;
+    for (const Piece& piece : pieces_) {
+        if (piece.is_mark) {
+            out.push_back(find_mark(tokenizer, piece.text));
+            continue;
+        }
+        const std::vector<Token> tokens = tokenizer.encode(piece.text, Added::none);
+        out.insert(out.end(), tokens.begin(), tokens.end());
+    }
+    return out;
+}
+
+Token find_mark(const Tokenizer& tokenizer, std::string_view name) {
+    const std::optional<Token> found = tokenizer.find(name);
+    if (!found)
+        throw Error({.what = "the tokenizer lacks a token of the chat format",
+                     .expected = std::string(name),
+                     .fix = "use the chat format that the model was trained with, or continue plain text "
+                            "instead"});
+    return *found;
+}
+
+} // namespace fathom
