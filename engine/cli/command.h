@@ -26,6 +26,7 @@ struct Command {
 Action prepare_story(CLI::App& app); // without a command: the main job, with the embedded model
 Action prepare_run(CLI::App& app);
 Action prepare_chat(CLI::App& app);
+Action prepare_render(CLI::App& app);
 Action prepare_devices(CLI::App& app);
 Action prepare_inspect(CLI::App& app);
 Action prepare_logits(CLI::App& app);

@@ -37,6 +37,12 @@ constexpr Command commands[] = {
      "  printf 'What is a latent?\\nAnd an expert?\\n' | fathom chat MODEL > answers.txt\n"
      "While it runs, /help lists what you can type; Ctrl-C stops an answer.\n",
      prepare_chat},
+    {"render", "Show the exact prompt of a conversation",
+     "Examples:\n"
+     "  fathom render deepseek-v3.1 talk.json\n"
+     "  fathom render ~/models/Kimi-K2-Instruct talk.json | fathom tokenize MODEL --special\n"
+     "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' | fathom render deepseek-r1 -\n",
+     prepare_render},
     {"devices", "List the Vulkan devices",
      "Examples:\n"
      "  fathom devices\n"

@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "text/chat_formats.h"
 
+#include <algorithm>
+#include <array>
 #include <fmt/format.h>
 
 namespace fathom {
@@ -29,6 +31,29 @@ constexpr ChatFormat FORMATS[] = {
 Error no_place(const ChatFormat& format, std::string what, std::string fix) {
     return Error({.what = fmt::format("the chat format {} has no place for {}", format.name, what),
                   .fix = std::move(fix)});
+}
+
+// What the template of a format contains and what it must not; the first that fits is it.
+struct Signs {
+    const char* format;
+    std::array<std::string_view, 3> has, lacks; // "" is in every text, so lacks leaves it out
+};
+constexpr Signs SIGNS[] = {
+    {"kimi-k2", {"<|im_middle|>", "You are a helpful assistant<|im_end|>"}, {}},
+    {"deepseek-v3.2", {"DSML", "function_results"}, {}},
+    {"deepseek-v4", {"DSML", "tool_result"}, {}},
+    {"deepseek-coder", {"### Instruction:", "### Response:", "<|EOT|>"}, {}},
+    {"deepseek-v3.1", {"<｜User｜>", "</think>", "thinking"}, {"DSML", "<think></think>"}},
+    {"deepseek-r1", {"<｜User｜>", "</think>"}, {"DSML", "thinking"}},
+    {"deepseek-v3", {"<｜User｜>", "<｜Assistant｜>"}, {"think"}},
+    {"deepseek-v2", {"User: ", "Assistant:", "bos_token"}, {"<｜User｜>"}},
+};
+
+bool fits(const Signs& signs, std::string_view text) {
+    const auto in_text = [&](std::string_view sign) { return text.find(sign) != text.npos; };
+    return std::all_of(signs.has.begin(), signs.has.end(), in_text) &&
+           std::none_of(signs.lacks.begin(), signs.lacks.end(),
+                        [&](std::string_view sign) { return !sign.empty() && in_text(sign); });
 }
 
 void check_supported(const ChatFormat& format, const Conversation& conversation) {
@@ -57,11 +82,26 @@ Prompt prompt_of(const ChatFormat& format, const Conversation& conversation) {
 
 } // namespace
 
-const ChatFormat& ChatFormat::named(std::string_view name) {
+const ChatFormat* ChatFormat::find(std::string_view name) {
     for (const ChatFormat& format : FORMATS)
-        if (name == format.name) return format;
+        if (name == format.name) return &format;
+    return nullptr;
+}
+
+const ChatFormat& ChatFormat::named(std::string_view name) {
+    if (const ChatFormat* format = find(name)) return *format;
     throw Error(
         {.what = "there is no such chat format", .expected = "one of " + names(), .got = printable(name)});
+}
+
+const ChatFormat& ChatFormat::of_template(std::string_view text, std::string_view where) {
+    for (const Signs& signs : SIGNS)
+        if (fits(signs, text)) return named(signs.format);
+    throw Error({.what = "the model's chat template is not of a known format",
+                 .where = printable(where, 4096),
+                 .expected = "one of " + names(),
+                 .got = printable(text),
+                 .fix = "choose one, with --chat-format"});
 }
 
 std::string ChatFormat::names() {

@@ -24,9 +24,13 @@ struct ChatFormat {
     bool tasks;        // whether it has tasks and the roles developer and latest_reminder
     void (*write)(const Conversation& conversation, Prompt& prompt);
 
+    static const ChatFormat* find(std::string_view name); // nullptr when there is none
     // Throws Error that lists the names.
     static const ChatFormat& named(std::string_view name);
     static std::string names(); // all of them, with commas
+    // The format whose published template `text` is (or a variant that renders the same), by what only its
+    // template says; `where` is whose, for messages. Throws Error when it is none of them.
+    static const ChatFormat& of_template(std::string_view text, std::string_view where);
 
     // The prompt as text, with marks spelled out, for tests and for people. Throws Error when the format has
     // no place for something in the conversation.

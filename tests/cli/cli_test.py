@@ -22,7 +22,8 @@ import unittest
 
 PROGRAM = None
 TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "tiny")
-COMMANDS = ("run", "chat", "devices", "inspect", "logits", "tokenize", "detokenize", "convert", "quantize")
+COMMANDS = ("run", "chat", "render", "devices", "inspect", "logits", "tokenize", "detokenize",
+            "convert", "quantize")
 USER, ASSISTANT, BOS, EOS = 3, 4, 0, 1  # of models/tiny's tokenizer
 TIMEOUT = 120
 REMOVED = object()

@@ -166,3 +166,22 @@ TEST_CASE("what a chat format has no place for is an error") {
     const std::string unknown = error_of([] { ChatFormat::named("chatml"); });
     CHECK(unknown.find("deepseek-v3.1, ") != unknown.npos);
 }
+
+TEST_CASE("templates are recognised, and strange ones are errors that list the formats") {
+    const auto recognised = [](const std::string& text) {
+        return std::string(ChatFormat::of_template(text, "m").name);
+    };
+    CHECK(recognised("{{ bos_token }}{{ 'User: ' + c }}{{ 'Assistant:' }}") == "deepseek-v2");
+    CHECK(recognised("### Instruction: ### Response: <|EOT|>") == "deepseek-coder");
+    CHECK(recognised("<|im_middle|>You are a helpful assistant<|im_end|>") == "kimi-k2");
+    for (const char* strange : {"", "<|im_start|>", "<|im_middle|>You are Kimi<|im_end|>",
+                                "<｜User｜>{% if thinking %}<think></think>"}) {
+        const std::string message = error_of([&] { recognised(strange); });
+        CHECK_MESSAGE(message.find("--chat-format") != message.npos, strange);
+    }
+    if (!have_shared("data/tokenizers/config")) return;
+    for (const char* name : {"deepseek-v3", "deepseek-r1", "deepseek-v3.1"}) {
+        const std::string file = std::string("data/tokenizers/config/") + name + ".tokenizer_config.json";
+        CHECK(recognised(json::parse(shared(file))["chat_template"]) == name);
+    }
+}
