@@ -1,15 +1,13 @@
-// `fathom chat`: a conversation with a model that knows a chat format. The session holds the whole
-// conversation as tokens; a turn is appended to it, never encoded again, so that what was said stays exactly
-// what the model saw. Answers go to stdout; with a terminal on both ends the prompts and notes do too,
-// otherwise notes go to stderr.
-#include "text/chat.h"
+// `fathom chat`: a conversation with a model that knows a chat format. Answers go to stdout; with a terminal
+// on both ends the prompts, the notes and a model's reasoning do too, otherwise these go to stderr.
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/files.h"
-#include "cli/generate.h"
 #include "cli/interrupt.h"
+#include "cli/talk.h"
 #include "cli/terminal.h"
+#include "session/model_chat.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -23,8 +21,9 @@ namespace {
 struct Options {
     ModelOptions model;
     SamplingOptions sampling;
-    std::optional<std::string> system;
+    std::optional<std::string> system, format;
     uint32_t max_tokens = 0;
+    bool think = false, no_think = false;
 };
 
 constexpr const char* help =
@@ -35,116 +34,11 @@ constexpr const char* help =
     "  /save FILE    keep the conversation; /load FILE takes it up again\n"
     "  /quit         leave; Ctrl-C stops an answer, and twice at the prompt leaves\n";
 
-class Conversation {
-  public:
-    Conversation(const LoadedModel& model, const Options& options)
-        : model_(model), session_(model.engine->open()), format_(ChatFormat::named("deepseek-v3")),
-          stops_(format_.stop_tokens(model.tokenizer)), max_tokens_(options.max_tokens),
-          system_(options.system.value_or("")) {
-        session_.sampling() = with_known_tokens(options.sampling.resolve(), model);
-        for (const Token token : model.config().eos)
-            if (std::find(stops_.begin(), stops_.end(), token) == stops_.end()) stops_.push_back(token);
-    }
-
-    Generated ask(const std::string& question) {
-        const uint32_t start = session_.position();
-        const std::vector<Token> turn = encode_turn(question);
-        turns_.push_back(start);
-        try {
-            const Generated answer = generate(session_, model_, turn,
-                                              {.max_tokens = max_tokens_, .stops = stops_}, write_generated);
-            if (session_.position() == start) turns_.pop_back(); // interrupted before anything was added
-            return answer;
-        } catch (const std::exception&) {
-            turns_.pop_back();
-            throw;
-        }
-    }
-
-    bool undo() {
-        if (turns_.empty()) return false;
-        session_.rewind(turns_.back());
-        turns_.pop_back();
-        return true;
-    }
-
-    void reset() {
-        session_.rewind(0);
-        turns_.clear();
-    }
-    void reset(std::string system) {
-        system_ = std::move(system);
-        reset();
-    }
-
-    void save(const std::filesystem::path& path) const { session_.save(path); }
-
-    // Takes up a saved conversation; its turns are found by the token that begins a question.
-    void load(const std::filesystem::path& path) {
-        const SamplingParams sampling = session_.sampling(); // what is set here stays set
-        session_.load(path);
-        session_.sampling() = sampling;
-        turns_.clear();
-        const std::vector<Token>& tokens = session_.tokens();
-        const Token question = empty_turn().at(1);
-        for (uint32_t i = 0; i < tokens.size(); ++i)
-            if (tokens[i] == question) turns_.push_back(turns_.empty() ? 0 : i);
-    }
-
-    std::string last_answer() const {
-        const std::vector<Token>& tokens = session_.tokens();
-        const auto start = std::find(tokens.rbegin(), tokens.rend(), empty_turn().back()).base();
-        const auto is_stop = [this](Token token) {
-            return std::find(stops_.begin(), stops_.end(), token) != stops_.end();
-        };
-        const auto end = std::find_if(start, tokens.end(), is_stop);
-        return start == tokens.begin() ? "" : model_.tokenizer.decode({start, end});
-    }
-
-    uint32_t position() const { return session_.position(); }
-    size_t turns() const { return turns_.size(); }
-    SamplingParams& sampling() { return session_.sampling(); }
-
-  private:
-    using Role = ChatMessage::Role;
-
-    std::vector<Token> encode(std::vector<ChatMessage> messages) const {
-        return format_.encode({.messages = std::move(messages), .generate = true}, model_.tokenizer);
-    }
-
-    // The tokens to append for `question`: with BOS and system text at the start of a conversation, later
-    // with the end of an answer that was cut short.
-    std::vector<Token> encode_turn(const std::string& question) const {
-        if (session_.position() == 0) {
-            std::vector<ChatMessage> messages;
-            if (!system_.empty()) messages.push_back({.role = Role::system, .content = system_});
-            messages.push_back({.role = Role::user, .content = question});
-            return encode(std::move(messages));
-        }
-        std::vector<Token> tokens = encode({{.role = Role::user, .content = question}});
-        tokens.front() = stops_.front(); // in the place of BOS
-        if (std::find(stops_.begin(), stops_.end(), session_.tokens().back()) != stops_.end())
-            tokens.erase(tokens.begin());
-        return tokens;
-    }
-
-    // BOS, the token that begins a question, the one that begins an answer.
-    std::vector<Token> empty_turn() const { return encode({{.role = Role::user, .content = ""}}); }
-
-    const LoadedModel& model_;
-    Session session_;
-    const ChatFormat& format_;
-    std::vector<Token> stops_;
-    uint32_t max_tokens_;
-    std::string system_;
-    std::vector<uint32_t> turns_; // position where each begins
-};
-
 // The person (or the pipe) that talks.
 class Desk {
   public:
-    Desk(const LoadedModel& model, const Options& options)
-        : model_(model), chat_(model, options), style_(Style::of(STDOUT_FILENO)) {}
+    Desk(const LoadedModel& model, const ChatFormat& format, TalkOptions options)
+        : model_(model), chat_(model, format, std::move(options)), style_(Style::of(STDOUT_FILENO)) {}
 
     int run() {
         const InterruptScope stay; // a Ctrl-C between question and answer must not end the program
@@ -185,6 +79,13 @@ class Desk {
     void complain(std::string_view text) {
         failed_ = failed_ || !interactive();
         fmt::print(stderr, "{} {}\n", Style::of(STDERR_FILENO).red("error:"), text);
+    }
+
+    void show_reasoning(const std::string& text) {
+        if (interactive())
+            write_out(style_.dim(without_controls(text)));
+        else if (log::enabled(log::Level::info))
+            fmt::print(stderr, "{}", without_controls(text));
     }
 
     // False to leave.
@@ -242,8 +143,15 @@ class Desk {
     }
 
     bool answer(const std::string& question) {
-        const Generated answer = chat_.ask(question);
-        if (answer.text.empty() || answer.text.back() != '\n') write_out("\n");
+        bool reasoning = false;
+        std::string last; // what was written last
+        const Generated answer = chat_.ask(question, [&](const ReasoningStream::Part& part) {
+            if (reasoning && !part.reasoning && interactive() && !last.ends_with('\n')) write_out("\n");
+            reasoning = part.reasoning;
+            part.reasoning ? show_reasoning(part.text) : write_generated(part.text);
+            if (!part.reasoning || interactive()) last = part.text;
+        });
+        if (!last.ends_with('\n')) write_out("\n");
         if (answer.end == End::interrupted) {
             note("(stopped)");
             if (!interactive()) throw Cancelled{};
@@ -257,7 +165,7 @@ class Desk {
     }
 
     const LoadedModel& model_;
-    Conversation chat_;
+    Talk chat_;
     Style style_;
     LineReader reader_;
     bool failed_ = false;
@@ -269,8 +177,18 @@ int chat(const Options& options) {
                      .got = "a small model that only continues text",
                      .fix = "run 'fathom' to write stories with it, or give the folder of a chat model: "
                             "fathom chat MODEL"});
+    if (options.think && options.no_think) throw UsageError("--think and --no-think exclude each other");
+    const ChatFormat* format = options.format ? &ChatFormat::named(*options.format) : nullptr;
     const LoadedModel model = load_model(options.model);
-    return Desk(model, options).run();
+    if (!format) format = &find_chat_format(model.files);
+    std::optional<bool> thinking;
+    if (options.think || options.no_think) thinking = options.think;
+    return Desk(model, *format,
+                {.sampling = with_known_tokens(options.sampling.resolve(), model),
+                 .max_tokens = options.max_tokens,
+                 .system = options.system.value_or(""),
+                 .thinking = thinking})
+        .run();
 }
 
 } // namespace
@@ -279,6 +197,10 @@ Action prepare_chat(CLI::App& app) {
     auto options = std::make_shared<Options>();
     add_model(app, options->model);
     add_text(app, "--system", options->system, "TEXT", "An instruction that comes before the conversation");
+    add_text(app, "--chat-format", options->format, "NAME",
+             "How conversations are written; default: what the model's chat template says");
+    add_flag(app, "--think", options->think, "Let the model reason before it answers");
+    add_flag(app, "--no-think", options->no_think, "Let it answer at once");
     add_count(app, "-n,--max-tokens", options->max_tokens, "Longest answer in tokens; 0: until it ends");
     add_sampling(app, options->sampling);
     add_context(app, options->model);

@@ -34,6 +34,7 @@ constexpr Command commands[] = {
      "Examples:\n"
      "  fathom chat ~/models/Moonlight-16B-A3B-Instruct\n"
      "  fathom chat MODEL --system 'Answer in one sentence.' --temp 0.3\n"
+     "  fathom chat MODEL --chat-format deepseek-v3.1 --think\n"
      "  printf 'What is a latent?\\nAnd an expert?\\n' | fathom chat MODEL > answers.txt\n"
      "While it runs, /help lists what you can type; Ctrl-C stops an answer.\n",
      prepare_chat},

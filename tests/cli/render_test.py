@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`fathom render` as a person meets it: python3 render_test.py PROGRAM.
+"""`fathom render`, and `fathom chat` in other formats than V3: python3 render_test.py PROGRAM.
 
 The prompts of each chat format are the matter of tests/text. Standard library only.
 """
@@ -9,7 +9,7 @@ import sys
 import unittest
 
 import cli_test
-from cli_test import Case, run
+from cli_test import TINY, Case, run
 
 TALK = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi\n"}],
         "add_generation_prompt": True}
@@ -53,6 +53,50 @@ class Render(Case):
         self.fails(run("render", "deepseek-v3", self.conversation(thinking=True)), "thinking")
         self.fails(run("render", "deepseek-v3"), "FILE", code=2)
         self.fails(run("render", "deepseek-v3", "-", text="[" * 100), "standard input", "nesting")
+
+
+class ChatFormats(Case):
+    def chat(self, model, form, *lines):
+        return run("chat", model, "--chat-format", form, "-n", 6, "--seed", 1,
+                   text="".join(line + "\n" for line in lines))
+
+    def thinker(self):
+        """The tiny model, with its padding token for <think>."""
+        folder = self.model(without=("tokenizer.json",), name="thinker")
+        with open(os.path.join(TINY, "tokenizer.json"), encoding="utf-8") as file:
+            text = file.read()
+        with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as file:
+            file.write(text.replace("<｜▁pad▁｜>", "<think>"))
+        return folder
+
+    def continued(self, model, prompt):
+        return self.works(run("run", model, "-p", prompt, "-n", 6, "--seed", 1)).out.rstrip("\n")
+
+    def test_marks_that_are_text(self):
+        model, file = self.model(), self.path("talk.session")
+        whole = self.works(self.chat(model, "deepseek-v2", "Hello", "And now?")).out
+        first = self.works(self.chat(model, "deepseek-v2", "Hello", "/save " + file)).out
+        self.assertEqual(first.rstrip("\n"),
+                         self.continued(model, "<｜begin▁of▁sentence｜>User: Hello\n\nAssistant:"))
+        loaded = self.works(self.chat(model, "deepseek-v2", "/load " + file, "And now?"))
+        self.assertEqual(first + loaded.out, whole)
+        self.assertIn("1 questions", loaded.err)
+
+    def test_reasoning_is_apart_and_leaves_the_history(self):
+        model = self.thinker()
+        result = self.works(self.chat(model, "deepseek-r1", "Hello", "And now?", "/undo", "And now?"))
+        self.assertEqual(result.out, "\n" * 3, "this model never ends its reasoning")
+        prompt = "<｜begin▁of▁sentence｜><｜User｜>Hello<｜Assistant｜>"
+        self.assertEqual(result.err.count(self.continued(model, prompt + "<think>\n")), 1, result)
+        second = prompt + "<｜end▁of▁sentence｜><｜User｜>And now?<｜Assistant｜><think>\n"
+        self.assertEqual(result.err.count(self.continued(model, second)), 2, result)
+
+    def test_wrong_choices(self):
+        model = self.model()
+        self.fails(self.chat(model, "deepseek-v9", "Hello"), "deepseek-v9", "deepseek-v3.1")
+        self.fails(self.chat(model, "kimi-k2", "Hello"), "<|im_end|>")
+        self.fails(run("chat", model, "--think", text="Hello\n"), "thinking")
+        self.fails(run("chat", model, "--think", "--no-think", text="Hello\n"), "--no-think", code=2)
 
 
 if __name__ == "__main__":
