@@ -33,7 +33,13 @@ void check_sizes(const nlohmann::json& value, std::string_view where) {
 }
 
 Json parse_ordered(std::string_view text, std::string_view where) {
-    check_sizes(parse_json(text, where), where);
+    try {
+        check_sizes(parse_json(text, where), where);
+    } catch (const Error& error) {
+        ErrorParts parts = error.parts();
+        parts.fix.clear(); // it is for files of a checkpoint
+        throw Error(std::move(parts));
+    }
     return Json::parse(text.begin(), text.end());
 }
 

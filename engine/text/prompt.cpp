@@ -7,14 +7,18 @@
 
 namespace fathom {
 
+namespace {
+constexpr std::string_view DSML = "｜DSML｜";
+}
+
 Prompt& Prompt::mark(std::string_view name) {
-    pieces_.push_back({true, std::string(name)});
+    pieces_.push_back({Kind::mark, std::string(name)});
     return *this;
 }
 
 Prompt& Prompt::text(std::string_view words) {
-    if (pieces_.empty() || pieces_.back().is_mark)
-        pieces_.push_back({false, std::string(words)});
+    if (pieces_.empty() || pieces_.back().kind != Kind::text)
+        pieces_.push_back({Kind::text, std::string(words)});
     else
         pieces_.back().text += words;
     return *this;
@@ -24,13 +28,15 @@ Prompt& Prompt::fixed(std::string_view words) {
     while (!words.empty()) {
         size_t at = words.size();
         std::string_view name;
-        for (const std::string_view candidate : {"<think>", "</think>", "｜DSML｜"})
+        for (const std::string_view candidate :
+             {std::string_view("<think>"), std::string_view("</think>"), DSML})
             if (const size_t found = words.find(candidate); found < at) {
                 at = found;
                 name = candidate;
             }
         if (at > 0) text(words.substr(0, at));
-        if (!name.empty()) mark(name);
+        if (!name.empty())
+            pieces_.push_back({name == DSML ? Kind::mark_or_text : Kind::mark, std::string(name)});
         words.remove_prefix(at + name.size());
     }
     return *this;
@@ -44,14 +50,21 @@ std::string Prompt::str() const {
 
 std::vector<Token> Prompt::encode(const Tokenizer& tokenizer) const {
     std::vector<Token> out;
-    for (const Piece& piece : pieces_) {
-        if (piece.is_mark) {
-            out.push_back(find_mark(tokenizer, piece.text));
-            continue;
-        }
-        const std::vector<Token> tokens = tokenizer.encode(piece.text, Added::none);
+    std::string words; // since the last mark
+    const auto end_words = [&] {
+        const std::vector<Token> tokens = tokenizer.encode(words, Added::none);
         out.insert(out.end(), tokens.begin(), tokens.end());
+        words.clear();
+    };
+    for (const Piece& piece : pieces_) {
+        if (piece.kind == Kind::mark || (piece.kind == Kind::mark_or_text && tokenizer.find(piece.text))) {
+            end_words();
+            out.push_back(find_mark(tokenizer, piece.text));
+        } else {
+            words += piece.text;
+        }
     }
+    end_words();
     return out;
 }
 

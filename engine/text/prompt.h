@@ -14,7 +14,8 @@ class Prompt {
   public:
     Prompt& mark(std::string_view name);
     Prompt& text(std::string_view words); // joined to the text before it, so that tokens may cross the seam
-    // Text of the format's own in which <think>, </think> and ｜DSML｜ are marks.
+    // Text of the format's own in which <think> and </think> are marks, and ｜DSML｜ where the tokenizer has
+    // it (V4's has, that of V3.2 spells it).
     Prompt& fixed(std::string_view words);
 
     std::string str() const;
@@ -22,8 +23,9 @@ class Prompt {
     std::vector<Token> encode(const Tokenizer& tokenizer) const;
 
   private:
+    enum class Kind { text, mark, mark_or_text };
     struct Piece {
-        bool is_mark;
+        Kind kind;
         std::string text;
     };
     std::vector<Piece> pieces_;

@@ -83,6 +83,27 @@ TEST_CASE("prompts of the official encoders of V3.2 and V4") {
     }
 }
 
+TEST_CASE("V4 prompts as tokens of its tokenizer") {
+    const std::string file = "data/tokenizers/deepseek-v4.tokenizer.json";
+    if (!have_shared(file) || !have_shared("data/templates/official")) return;
+    const Tokenizer tokenizer = Tokenizer::from_json(shared(file), file);
+    for (const auto& [number, thinking] : {std::pair("1", true), {"2", true}, {"4", false}}) {
+        const std::string name = std::string("deepseek-v4.test_input_") + number + ".json";
+        const auto prompt =
+            shared(std::string("data/templates/official/deepseek-v4.test_output_") + number + ".txt");
+        // No message spells a mark, so the whole prompt encodes the same way.
+        CHECK(ChatFormat::named("deepseek-v4").encode(official(name, thinking), tokenizer) ==
+              tokenizer.encode(prompt));
+    }
+}
+
+TEST_CASE("DSML is text where the tokenizer has no token for it") {
+    Conversation conversation{.messages = {{.role = Role::assistant}}};
+    conversation.messages[0].tool_calls.push_back({.type = "function", .name = "f", .arguments = "{}"});
+    const ChatFormat& v3_2 = ChatFormat::named("deepseek-v3.2");
+    CHECK(tiny().decode(v3_2.encode(conversation, tiny())) == v3_2.render(conversation));
+}
+
 TEST_CASE("V3 prompts as tokens") {
     const std::string file = "data/templates/rendered/DeepSeek-V3.json";
     if (!have_shared(file)) return;
