@@ -31,12 +31,22 @@ std::string configured_template(const std::string& text) {
     return "";
 }
 
+// Of a model without a template: V3.2 and V4 were published so.
+const char* format_of_type(const ModelFiles& files) {
+    if (files.gguf()) return "deepseek-v3";
+    const nlohmann::json config = parse_json(files.config, files.config_where);
+    const auto type = config.is_object() ? config.find("model_type") : config.end();
+    if (type == config.end()) return "deepseek-v3";
+    return *type == "deepseek_v32" ? "deepseek-v3.2" : *type == "deepseek_v4" ? "deepseek-v4" : "deepseek-v3";
+}
+
 } // namespace
 
 const ChatFormat& find_chat_format(const ModelFiles& files) {
     const std::string text =
         files.chat_template.empty() ? configured_template(files.tokenizer_config) : files.chat_template;
-    return text.empty() ? ChatFormat::named("deepseek-v3") : ChatFormat::of_template(text, files.name);
+    return text.empty() ? ChatFormat::named(format_of_type(files))
+                        : ChatFormat::of_template(text, files.name);
 }
 
 } // namespace fathom

@@ -43,6 +43,8 @@ class Render(Case):
             folder = self.with_template(f"plain{number}", template)
             self.assertEqual(self.works(run("render", folder, talk)).out,
                              "<｜begin▁of▁sentence｜>Be brief.\n\nUser: Hi\n\n\nAssistant:")
+        newest = self.model({"model_type": "deepseek_v4"}, name="newest")
+        self.assertEqual(self.works(run("render", newest, talk)).out, V3_PROMPT + "</think>")
         self.fails(run("render", self.with_template("other", "<|im_start|>"), talk), "deepseek-v3.1")
 
     def test_what_is_wrong(self):
