@@ -1,6 +1,8 @@
-// A GGUF file: keys and tensors, every byte that an accepted one lays claim to, and the tokenizer inside.
+// A GGUF file: keys and tensors, every byte that an accepted one lays claim to, and the configuration and the
+// tokenizer inside.
 #include "checkpoint/gguf.h"
 #include "fuzz.h"
+#include "model/config.h"
 #include "text/gguf_vocabulary.h"
 #include "text/tokenizer.h"
 
@@ -13,6 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         check(bytes <= size, "tensors do not overlap");
         for (const Gguf::Key& key : file.keys.keys())
             check(!text_of(key.value).empty(), "values have a text");
+        fuzz::verdict([&] { (void)parse_config(file.keys); });
         const std::string prefix = "tokenizer.ggml.";
         const Tokenizer tokenizer = Tokenizer::from_gguf({.where = "input",
                                                           .model = file.keys.text(prefix + "model"),

@@ -109,9 +109,24 @@ def config():
         yield path.read_bytes()
 
 
+def chat():
+    call = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}
+    tool = {"type": "function", "function": {"name": "f", "description": "F.", "parameters": {
+        "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}}
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
+             {"role": "assistant", "content": "</think>Yes", "reasoning_content": "hm"},
+             {"role": "user", "content": [{"type": "text", "text": "a"}]}]
+    tools = [{"role": "user", "content": "f?"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+             {"role": "tool", "tool_call_id": "functions.f:0", "content": "2"}]
+    yield json.dumps({"messages": turns, "add_generation_prompt": True, "thinking": True}).encode()
+    yield json.dumps({"messages": turns[1:], "thinking": False}).encode()
+    yield json.dumps({"messages": tools, "tools": [tool], "add_generation_prompt": True}).encode()
+    yield json.dumps({"messages": [{"role": "nobody", "content": 1}]}).encode()
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for target in (safetensors, gguf, tokenizer, tiktoken, config):
+    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat):
         place = folder / target.__name__
         place.mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(target()):
