@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/hub.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -45,6 +46,7 @@ std::string name_for_people(const fs::path& folder) {
     std::error_code failed;
     fs::path absolute = fs::weakly_canonical(folder, failed);
     if (failed) absolute = folder;
+    if (const auto name = name_in_hub(absolute)) return *name;
     return printable(
         (absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename()).string());
 }

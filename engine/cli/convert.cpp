@@ -2,6 +2,7 @@
 // offer. Needs no GPU.
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/hub.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
@@ -58,7 +59,10 @@ int write_model(const Options& options, std::span<const DType> offered) {
 Action prepare(CLI::App& app, const char* input, std::string format, std::span<const DType> offered) {
     auto options = std::make_shared<Options>();
     options->format = std::move(format);
-    app.add_option("MODEL", options->model, input)->type_name("")->required();
+    app.add_option_function<std::string>(
+           "MODEL", [options](const std::string& text) { options->model = find_model(text); }, input)
+        ->type_name("")
+        ->required();
     app.add_option("OUT", options->output, "The GGUF file to write")->type_name("")->required();
     std::string names;
     for (const DType dtype : offered) names += (names.empty() ? "" : ", ") + lower_name(dtype);

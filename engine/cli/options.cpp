@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/hub.h"
 #include "checkpoint/weight_format.h"
 
 #include <CLI/CLI.hpp>
@@ -68,15 +69,21 @@ void add_verbosity(CLI::App& app) {
 }
 
 void add_model(CLI::App& app, ModelOptions& options) {
-    app.add_option("MODEL", options.model,
-                   "Folder with config.json, safetensors and tokenizer.json, or a GGUF file; without it the "
-                   "embedded model")
+    app.add_option_function<std::string>(
+           "MODEL", [&options](const std::string& text) { options.model = find_model(text); },
+           "Folder with config.json, safetensors and tokenizer.json, a GGUF file, or the name of a "
+           "downloaded "
+           "model (ORG/NAME); without it the embedded model")
         ->type_name("");
+}
+
+std::filesystem::path model_named(std::string_view text) {
+    return text == EMBEDDED ? std::filesystem::path() : find_model(text);
 }
 
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about) {
     app.add_option_function<std::string>(
-           name, [&model](const std::string& text) { model = text == EMBEDDED ? "" : text; },
+           name, [&model](const std::string& text) { model = model_named(text); },
            fmt::format("{}; '{}' is the embedded model", about, EMBEDDED))
         ->type_name("")
         ->required();

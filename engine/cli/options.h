@@ -45,6 +45,7 @@ struct ModelOptions {
 void add_model(CLI::App& app, ModelOptions& options); // the positional MODEL
 // A positional that must be given, where the embedded model has the name EMBEDDED (and then an empty path).
 constexpr const char* EMBEDDED = "fathom-tiny";
+std::filesystem::path model_named(std::string_view text); // a path, EMBEDDED or ORG/NAME: checkpoint/hub.h
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about);
 void add_device(CLI::App& app, ModelOptions& options); // how it is loaded: --device, --quantize
 void add_context(CLI::App& app, ModelOptions& options);

@@ -1,7 +1,9 @@
 """Program tests of `fathom perplexity` and `fathom compare`, on the embedded model and on copies of it with a
-known difference. Usage: measure_test.py PROGRAM."""
+known difference, and of models by their names in the cache of Hugging Face's tools.
+Usage: measure_test.py PROGRAM."""
 import json
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -14,8 +16,9 @@ TINY = Path(__file__).resolve().parents[2] / "models/tiny"
 TEXT = Path(__file__).resolve().parents[1] / "golden/tiny/held_out.txt"
 
 
-def run(*arguments, code=0):
-    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True)
+def run(*arguments, code=0, **environment):
+    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True,
+                          env=os.environ | environment)
     assert done.returncode == code, f"exit code {done.returncode}, not {code}: {done.stderr}"
     return done
 
@@ -77,6 +80,33 @@ class Measures(unittest.TestCase):
             self.assertIn("cannot read", run("perplexity", "fathom-tiny", empty / "no", code=1).stderr)
         self.assertIn("--window", run("perplexity", "fathom-tiny", TEXT, "--window", 2, code=2).stderr)
         self.assertIn("context", run("perplexity", "fathom-tiny", TEXT, "--context", 64, code=1).stderr)
+
+
+class HubNames(unittest.TestCase):
+    """Every command takes ORG/NAME where it takes a MODEL."""
+
+    def test_every_command(self):
+        with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as out:
+            model = Path(cache) / "models--org--tiny"
+            (model / "refs").mkdir(parents=True)
+            (model / "refs/main").write_text("c" * 40)
+            snapshot = model / "snapshots" / ("c" * 40)
+            snapshot.mkdir(parents=True)
+            for file in TINY.iterdir():
+                (snapshot / file.name).symlink_to(file)
+            text = Path(out) / "text"
+            text.write_text("Once upon a time there was a fox.")
+            talk = Path(out) / "talk.json"
+            talk.write_text('{"messages": [{"role": "user", "content": "Hi"}]}')
+            gguf = Path(out) / "tiny.gguf"
+            for command, *rest in (("inspect",), ("tokenize", text), ("convert", gguf), ("perplexity", text),
+                                   ("compare", "fathom-tiny", text), ("run", "-p", "Once", "-n", 1),
+                                   ("render", talk),
+                                   ("logits", "--tokens", "0,1", "-o", Path(out) / "logits")):
+                run(command, "org/tiny", *rest, HF_HUB_CACHE=cache)
+                wrong = run(command, "org/other", *rest, HF_HUB_CACHE=cache, code=1)
+                self.assertIn("hf download org/other", wrong.stderr)
+            self.assertIn("org/tiny", run("inspect", "org/tiny", HF_HUB_CACHE=cache).stdout)
 
 
 if __name__ == "__main__":
