@@ -108,8 +108,8 @@ constexpr const char* main_examples =
     "  fathom                     a story, and how its experts were used\n"
     "  fathom run -p 'Once upon'  continue a text\n"
     "  fathom run --help          what a command can do\n"
-    "A MODEL is a folder as on Hugging Face, or a GGUF file. Exit codes: 0 done, 1 error, 2 wrong usage,\n"
-    "130 interrupted.\n";
+    "A MODEL is a folder as on Hugging Face, a GGUF file, or a name in its cache. Exit codes: 0 done,\n"
+    "1 error, 2 wrong usage, 130 interrupted.\n";
 
 int say_error(std::string_view text, int code) {
     fmt::print(stderr, "{} {}\n", Style::of(STDERR_FILENO).red("error:"), text);
