@@ -18,6 +18,8 @@ namespace fathom::cli {
 
 namespace {
 
+constexpr size_t PIECE = 32; // tokens whose logits are held at once
+
 struct Options {
     ModelOptions a, b;
     MeasureOptions measure;
@@ -94,27 +96,29 @@ void add_routing(Figures& figures, const trace::Routing& a, const trace::Routing
     }
 }
 
-// Both models over one window, and what they make of it.
+// Both models over one window, and what they make of it, in pieces, so that few logits are held at once.
 void measure_window(Figures& figures, const Window& window, Session& a, Session& b,
-                    const ModelConfig& config) {
+                    const LoadedModel& model) {
+    const uint32_t vocab_size = model.config().vocab_size;
     figures.begin_window();
-    std::vector<std::vector<float>> kept(window.tokens.size()); // A's logits where a token is scored
-    const auto scored = [&](size_t i) {
-        return i + 1 >= window.first_scored && i + 1 < window.tokens.size();
-    };
-    run_window(a, window, config.vocab_size, [&](size_t i, std::span<const float> logits) {
-        if (scored(i)) kept[i].assign(logits.begin(), logits.end());
-    });
-    run_window(b, window, config.vocab_size, [&](size_t i, std::span<const float> logits) {
-        if (!scored(i)) return;
-        add_prediction(figures, kept[i], logits, window.tokens[i + 1]);
-        kept[i] = {};
-    });
+    a.rewind(0);
+    b.rewind(0);
+    const std::span tokens(window.tokens);
+    for (size_t first = 0; first < tokens.size(); first += PIECE) {
+        const auto piece = tokens.subspan(first, std::min(PIECE, tokens.size() - first));
+        const std::vector<float> of_a = a.logits(piece), of_b = b.logits(piece);
+        for (size_t i = 0; i < piece.size(); ++i) {
+            const size_t next = first + i + 1;
+            if (next < window.first_scored || next >= tokens.size()) continue;
+            add_prediction(figures, std::span(of_a).subspan(i * vocab_size, vocab_size),
+                           std::span(of_b).subspan(i * vocab_size, vocab_size), tokens[next]);
+        }
+    }
     const auto routing_a = routing_of(a), routing_b = routing_of(b);
     if (figures.layers.empty()) return;
     for (const auto& [position, record] : routing_a)
         if (const auto other = routing_b.find(position); other != routing_b.end())
-            add_routing(figures, record, other->second, config.n_active_experts);
+            add_routing(figures, record, other->second, model.config().n_active_experts);
 }
 
 void check_comparable(const LoadedModel& a, const LoadedModel& b) {
@@ -189,7 +193,8 @@ int compare(const Options& options) {
     });
     for (size_t w = 0; w < windows.size(); ++w) {
         show_window(w, windows.size());
-        measure_window(figures, windows[w], of_a, of_b, a.config());
+        measure_window(figures, windows[w], of_a, of_b, a);
+        if (scope.interrupted()) throw Cancelled();
     }
     show_window(windows.size(), windows.size());
     print_figures(figures, a, b);

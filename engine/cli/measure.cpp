@@ -16,7 +16,6 @@ namespace fathom::cli {
 
 namespace {
 
-constexpr size_t PIECE = 32;          // tokens whose logits are held at once
 constexpr size_t ENOUGH_WINDOWS = 10; // for an error from the windows' means
 
 double standard_error(double sum, double squares, double n) {
@@ -91,23 +90,20 @@ double Sample::quantile(double q) const {
     return *at;
 }
 
+void check_finite(double value) {
+    if (std::isfinite(value)) return;
+    throw Error({.what = "the model's predictions are not finite",
+                 .expected = "finite logits",
+                 .got = fmt::format("{}", value),
+                 .fix = "its weights hold numbers that are not, or too large; fetch it again"});
+}
+
 RowFigures figures_of(std::span<const float> logits) {
     const auto best = std::max_element(logits.begin(), logits.end());
     double sum = 0;
     for (const float logit : logits) sum += std::exp(double(logit) - *best);
+    check_finite(*best + std::log(sum));
     return {*best + std::log(sum), static_cast<Token>(best - logits.begin())};
-}
-
-void run_window(Session& session, const Window& window, uint32_t vocab_size,
-                const std::function<void(size_t, std::span<const float>)>& on_logits) {
-    session.rewind(0);
-    const std::span tokens(window.tokens);
-    for (size_t first = 0; first < tokens.size(); first += PIECE) {
-        const size_t count = std::min(PIECE, tokens.size() - first);
-        const std::vector<float> logits = session.logits(tokens.subspan(first, count));
-        for (size_t i = 0; i < count; ++i)
-            on_logits(first + i, std::span(logits).subspan(i * vocab_size, vocab_size));
-    }
 }
 
 void show_window(size_t w, size_t n) {

@@ -9,7 +9,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -55,12 +54,8 @@ struct RowFigures {
     double log_sum = 0; // log of the sum of exp(logit)
     Token best = 0;
 };
-RowFigures figures_of(std::span<const float> logits);
-
-// Runs one window from an empty session in pieces, and gives the logits after each token: index,
-// (vocab_size).
-void run_window(Session& session, const Window& window, uint32_t vocab_size,
-                const std::function<void(size_t index, std::span<const float>)>& on_logits);
+RowFigures figures_of(std::span<const float> logits); // Error where they are not finite
+void check_finite(double value);                      // what a model computed from its weights; throws Error
 
 // On a terminal, which window is being measured; with w == n the line is wiped away.
 void show_window(size_t w, size_t n);

@@ -35,10 +35,12 @@ int perplexity(const Options& options) {
         const std::vector<float> scores = session.score(window.tokens);
         loss.begin_window();
         for (size_t i = window.first_scored; i < scores.size(); ++i) {
+            check_finite(scores[i]);
             loss.add(-double(scores[i]));
             bytes += model.tokenizer.bytes(window.tokens[i]).size();
         }
         tokens += window.tokens.size();
+        if (scope.interrupted()) throw Cancelled();
     }
     show_window(windows.size(), windows.size());
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
