@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <fmt/format.h>
 
 namespace fathom {
@@ -87,7 +88,8 @@ class ArchitectureKeys {
 
 // A float that was written as decimal digits and stored as f32, as those digits again.
 double decimal(double stored) {
-    return std::stod(fmt::format("{:.7g}", stored)); // f32 keeps any 6 and most 7 digits
+    // f32 keeps any 6 and most 7 digits. Not stod, which throws at what a file's f64 can be: a subnormal.
+    return std::strtod(fmt::format("{:.7g}", stored).c_str(), nullptr);
 }
 
 void read_shape(const ArchitectureKeys& keys, ModelConfig& config) {

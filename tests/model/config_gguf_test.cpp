@@ -195,3 +195,9 @@ TEST_CASE("config of GGUF: what cannot be run is named with its value") {
     CHECK(refusal(with(v2_lite, {text("rope.scaling.type", "none")})).find("rope.scaling.factor") !=
           std::string::npos);
 }
+
+TEST_CASE("config of GGUF: a number too small for a normal double is read like any other") {
+    const Key eps = {"attention.layer_norm_rms_epsilon",
+                     [](GgufBytes& file, const std::string& key) { file.key(key, 12, help::raw(1e-310)); }};
+    CHECK(parse(with(v2_lite, {eps})).rms_norm_eps == 1e-310);
+}
