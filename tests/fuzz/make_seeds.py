@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Seeds for the fuzz targets: small files of every format, valid ones and ones with a fault. Usage:
-make_seeds.py FOLDER, which receives one folder for each target."""
+"""Seeds for the fuzz targets: small files of every format. Usage: make_seeds.py FOLDER, which receives one
+folder for each target. A generator gives what must be accepted whole, as Valid, and what has a fault or asks
+for something that is refused; fuzz.h says how the difference is enforced."""
 import base64
 import json
 import struct
@@ -18,6 +19,10 @@ def byte_level(byte):
     return chr(byte if itself else 0x100 + others.index(byte))
 
 
+class Valid(bytes):
+    """A seed that its target must accept."""
+
+
 VOCABULARY = [byte_level(b) for b in range(256)] + ["ab", "Ġt", "he", "Ġthe", "12"]
 MERGES = [["a", "b"], ["Ġ", "t"], ["h", "e"], ["Ġt", "he"], ["1", "2"]]
 
@@ -29,11 +34,31 @@ def safetensors():
 
     one = {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}
     two = {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [8, 11]}
-    yield file({"a": one, "b": two, "__metadata__": {"format": "pt"}}, bytes(11))
-    yield file({})
+    yield Valid(file({"a": one, "b": two, "__metadata__": {"format": "pt"}}, bytes(11)))
+    yield Valid(file({}))
     yield file({"a": dict(one, data_offsets=[4, 12])}, bytes(12))
     yield file({"a": dict(one, shape=[2**63, 2])}, bytes(8))
     yield file(b'{"a":{"dtype":"F32","dtype":"F16"}}')
+
+
+class Double:
+    """A number that a GGUF file holds in 64 bits."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+# Of a model with the latent of attention, groups of experts, and YaRN.
+MODEL = {"context_length": 256, "embedding_length": 64, "block_count": 3, "feed_forward_length": 96,
+         "attention.head_count": 4, "attention.head_count_kv": 1, "attention.q_lora_rank": 24,
+         "attention.kv_lora_rank": 32, "attention.key_length": 40, "attention.value_length": 32,
+         "attention.key_length_mla": 24, "attention.value_length_mla": 16,
+         "attention.layer_norm_rms_epsilon": 1e-6, "rope.dimension_count": 8, "rope.freq_base": 10000.0,
+         "leading_dense_block_count": 1, "expert_count": 8, "expert_used_count": 2,
+         "expert_feed_forward_length": 16, "expert_shared_count": 1, "expert_group_count": 2,
+         "expert_group_used_count": 1, "expert_gating_func": 2, "expert_weights_scale": 2.5,
+         "expert_weights_norm": True, "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+         "rope.scaling.original_context_length": 64, "rope.scaling.yarn_log_multiplier": 0.1}
 
 
 def gguf():
@@ -48,6 +73,8 @@ def gguf():
             return struct.pack("<II", 4, v)
         if isinstance(v, float):
             return struct.pack("<If", 6, v)
+        if isinstance(v, Double):
+            return struct.pack("<Id", 12, v.value)
         if isinstance(v, str):
             return struct.pack("<I", 8) + text(v)
         kind, pack = (8, text) if isinstance(v[0], str) else (5, lambda n: struct.pack("<i", n))
@@ -65,8 +92,16 @@ def gguf():
                [("t", [32, 2], 8, 0), ("u", [4], 0, 96)], bytes(112))
     tokenizer = {"model": "gpt2", "pre": "deepseek-llm", "tokens": VOCABULARY,
                  "token_type": [1] * len(VOCABULARY), "merges": [" ".join(m) for m in MERGES]}
+    def model(pre, **changed):
+        keys = {"general.architecture": "deepseek2"}
+        keys.update({"deepseek2." + k: v for k, v in dict(MODEL, **changed).items()})
+        keys.update({"tokenizer.ggml." + k: v for k, v in dict(tokenizer, pre=pre).items()})
+        return file(dict(keys, **{"tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 1}))
+
     for pre in ("deepseek-llm", "deepseek-coder", "deepseek-v3"):
-        yield file({"tokenizer.ggml." + k: v for k, v in dict(tokenizer, pre=pre).items()})
+        yield Valid(model(pre))
+    yield Valid(model("deepseek-v3", **{k: Double(v) for k, v in MODEL.items() if isinstance(v, float)}))
+    yield Valid(model("deepseek-v3", **{"attention.layer_norm_rms_epsilon": Double(1e-310)}))
     yield file({"general.alignment": 3}, [("t", [2**62, 4], 0, 0)])
     yield file({}, version=2)
 
@@ -80,16 +115,16 @@ def tokenizer():
                       "use_regex": False})
         return json.dumps({
             "version": "1.0", "truncation": None, "padding": None,
-            "added_tokens": [{"id": 300, "content": "<x>", "single_word": False, "lstrip": False,
+            "added_tokens": [{"id": len(VOCABULARY), "content": "<x>", "single_word": False, "lstrip": False,
                               "rstrip": False, "normalized": False, "special": True}],
             "normalizer": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
             "post_processor": None, "decoder": {"type": "ByteLevel"},
             "model": dict({"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
                            "byte_fallback": False, "vocab": words, "merges": MERGES}, **model)}).encode()
 
-    yield file([r"\p{N}{1,3}", r"[\r\n]", r"\s+(?!\S)|\s+"])
-    yield file([r"[\p{L}&&[^a-c]]+", "(?i:'s|'t)"])
-    yield file([], ignore_merges=True)
+    yield Valid(file([r"\p{N}{1,3}", r"[\r\n]", r"\s+(?!\S)|\s+"]))
+    yield Valid(file([r"[\p{L}&&[^a-c]]+", "(?i:'s|'t)"]))
+    yield Valid(file([], ignore_merges=True))
     yield file(["(a"], merges=["a b"])
 
 
@@ -99,14 +134,19 @@ def tiktoken():
 
     every = [bytes([b]) for b in range(256)] + [b"ab", b" t", b"he", b" the", b"12"]
     config = {"added_tokens_decoder": {"261": {"content": "<x>", "special": True}}}
-    yield file(every)
-    yield file(every) + b"\0" + json.dumps(config).encode()
+    yield Valid(file(every))
+    yield Valid(file(every) + b"\0" + json.dumps(config).encode())
     yield file(every[:100]) + b"YQ== 7\n"
 
 
 def config():
     for path in sorted(HERE.parent.glob("golden/*/config*.json")):
-        yield path.read_bytes()
+        yield Valid(path.read_bytes())
+
+
+# What every chat format has a place for.
+PLAIN = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"},
+         {"role": "user", "content": "a"}]
 
 
 def chat():
@@ -115,12 +155,15 @@ def chat():
         "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}}
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
              {"role": "assistant", "content": "</think>Yes", "reasoning_content": "hm"},
-             {"role": "user", "content": [{"type": "text", "text": "a"}]}]
+             {"role": "user", "content": "a"}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
     tools = [{"role": "user", "content": "f?"}, {"role": "assistant", "content": None, "tool_calls": [call]},
              {"role": "tool", "tool_call_id": "functions.f:0", "content": "2"}]
     yield json.dumps({"messages": turns, "add_generation_prompt": True, "thinking": True}).encode()
     yield json.dumps({"messages": turns[1:], "thinking": False}).encode()
     yield json.dumps({"messages": tools, "tools": [tool], "add_generation_prompt": True}).encode()
+    yield Valid(json.dumps({"messages": PLAIN, "add_generation_prompt": True}).encode())
+    yield json.dumps({"messages": parts}).encode()
     yield json.dumps({"messages": [{"role": "nobody", "content": 1}]}).encode()
 
 
@@ -130,6 +173,6 @@ if __name__ == "__main__":
         place = folder / target.__name__
         place.mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(target()):
-            (place / f"seed-{i}").write_bytes(seed)
+            (place / f"{'valid' if isinstance(seed, Valid) else 'other'}-{i}").write_bytes(seed)
     (folder / "planted").mkdir(exist_ok=True)
-    (folder / "planted/seed-0").write_bytes(b"bu")
+    (folder / "planted/valid-0").write_bytes(b"bu")
