@@ -204,7 +204,7 @@ Action prepare_chat(CLI::App& app) {
     add_count(app, "-n,--max-tokens", options->max_tokens, "Longest answer in tokens; 0: until it ends");
     add_sampling(app, options->sampling);
     add_context(app, options->model);
-    add_device(app, options->model);
+    add_loading(app, options->model);
     return [options] { return chat(*options); };
 }
 

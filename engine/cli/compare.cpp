@@ -211,11 +211,12 @@ Action prepare_compare(CLI::App& app) {
                     "Another, or another format of it; --quantize is for this one");
     add_measure(app, options->measure);
     add_context(app, options->a);
-    add_device(app, options->a);
+    add_loading(app, options->a);
     return [options] {
         options->b.device = options->a.device;
         options->b.quantize = std::exchange(options->a.quantize, "");
         options->b.context = options->a.context;
+        options->b.experts_on_host = options->a.experts_on_host;
         return compare(*options);
     };
 }

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "checkpoint/checkpoint.h"
-#include "model/config.h"
+#include "model/layout.h"
 
 #include <array>
 #include <cstdint>
@@ -64,5 +64,7 @@ CacheFigures cache_figures(const ModelConfig& config);
 // scale for each 128 x 128 weights. A matrix whose rows are no whole number of blocks is Q8_0 instead, or F16
 // if that is no better.
 uint64_t checkpoint_bytes(const ModelConfig& config, DType dtype);
+// Such a checkpoint as a source of a memory plan.
+WeightSource source_of(const ModelConfig& config, DType dtype);
 
 } // namespace fathom::cli

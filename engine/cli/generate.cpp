@@ -35,8 +35,7 @@ LoadedModel load_model(const ModelOptions& options) {
     ModelFiles files = open_model(options.model);
     Tokenizer tokenizer = load_tokenizer(files); // before the weights: its errors should not take a minute
     LoadedModel out{std::move(files), std::move(tokenizer), nullptr};
-    out.engine = load_engine(
-        out.files, {.device = options.device, .context = options.context, .quantize = options.quantize});
+    out.engine = load_engine(out.files, options.load());
     out.load_seconds = seconds_since(start);
     log::detail("loaded {} on {} in {:.2f} s", printable(out.files.name), out.engine->device_name(),
                 out.load_seconds);

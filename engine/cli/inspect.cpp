@@ -1,5 +1,5 @@
 // `fathom inspect`: what a model consists of, from its configuration and the headers of its files; or what is
-// in one file. Needs no GPU.
+// in one file; and on request what loading it would take of a device's memory. Only that needs a device.
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/figures.h"
@@ -7,6 +7,7 @@
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "model/preset.h"
+#include "session/fit.h"
 
 #include <fmt/format.h>
 #include <map>
@@ -136,7 +137,70 @@ std::string config_text(const ModelConfig& config) {
 
 namespace {
 
-int inspect_preset(const Preset& preset) {
+struct Options {
+    ModelOptions model;
+    std::string format; // of a preset's weights
+    bool presets = false;
+    bool plan() const { // there is a plan where there is something to plan for
+        return !model.device.empty() || model.context != 0 || model.experts_on_host ||
+               !model.quantize.empty() || !format.empty();
+    }
+};
+
+const char* placement_text(gpu::Placement placement) {
+    return placement == gpu::Placement::device ? ""
+           : placement == gpu::Placement::host ? "  in the host's memory"
+                                               : "  mapped by the host";
+}
+
+std::string pool_text(const MemoryPool& pool) {
+    return fmt::format("{} of {}", bytes_text(pool.needed), pool.name);
+}
+
+std::string alternatives_text(const Fit& fit) {
+    if (fit.alternatives.empty()) return "  nothing smaller fits on this device\n";
+    std::string out;
+    for (const Fit::Alternative& other : fit.alternatives) {
+        out += fmt::format("  {:<32}", other.change);
+        for (const MemoryPool& pool : other.pools)
+            out += fmt::format("{}{}", &pool == &other.pools.front() ? "" : ", ", pool_text(pool));
+        if (other.tokens_per_second != 0) out += ", " + bound_text(other.tokens_per_second);
+        out += '\n';
+    }
+    return out;
+}
+
+// What decoding reads, and what that allows at most.
+std::string rate_text(const Fit& fit) {
+    using gpu::Placement;
+    const auto read = [&](Placement p) { return fit.plan.read[static_cast<size_t>(p)]; };
+    std::string out =
+        fmt::format("  a decoded token reads {} of weights on the device (copies there run at {}/s)",
+                    bytes_text(read(Placement::device)), bytes_text(static_cast<uint64_t>(fit.device_rate)));
+    if (read(Placement::host) != 0)
+        out += fmt::format("\n  and {} of the host's ({}/s)", bytes_text(read(Placement::host)),
+                           bytes_text(static_cast<uint64_t>(fit.host_rate)));
+    if (fit.tokens_per_second != 0) out += ": " + bound_text(fit.tokens_per_second);
+    return out + "\n";
+}
+
+std::string plan_text(const FitQuestion& question, const Style& style) {
+    const Fit fit = fathom::fit(question);
+    std::string out = style.bold(fmt::format("memory on {}", printable(fit.device)));
+    out += fmt::format("\n  context {}, cache for {} tokens\n", fit.context, fit.cache_tokens);
+    for (const auto& item : fit.plan.items)
+        out += fmt::format("  {:<28}{:>12}{}\n", item.owner, bytes_text(item.reserved),
+                           placement_text(item.placement));
+    for (const MemoryPool& pool : fit.pools)
+        out += fmt::format("  {:<28}{:>12} of {} available, {} in all\n", pool.name, bytes_text(pool.needed),
+                           bytes_text(pool.available), bytes_text(pool.bytes));
+    out += rate_text(fit);
+    if (fit.obstacle.empty()) return out + "  " + style.bold("fits") + "\n";
+    return out + "  " + style.red("does not fit: ") + fit.obstacle + "\n" + style.bold("what would fit") +
+           "\n" + alternatives_text(fit);
+}
+
+int inspect_preset(const Preset& preset, const Options& options) {
     const Style style = Style::of(STDOUT_FILENO);
     std::string out =
         style.bold(preset.name) + ", a preset: " + preset.about + "\n\n" + config_text(preset.config);
@@ -145,7 +209,15 @@ int inspect_preset(const Preset& preset) {
                               DType::iq4_xs, DType::q3_k, DType::q2_k})
         out += fmt::format("  {:<10}{:>12}\n", name_of(dtype),
                            bytes_text(checkpoint_bytes(preset.config, dtype)));
-    write_out(out + '\n' + style.bold("cache, in 16-bit numbers") + '\n' + cache_text(preset.config));
+    out += '\n' + style.bold("cache, in 16-bit numbers") + '\n' + cache_text(preset.config);
+    if (options.plan()) {
+        const DType own = dtype_of(format_named(options.format.empty() ? "bf16" : options.format));
+        const auto source = [&preset, own](std::optional<Format> other) {
+            return source_of(preset.config, other ? dtype_of(*other) : own);
+        };
+        out += '\n' + plan_text({preset.config, options.model.load(), source, "--format"}, style);
+    }
+    write_out(out);
     return OK;
 }
 
@@ -177,12 +249,12 @@ std::string model_text(const ModelFiles& files, const Style& style) {
            cache_text(config);
 }
 
-int inspect(const ModelOptions& options) {
-    const std::filesystem::path& path = options.model;
+int inspect(const Options& options) {
+    const std::filesystem::path& path = options.model.model;
     const Style style = Style::of(STDOUT_FILENO);
     std::error_code ignored; // what cannot be looked at is an error of open_model
     if (!std::filesystem::exists(path, ignored))
-        if (const Preset* preset = find_preset(path.string())) return inspect_preset(*preset);
+        if (const Preset* preset = find_preset(path.string())) return inspect_preset(*preset, options);
     if (std::filesystem::is_regular_file(path, ignored)) {
         const FileKind kind = kind_of_file(path);
         const bool alone = kind != FileKind::safetensors ||
@@ -199,6 +271,8 @@ int inspect(const ModelOptions& options) {
     if (files.gguf())
         out += (has_model(files) ? "\n" : "") + gguf_text(files, style) + "\n" +
                tensors_text(files.checkpoint.tensors(), style);
+    if (options.plan() && has_model(files))
+        out += '\n' + plan_text(fit_question(files, options.model.load()), style);
     write_out(out);
     return OK;
 }
@@ -206,12 +280,14 @@ int inspect(const ModelOptions& options) {
 } // namespace
 
 Action prepare_inspect(CLI::App& app) {
-    auto options = std::make_shared<ModelOptions>();
-    auto list = std::make_shared<bool>(false);
-    add_model(app, *options);
-    add_flag(app, "--presets", *list,
+    auto options = std::make_shared<Options>();
+    add_model(app, options->model);
+    add_flag(app, "--presets", options->presets,
              "List the names that MODEL may be instead: published shapes, without weights");
-    return [options, list] { return *list ? list_presets() : inspect(*options); };
+    add_loading(app, options->model);
+    add_context(app, options->model);
+    add_format(app, "--format", options->format, "Format of a preset's weights, in its memory plan");
+    return [options] { return options->presets ? list_presets() : inspect(*options); };
 }
 
 } // namespace fathom::cli

@@ -61,11 +61,10 @@ int logits(const Options& options) {
     if (options.output.empty()) throw UsageError("--output is required");
     const std::vector<Token> tokens = parse_tokens(*options.tokens, "--tokens");
     const ModelFiles files = open_model(options.model.model);
-    const auto engine = load_engine(files, {.device = options.model.device,
-                                            .reference = options.reference,
-                                            .context = options.model.context,
-                                            .quantize = options.model.quantize,
-                                            .taps = options.taps});
+    LoadOptions load = options.model.load();
+    load.reference = options.reference;
+    load.taps = options.taps;
+    const auto engine = load_engine(files, load);
     check_tokens(tokens, engine->config(), engine->context());
     Session session = engine->open();
     std::vector<float> values;
@@ -95,7 +94,7 @@ Action prepare_logits(CLI::App& app) {
     add_texts(app, "--tap", options->taps, "NAME",
               "Keep these intermediate tensors too; * stands for anything");
     add_context(app, options->model);
-    add_device(app, options->model);
+    add_loading(app, options->model);
     add_flag(app, "--reference", options->reference,
              "Use the slow CPU reference in double precision, not the device");
     return [options] { return logits(*options); };

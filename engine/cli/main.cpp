@@ -58,7 +58,10 @@ constexpr Command commands[] = {
      "  fathom inspect model.gguf\n"
      "  fathom inspect tokenizer.json       any one file of a model\n"
      "  fathom inspect v3\n"
-     "  fathom inspect --presets\n",
+     "  fathom inspect v3 --format q4_k --context 8192 --experts host\n"
+     "  fathom inspect --presets\n"
+     "With --device, --context, --quantize, --experts or --format it also says what loading would take\n"
+     "of the device's memory, whether it fits, and what else would.\n",
      prepare_inspect},
     {"logits", "Write the logits of a token sequence to a file",
      "Examples:\n"

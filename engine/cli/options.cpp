@@ -89,21 +89,42 @@ void add_named_model(CLI::App& app, const char* name, std::filesystem::path& mod
         ->required();
 }
 
-void add_device(CLI::App& app, ModelOptions& options) {
+namespace {
+std::string check_format(const std::string& name) {
+    try {
+        format_named(name);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+} // namespace
+
+void add_format(CLI::App& app, const char* name, std::string& format, const char* about) {
+    app.add_option(name, format, std::string(about) + ": " + names_of_formats())
+        ->type_name("FORMAT")
+        ->check(check_format);
+}
+
+void add_loading(CLI::App& app, ModelOptions& options) {
     app.add_option("--device", options.device,
                    "GPU by index, by part of its name, or 'cpu'; see 'fathom devices'")
         ->type_name("DEVICE");
-    app.add_option("--quantize", options.quantize,
-                   "Quantise the weights to this format while loading: " + names_of_formats())
-        ->type_name("FORMAT")
-        ->check([](const std::string& name) {
-            try {
-                format_named(name);
-            } catch (const Error& error) {
-                return std::string(error.what());
-            }
-            return std::string();
-        });
+    add_format(app, "--quantize", options.quantize, "Quantise the weights to this format while loading");
+    app.add_option_function<std::string>(
+           "--experts", [&options](const std::string& where) { options.experts_on_host = where == "host"; },
+           "Where the routed experts lie: on the device, or in the host's memory, which is slower")
+        ->type_name("device|host")
+        ->check(CLI::IsMember({"device", "host"}));
+}
+
+LoadOptions ModelOptions::load() const {
+    LoadOptions out;
+    out.device = device;
+    out.context = context;
+    out.experts_on_host = experts_on_host;
+    out.quantize = quantize;
+    return out;
 }
 
 void add_context(CLI::App& app, ModelOptions& options) {

@@ -37,17 +37,22 @@ void add_count(CLI::App& app, const char* name, uint32_t& value,
                const char* about); // 0 and up; shows its default
 void add_flag(CLI::App& app, const char* name, bool& value, const char* about);
 
+// A weight format by its name; the help lists them after `about`.
+void add_format(CLI::App& app, const char* name, std::string& format, const char* about);
+
 struct ModelOptions {
     std::filesystem::path model; // empty: the embedded one
     std::string device, quantize;
     uint32_t context = 0;
+    bool experts_on_host = false;
+    LoadOptions load() const; // these, and else defaults
 };
 void add_model(CLI::App& app, ModelOptions& options); // the positional MODEL
 // A positional that must be given, where the embedded model has the name EMBEDDED (and then an empty path).
 constexpr const char* EMBEDDED = "fathom-tiny";
 std::filesystem::path model_named(std::string_view text); // a path, EMBEDDED or ORG/NAME: checkpoint/hub.h
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about);
-void add_device(CLI::App& app, ModelOptions& options); // how it is loaded: --device, --quantize
+void add_loading(CLI::App& app, ModelOptions& options); // --device, --quantize, --experts
 void add_context(CLI::App& app, ModelOptions& options);
 
 struct SamplingOptions {

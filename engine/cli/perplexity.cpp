@@ -70,7 +70,7 @@ Action prepare_perplexity(CLI::App& app) {
     add_named_model(app, "MODEL", options->model.model, "The model");
     add_measure(app, options->measure);
     add_context(app, options->model);
-    add_device(app, options->model);
+    add_loading(app, options->model);
     return [options] { return perplexity(*options); };
 }
 

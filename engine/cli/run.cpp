@@ -122,7 +122,7 @@ Action prepare_run(CLI::App& app) {
     add_sampling(app, options->sampling);
     add_flag(app, "--ignore-eos", options->ignore_eos, "Go on where the model says the text ends");
     add_context(app, options->model);
-    add_device(app, options->model);
+    add_loading(app, options->model);
     add_flag(app, "--routing", options->routing, "Show how the experts were used, on stderr");
     add_flag(app, "--profile", options->profile,
              "Show where one token's time goes, kernel by kernel, on stderr");

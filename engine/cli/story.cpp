@@ -258,7 +258,7 @@ Action prepare_story(CLI::App& app) {
               "Write at most N tokens at once; 0: to the end of the text");
     add_sampling(app, options->sampling);
     add_context(app, options->model);
-    add_device(app, options->model);
+    add_loading(app, options->model);
     return [options] { return story(*options); };
 }
 

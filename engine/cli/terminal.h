@@ -3,6 +3,8 @@
 // goes to stderr.
 #pragma once
 
+#include "base/units.h"
+
 #include <chrono>
 #include <cstdint>
 #include <mutex>
@@ -63,8 +65,6 @@ class LineReader {
 
 // "[######----]  60%  1.2 of 2.0 GB" for a line of `width` columns.
 std::string progress_line(uint64_t done, uint64_t total, uint32_t width);
-std::string bytes_text(uint64_t bytes);     // "1.5 MB", in powers of ten
-std::string count_text(uint64_t count);     // "14.6 M"
 uint32_t columns_of(std::string_view utf8); // characters, each taken as one column wide
 
 // A bar on stderr that appears when the work has taken a second and wipes itself away at the end. Shown only

@@ -3,6 +3,7 @@
 // Caps; each quirk is logged with its reason, and nothing else asks who made the device.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,19 @@ struct Caps {
     bool timestamps = false;
 };
 
+// device: fast for kernels. shared: written by the host at any time, read by kernels. readback: written by
+// kernels, read by the host. host: read by kernels from the host's memory, which is larger and slower. The
+// last three stay mapped.
+enum class Placement : uint8_t { device, shared, readback, host };
+constexpr size_t N_PLACEMENTS = 4;
+
+// One of a device's memories, and what of it is still to be had. `available` is a driver's estimate
+// (VK_EXT_memory_budget), or all of the heap where it gives none.
+struct Heap {
+    uint64_t bytes = 0, available = 0;
+    bool device_local = false;
+};
+
 struct DeviceInfo {
     uint32_t index = 0;
     std::string name;                // as the driver says it
@@ -37,6 +51,10 @@ struct DeviceInfo {
     uint64_t memory = 0;             // bytes of its largest device-local heap
     std::string unusable;            // why this engine cannot use it; empty when it can
     std::vector<std::string> quirks; // what probe() decided, with reasons
+    std::vector<Heap> heaps;
+    std::array<uint32_t, N_PLACEMENTS> heap_of{}; // index into heaps of what a Placement gets
+    uint64_t largest_allocation = 0;              // bytes; a range longer than this cannot be had
+    bool pretended = false;                       // FATHOM_DEVICE_MEMORY: heaps are not the driver's
     Caps caps;
 };
 
@@ -58,10 +76,6 @@ struct DeviceOptions {
 struct View {
     uint64_t address = 0, bytes = 0;
 };
-
-// device: fast for kernels. shared: written by the host at any time, read by kernels. readback: written by
-// kernels, read by the host. The last two stay mapped.
-enum class Placement : uint8_t { device, shared, readback };
 
 // One launch of a kernel. `constants` are its specialisation constants 0, 1, 2, ...
 struct Dispatch {
@@ -97,6 +111,7 @@ struct OwnerBytes {
     uint64_t bytes = 0;    // asked for
     uint64_t reserved = 0; // allocated from the device
 };
+uint64_t reserved_bytes(uint64_t bytes); // what a range of so many bytes takes
 
 class Device {
   public:
@@ -112,12 +127,15 @@ class Device {
     std::vector<View> allocate(std::string_view owner, Placement placement, std::span<const uint64_t> sizes,
                                bool zeroed = true);
     std::vector<OwnerBytes> memory() const;
-    std::byte* mapped(View view) const; // shared and readback memory only
+    std::byte* mapped(View view) const;                                      // not for Placement::device
     void upload(View to, uint64_t offset, std::span<const std::byte> bytes); // done, or queued until flush()
     void flush();                                                            // finishes queued uploads
     void download(View from, std::span<std::byte> out);
     void copy(View from, View to); // on the device; waits
     void zero(View view);
+    // Bytes a second that the device reads from memory of this placement, by timing copies of 64 MiB to
+    // device memory; 0 where there is no room for them.
+    double read_rate(Placement from);
 
     // `name` says in errors and debuggers what the list is. With timestamps every dispatch waits for the one
     // before.

@@ -4,41 +4,56 @@
 #include "gpu/vulkan_device.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <fmt/format.h>
 
 namespace fathom::gpu {
 
 namespace {
+
 constexpr uint64_t MAX_BLOCK = 1ull << 30, ALIGNMENT = 256, STAGING_BYTES = 32ull << 20;
 
-const char* name_of(Placement placement) {
-    return placement == Placement::device ? "device" : placement == Placement::shared ? "shared" : "readback";
-}
-} // namespace
+constexpr const char* PLACEMENT_NAMES[N_PLACEMENTS] = {"device", "shared", "readback", "host"};
+
+struct Wish {
+    vk::MemoryPropertyFlags with, without;
+};
 
 // Preference in order: device memory that the host can write directly saves the copy; shared memory should be
 // near the device, since every kernel reads the step's state; readback should be cached, since the host reads
-// it.
-uint32_t Device::Impl::memory_type(uint32_t allowed, Placement placement) const {
+// it; host memory should not be the device's, of which there is too little.
+std::vector<Wish> wishes_for(Placement placement, const DeviceInfo& info) {
     using Flag = vk::MemoryPropertyFlagBits;
-    const vk::MemoryPropertyFlags host = Flag::eHostVisible | Flag::eHostCoherent;
-    std::vector<vk::MemoryPropertyFlags> wishes;
-    if (placement == Placement::device)
-        wishes = info.caps.cpu || info.type == "integrated"
-                     ? std::vector<vk::MemoryPropertyFlags>{Flag::eDeviceLocal | host, Flag::eDeviceLocal}
-                     : std::vector<vk::MemoryPropertyFlags>{Flag::eDeviceLocal};
-    else if (placement == Placement::shared)
-        wishes = {Flag::eDeviceLocal | host, host};
-    else
-        wishes = {host | Flag::eHostCached, host};
-    for (const auto wish : wishes)
-        for (uint32_t i = 0; i < memory_properties.memoryTypeCount; ++i)
-            if ((allowed >> i & 1) && (memory_properties.memoryTypes[i].propertyFlags & wish) == wish)
-                return i;
+    const vk::MemoryPropertyFlags host = Flag::eHostVisible | Flag::eHostCoherent, local = Flag::eDeviceLocal;
+    switch (placement) {
+    case Placement::device:
+        if (info.caps.cpu || info.type == "integrated") return {{local | host, {}}, {local, {}}};
+        return {{local, {}}};
+    case Placement::shared:
+        return {{local | host, {}}, {host, {}}};
+    case Placement::readback:
+        return {{host | Flag::eHostCached, {}}, {host, {}}};
+    case Placement::host:
+        return {{host, local}, {host, {}}};
+    }
+    return {};
+}
+
+} // namespace
+
+uint64_t reserved_bytes(uint64_t bytes) { return round_up(std::max<uint64_t>(bytes, 4), ALIGNMENT); }
+
+uint32_t memory_type(const vk::PhysicalDeviceMemoryProperties& memory, const DeviceInfo& info,
+                     uint32_t allowed, Placement placement) {
+    for (const auto& [with, without] : wishes_for(placement, info))
+        for (uint32_t i = 0; i < memory.memoryTypeCount; ++i) {
+            const vk::MemoryPropertyFlags flags = memory.memoryTypes[i].propertyFlags;
+            if ((allowed >> i & 1) && (flags & with) == with && !(flags & without)) return i;
+        }
     throw Error({.what = "this device has no memory type for our buffers",
                  .where = info.name,
-                 .expected = name_of(placement),
+                 .expected = PLACEMENT_NAMES[static_cast<size_t>(placement)],
                  .got = fmt::format("types allowed: {:#x}", allowed),
                  .fix = ""});
 }
@@ -53,7 +68,7 @@ Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
          Usage::eStorageBuffer | Usage::eShaderDeviceAddress | Usage::eTransferSrc | Usage::eTransferDst});
     const auto needs = block.buffer.getMemoryRequirements();
     const vk::MemoryAllocateFlagsInfo flags(vk::MemoryAllocateFlagBits::eDeviceAddress);
-    const uint32_t type = memory_type(needs.memoryTypeBits, placement);
+    const uint32_t type = memory_type(memory_properties, info, needs.memoryTypeBits, placement);
     block.memory = device.allocateMemory(vk::MemoryAllocateInfo(needs.size, type, &flags));
     block.buffer.bindMemory(*block.memory, 0);
     block.address = device.getBufferAddress({*block.buffer});
@@ -76,12 +91,16 @@ std::vector<View> Device::allocate(std::string_view owner, Placement placement,
         uint64_t bytes = 0;
         size_t last = first; // the views of one block
         for (; last < sizes.size(); ++last) {
-            const uint64_t next = round_up(std::max<uint64_t>(sizes[last], 4), ALIGNMENT);
+            const uint64_t next = reserved_bytes(sizes[last]);
             if (last > first && (bytes + next > MAX_BLOCK || d.options.buffer_per_tensor)) break;
             bytes += next;
         }
+        const uint32_t heap = d.info.heap_of[static_cast<size_t>(placement)];
+        d.taken.resize(d.info.heaps.size());
         Block block;
         try {
+            if (d.info.pretended && bytes > d.info.heaps[heap].available - d.taken[heap])
+                throw vk::OutOfDeviceMemoryError("FATHOM_DEVICE_MEMORY");
             block = d.create_block(bytes, placement);
         } catch (const vk::SystemError& error) {
             uint64_t total = 0;
@@ -95,11 +114,12 @@ std::vector<View> Device::allocate(std::string_view owner, Placement placement,
                          .fix = "choose a smaller model, a shorter --context or another --device"});
         }
         account->reserved += bytes;
+        d.taken[heap] += bytes;
         uint64_t offset = 0;
         for (; first < last; ++first) {
             views.push_back({block.address + offset, sizes[first]});
             account->bytes += sizes[first];
-            offset += round_up(std::max<uint64_t>(sizes[first], 4), ALIGNMENT);
+            offset += reserved_bytes(sizes[first]);
         }
         const View whole{block.address, bytes};
         d.blocks.emplace(block.address, std::move(block));
@@ -196,6 +216,30 @@ void Device::zero(View view) {
     }
     impl_->copies.fillBuffer(*block->buffer, base, round_up(view.bytes, 4), 0);
     impl_->run_copies();
+}
+
+double Device::read_rate(Placement from) {
+    constexpr uint64_t bytes = 64ull << 20;
+    constexpr int turns = 4; // the first one warms up
+    Impl& d = *impl_;
+    flush();
+    double best = 0;
+    try {
+        const Block source = d.create_block(bytes, from), target = d.create_block(bytes, Placement::device);
+        for (int turn = 0; turn < turns; ++turn) {
+            const auto start = std::chrono::steady_clock::now();
+            d.copy_now(source, 0, target, 0, bytes);
+            const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+            if (turn != 0) best = std::max(best, double(bytes) / seconds.count());
+        }
+    } catch (const vk::OutOfDeviceMemoryError&) {
+        return 0;
+    } catch (const vk::OutOfHostMemoryError&) {
+        return 0;
+    }
+    // Within one memory a copy reads and writes; kernels that only read may take all of that traffic.
+    const auto heap = [&](Placement p) { return d.info.heap_of[static_cast<size_t>(p)]; };
+    return heap(from) == heap(Placement::device) || d.info.caps.cpu ? 2 * best : best;
 }
 
 } // namespace fathom::gpu

@@ -184,6 +184,7 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
     if (caps.cpu) quirk("software device: one lane to a dot product, since shuffles are loops on a CPU");
     if (!caps.timestamps) quirk("no timestamps on the compute queue: profiles are not available");
+    probe_memory(physical, info);
     return info;
 }
 

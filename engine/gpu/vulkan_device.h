@@ -28,6 +28,12 @@ struct Instance {
 
 // Decides what a physical device can do: the one place that knows vendors, drivers and versions.
 DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index);
+// The memory type that a placement gets of those whose bits are in `allowed`. Throws Error when there is
+// none.
+uint32_t memory_type(const vk::PhysicalDeviceMemoryProperties& memory, const DeviceInfo& info,
+                     uint32_t allowed, Placement placement);
+// Fills in heaps, heap_of and largest_allocation.
+void probe_memory(const vk::raii::PhysicalDevice& physical, DeviceInfo& info);
 
 // One VkBuffer with its memory.
 struct Block {
@@ -95,6 +101,7 @@ struct Device::Impl {
 
     std::map<uint64_t, Block> blocks; // by address
     std::vector<OwnerBytes> owners;
+    std::vector<uint64_t> taken; // bytes reserved of each heap
     Block staging;
     vk::raii::CommandBuffer copies = nullptr;
     uint64_t staged = 0;                      // bytes of the staging block that wait to be copied
@@ -103,7 +110,6 @@ struct Device::Impl {
 
     void create_device();
     Block create_block(uint64_t bytes, Placement placement);
-    uint32_t memory_type(uint32_t allowed, Placement placement) const;
     std::pair<const Block*, uint64_t> locate(uint64_t address) const; // block and offset in it
     void copy_now(const Block& from, uint64_t from_offset, const Block& to, uint64_t to_offset,
                   uint64_t bytes);

@@ -16,6 +16,8 @@ class GpuExecutor final : public Executor {
     explicit GpuExecutor(const gpu::DeviceOptions& options) : device_(options) {}
     const gpu::Caps& caps() const override { return device_.info().caps; }
     const std::string& device_name() const override { return device_.info().name; }
+    const gpu::DeviceInfo* device() const override { return &device_.info(); }
+    double read_rate(gpu::Placement from) override { return device_.read_rate(from); }
     std::vector<View> allocate(std::string_view owner, gpu::Placement placement,
                                std::span<const uint64_t> sizes, bool zeroed) override {
         return device_.allocate(owner, placement, sizes, zeroed);

@@ -10,17 +10,27 @@
 
 namespace fathom {
 
-class Executor {
+// Where memory is taken from: an Executor, or for a plan something that only counts (memory_plan.cpp).
+class Memory {
   public:
-    virtual ~Executor() = default;
-    virtual const gpu::Caps& caps() const = 0;
-    virtual const std::string& device_name() const = 0;
-
-    // Memory, as gpu::Device has it.
+    virtual ~Memory() = default;
+    // As gpu::Device has it.
     virtual std::vector<View> allocate(std::string_view owner, gpu::Placement placement,
                                        std::span<const uint64_t> sizes, bool zeroed = true) = 0;
+    View allocate(std::string_view owner, gpu::Placement placement, uint64_t bytes) {
+        return allocate(owner, placement, std::span(&bytes, 1)).front();
+    }
+};
+
+class Executor : public Memory {
+  public:
+    virtual const gpu::Caps& caps() const = 0;
+    virtual const std::string& device_name() const = 0;
+    virtual const gpu::DeviceInfo* device() const { return nullptr; } // null: no device, memory without limit
+    virtual double read_rate(gpu::Placement) { return 0; }            // as gpu::Device has it; 0: not known
+
     virtual std::vector<gpu::OwnerBytes> memory() const = 0;
-    virtual std::byte* mapped(View view) const = 0; // shared and readback memory
+    virtual std::byte* mapped(View view) const = 0; // not for Placement::device
     virtual void upload(View to, uint64_t offset, std::span<const std::byte> bytes) = 0;
     virtual void flush() = 0;
     virtual void download(View from, std::span<std::byte> out) = 0;
@@ -34,10 +44,6 @@ class Executor {
     // Runs it once more with every op alone, and returns each op's seconds; empty where the device has no
     // clock.
     virtual std::vector<double> profile(const Plan& plan) = 0;
-
-    View allocate(std::string_view owner, gpu::Placement placement, uint64_t bytes) {
-        return allocate(owner, placement, std::span(&bytes, 1)).front();
-    }
 };
 
 std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options);

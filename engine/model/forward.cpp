@@ -1,7 +1,6 @@
-// The forward pass (Model::build, attention, feed_forward), in reading order at the end of this file, and the
-// memory it works on. Activations live in one workspace that all layers share, so their lifetimes need no
-// planning; what is kept for a tap is copied out right after it was made. Followed: DeepSeek-V2 (arXiv
-// 2405.04434), V3 (arXiv 2412.19437).
+// The forward pass (Model::build, attention, feed_forward), in reading order at the end of this file. What is
+// kept for a tap is copied out right after it was made. Followed: DeepSeek-V2 (arXiv 2405.04434), V3 (arXiv
+// 2412.19437).
 #include "model/forward.h"
 
 #include "base/error.h"
@@ -16,9 +15,6 @@ namespace fathom {
 
 namespace {
 
-constexpr uint64_t PARTIAL_BYTES = 64ull
-                                   << 20; // of attention's partial results; larger steps go in blocks of rows
-
 bool matches(std::string_view pattern, std::string_view name) {
     if (pattern.empty()) return name.empty();
     if (pattern[0] == '*')
@@ -26,163 +22,26 @@ bool matches(std::string_view pattern, std::string_view name) {
     return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
 }
 
-// Shared experts are slots like the routed ones where they lie in one bank with them.
-RoutingShape routing_shape(const ModelConfig& c) {
-    RoutingShape shape{c.n_routed_experts,
-                       c.n_active_experts,
-                       c.n_shared_experts,
-                       c.n_groups,
-                       c.n_active_groups,
-                       0,
-                       static_cast<float>(c.routed_scaling_factor)};
-    if (c.scoring == Scoring::sigmoid) shape.flags |= ROUTER_SIGMOID;
-    if (c.topk_method == TopkMethod::group_limited_greedy) shape.flags |= ROUTER_GROUP_MAX;
-    if (c.topk_method == TopkMethod::noaux_tc) shape.flags |= ROUTER_GROUP_TOP2;
-    if (c.norm_topk_prob) shape.flags |= ROUTER_NORMALISE;
-    if (c.topk_method == TopkMethod::greedy) shape.n_groups = shape.n_active_groups = 1;
-    return shape;
-}
-
 } // namespace
-
-uint32_t bucket_for(uint32_t rows) { return std::bit_ceil(std::max(rows, 1u)); }
 
 Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options,
              Executor& executor)
-    : config(c), executor_(executor), options_(options) {
-    if (c.n_active_experts > MAX_ACTIVE)
-        throw Error({.what = "too many active experts",
-                     .where = "num_experts_per_tok",
-                     .expected = fmt::format("at most {}", MAX_ACTIVE),
-                     .got = fmt::format("{}", c.n_active_experts)});
-    weights_ = load_weights(c, checkpoint, options.weights, executor);
-    shape_ = {c.n_heads,    c.qk_nope_head_dim, c.qk_rope_head_dim,
-              c.v_head_dim, c.kv_lora_rank,     static_cast<float>(c.softmax_scale())};
-    routing_ = routing_shape(c);
-    for (uint32_t i = 0; i < c.n_layers; ++i) n_moe_layers += c.is_moe(i);
-    const uint32_t first = c.is_mla() ? c.kv_lora_rank : c.n_heads * c.qk_head_dim(); // parts of a cache row
-    row_floats = static_cast<uint32_t>(round_up(first, 4) + round_up(c.cache_dim() - first, 4));
-    page_bytes = PAGE_TOKENS * row_floats * 4;
-    max_pages = div_up(options.context, PAGE_TOKENS);
-    mask_words = div_up(c.vocab_size, 32);
-    logits_stride = static_cast<uint32_t>(round_up(c.vocab_size, 8));
-    trace_stride = options.trace ? n_moe_layers * 2 * c.n_active_experts : 0;
-    allocate_state();
-    allocate_cache(options.pages);
-    build_rope(options.context);
-    allocate_workspace(std::max(options.chunk, MAX_SEQUENCES));
-    step_ = {state, page_tables, step_.rope, max_pages, page_bytes, row_floats, !c.rope_interleaved};
-}
-
-void Model::allocate_state() {
-    using gpu::Placement;
-    const auto shared = [&](uint64_t bytes) {
-        return executor_.allocate("step state", Placement::shared, bytes);
-    };
-    state = shared(sizeof(StepHeader) + MAX_ROWS * sizeof(StepRow));
-    page_tables = shared(4ull * MAX_SEQUENCES * max_pages);
-    samplers = shared(MAX_SEQUENCES * sizeof(SamplerState));
-    bias = shared(8ull * MAX_SEQUENCES * MAX_BIAS);
-    mask = shared(4ull * MAX_SEQUENCES * mask_words);
-    sampled = executor_.allocate("sampled tokens", Placement::readback, MAX_SEQUENCES * sizeof(Sampled));
-    if (trace_stride != 0)
-        trace = executor_.allocate("routing trace", Placement::readback, 4ull * TRACE_ROWS * trace_stride);
-    counts = executor_.allocate("step state", Placement::device, 4ull * MAX_SEQUENCES * config.vocab_size);
-    const uint64_t experts = std::max<uint64_t>(1, uint64_t{n_moe_layers} * config.n_routed_experts);
-    control = executor_.allocate("step state", Placement::device,
-                                 8 * experts); // (MoE layers, experts) of (key, factor)
-    std::vector<float> neutral(2 * experts);
+    : ModelMemory(c, source_of(checkpoint, options.weights), options, executor.caps(), executor),
+      executor_(executor), options_(options) {
+    step_ = {state, page_tables, rope_, max_pages, page_bytes, row_floats, !c.rope_interleaved};
+    std::vector<float> neutral(2 * steered_experts());
     for (size_t i = 1; i < neutral.size(); i += 2) neutral[i] = 1;
-    executor_.upload(control, 0, std::as_bytes(std::span(neutral)));
-}
-
-void Model::allocate_cache(uint32_t pages) {
-    const std::vector<uint64_t> sizes(config.n_layers, uint64_t{pages} * page_bytes);
-    cache = executor_.allocate("latent cache", gpu::Placement::device, sizes);
-}
-
-Rows Model::rows(uint64_t count, uint32_t cols) {
-    const auto stride =
-        static_cast<uint32_t>(round_up(cols, 8)); // kernels read the last chunk of eight whole
-    const View view = executor_.allocate("workspace", gpu::Placement::device, count * stride * 4);
-    return {view.address, cols, stride};
-}
-
-void Model::allocate_workspace(uint32_t n) {
-    const ModelConfig& c = config;
-    const auto bytes = [&](uint64_t size) {
-        return executor_.allocate("workspace", gpu::Placement::device, size);
-    };
-    work_.x = rows(n, c.dim);
-    work_.normed = rows(n, c.dim);
-    allocate_attention_workspace(n);
-    const uint64_t pairs = uint64_t{n} * std::max(routing_.n_slots(), 1u);
-    const uint32_t n_experts = std::max(c.n_routed_experts + c.n_shared_experts, 1u);
-    uint64_t act_floats = pairs * round_up(c.expert_dim, 8); // one buffer serves dense and MoE layers
-    act_floats = std::max<uint64_t>(act_floats, n * round_up(c.dense_dim, 8));
-    work_.act = {bytes(4 * act_floats).address, 0, 0};
-    work_.pairs_out = rows(pairs, c.dim);
-    work_.experts = bytes(4 * pairs);
-    work_.expert_weights = bytes(4 * pairs);
-    work_.pairs = bytes(4 * pairs);
-    allocate_unstacked_workspace(n);
-    uint32_t max_items = 0;
-    for (uint32_t bucket = 1; bucket <= bucket_for(n); bucket *= 2)
-        max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts));
-    work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
-    logits = bytes(4ull * MAX_SEQUENCES * logits_stride);
-    adjusted_ = bytes(4ull * MAX_SEQUENCES * logits_stride);
-}
-
-void Model::allocate_attention_workspace(uint32_t n) {
-    const ModelConfig& c = config;
-    const auto bytes = [&](uint64_t size) {
-        return executor_.allocate("workspace", gpu::Placement::device, size);
-    };
-    work_.attended = rows(n, c.n_heads * c.v_head_dim);
-    const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
-    if (!c.is_mla()) {
-        work_.q = rows(n, q_cols);
-        work_.k = rows(n, q_cols);
-        work_.v = rows(n, c.n_heads * c.v_head_dim);
-        return;
-    }
-    work_.q_kv_a = rows(n, first + c.latent_dim());
-    if (c.q_lora_rank) {
-        work_.q_a = rows(n, c.q_lora_rank);
-        work_.q = rows(n, q_cols);
-    } else {
-        work_.q = work_.q_kv_a.columns(0, q_cols);
-    }
-    work_.kv = rows(n, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim));
-    work_.latent = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
-    work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
-    const uint64_t row_bytes = partial_row_bytes(executor_.caps(), shape_);
-    work_.partial = bytes(std::max(row_bytes, std::min(row_bytes * n, PARTIAL_BYTES)));
-    work_.chunk = bytes(4ull * n * c.n_heads * (c.v_head_dim + 2));
-}
-
-// What matrices need that could not be stacked.
-void Model::allocate_unstacked_workspace(uint32_t n) {
-    const auto any = [&](const auto& is) {
-        return std::any_of(weights_.layers.begin(), weights_.layers.end(), is);
-    };
-    if (any([](const LayerWeights& w) { return w.kv_a.rows != 0; }))
-        work_.kv_a = rows(n, config.latent_dim());
-    if (!any([](const LayerWeights& w) { return w.shared.down.rows != 0; })) return;
-    work_.shared_act = rows(n, config.n_shared_experts * config.expert_dim);
-    work_.shared_out = rows(n, config.dim);
-    const uint64_t items = 16 + uint64_t{moe_max_items(bucket_for(n), 1, 1)} * sizeof(MoeItem);
-    work_.shared_pairs = executor_.allocate("workspace", gpu::Placement::device, 4ull * n);
-    work_.shared_items = executor_.allocate("workspace", gpu::Placement::device, items);
+    executor.upload(control, 0, std::as_bytes(std::span(neutral)));
+    upload_rope(options.context);
+    upload_weights(layout_, checkpoint, options.weights, executor);
+    layout_ = {};
 }
 
 // cos and sin of position * frequency: the angle in float32 as transformers forms it, its functions in
 // double.
-void Model::build_rope(uint32_t context) {
+void Model::upload_rope(uint32_t context) {
     const RopeFrequencies rope = rope_frequencies(config);
     const auto half = static_cast<uint32_t>(rope.inv_freq.size());
-    step_.rope = executor_.allocate("RoPE table", gpu::Placement::device, 8ull * context * half);
     std::vector<float> rows;
     for (uint32_t position = 0, first = 0; position < context; ++position) {
         for (const float frequency : rope.inv_freq) {
@@ -191,7 +50,7 @@ void Model::build_rope(uint32_t context) {
             rows.push_back(static_cast<float>(std::sin(double(angle)) * rope.factor));
         }
         if (rows.size() < (1u << 20) && position + 1 < context) continue;
-        executor_.upload(step_.rope, 8ull * first * half, std::as_bytes(std::span(rows)));
+        executor_.upload(rope_, 8ull * first * half, std::as_bytes(std::span(rows)));
         rows.clear();
         first = position + 1;
     }
@@ -254,7 +113,7 @@ void Model::build(Plan& plan, StepKind kind) {
     plan.tap("logits", scores);
     if (kind.mode != StepKind::Mode::decode) return;
     sample(plan, "sample", step_,
-           {logits, adjusted_, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
+           {logits, work_.adjusted, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
 }
 
 void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {

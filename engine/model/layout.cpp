@@ -10,10 +10,12 @@ namespace fathom {
 
 namespace {
 
+constexpr std::string_view EXPERTS = "experts";
+
 class Builder {
   public:
-    Builder(const ModelConfig& config, const Naming& naming, const FormatOf& format_of)
-        : c(config), naming_(naming), format_of_(format_of) {}
+    Builder(const ModelConfig& config, const WeightSource& source, bool experts_on_host)
+        : c(config), naming_(source.naming), source_(source), experts_on_host_(experts_on_host) {}
     Layout layout;
 
     void model(Weights& w) {
@@ -60,7 +62,7 @@ class Builder {
         for (size_t i = 0; i + 1 < spec.shape.size(); ++i) rows *= spec.shape[i];
         return {tensor, 0, static_cast<uint32_t>(rows), 0, spec.cols(), to_matrix, to_row};
     }
-    Format format_of(size_t tensor) const { return format_of_(layout.tensors[tensor]); }
+    Format format_of(size_t tensor) const { return source_.format_of(layout.tensors[tensor]); }
 
     // The one format of all pieces; f32 where plain numbers of several kinds meet in a bank.
     Format common_format(const std::vector<Piece>& pieces) const {
@@ -85,7 +87,9 @@ class Builder {
                 uint32_t count = 1) {
         const Format format = common_format(pieces);
         const uint32_t cols = pieces.front().cols, bytes = row_bytes(format, cols);
+        const bool on_host = experts_on_host_ && owner == EXPERTS;
         layout.targets.push_back({.owner = owner,
+                                  .placement = on_host ? gpu::Placement::host : gpu::Placement::device,
                                   .shape = {{}, format, rows, cols, bytes, count, uint64_t{rows} * bytes},
                                   .matrix = &m,
                                   .pieces = std::move(pieces)});
@@ -171,7 +175,7 @@ class Builder {
                          shared_up = add(Role::shared_up, {width, c.dim}),
                          shared_down = add(Role::shared_down, {c.dim, width});
             const bool join =
-                format_of(gate.front().tensor) == format_of(shared_gate) &&
+                !experts_on_host_ && format_of(gate.front().tensor) == format_of(shared_gate) &&
                 format_of(up.front().tensor) == format_of(shared_up) &&
                 format_of(down.front().tensor) == format_of(shared_down) &&
                 (c.n_shared_experts == 1 || c.expert_dim % block_of(format_of(shared_down)) == 0);
@@ -188,9 +192,9 @@ class Builder {
                 matrix("shared experts", w.shared.down, c.dim, {whole(shared_down)});
             }
         }
-        matrix("experts", w.mlp.gate, c.expert_dim, std::move(gate), count);
-        matrix("experts", w.mlp.up, c.expert_dim, std::move(up), count);
-        matrix("experts", w.mlp.down, c.dim, std::move(down), count);
+        matrix(EXPERTS, w.mlp.gate, c.expert_dim, std::move(gate), count);
+        matrix(EXPERTS, w.mlp.up, c.expert_dim, std::move(up), count);
+        matrix(EXPERTS, w.mlp.down, c.dim, std::move(down), count);
     }
 
     void routed_experts(std::vector<Piece>& gate, std::vector<Piece>& up, std::vector<Piece>& down) {
@@ -218,18 +222,46 @@ class Builder {
 
     const ModelConfig& c;
     const Naming& naming_;
-    const FormatOf& format_of_;
+    const WeightSource& source_;
+    const bool experts_on_host_;
     uint32_t layer_ = 0;
 };
 
 } // namespace
 
-Layout layout_of(const ModelConfig& config, const Naming& naming, const FormatOf& format_of, bool keep_mtp,
+Layout layout_of(const ModelConfig& config, const WeightSource& source, const LayoutOptions& options,
                  Weights& weights) {
-    Builder builder(config, naming, format_of);
+    Builder builder(config, source, options.experts_on_host);
     builder.model(weights);
-    builder.mtp(weights, keep_mtp);
+    builder.mtp(weights, options.keep_mtp);
+    builder.layout.tied_head = source.naming.tied_head;
     return std::move(builder.layout);
+}
+
+void allocate_weights(Layout& layout, Weights& weights, Memory& memory) {
+    std::vector<std::string_view> owners;
+    for (const Target& t : layout.targets)
+        if (std::find(owners.begin(), owners.end(), t.owner) == owners.end()) owners.push_back(t.owner);
+    for (const std::string_view owner : owners) {
+        std::vector<Target*> targets;
+        std::vector<uint64_t> sizes;
+        for (Target& t : layout.targets)
+            if (t.owner == owner) {
+                targets.push_back(&t);
+                sizes.push_back(t.bytes());
+            }
+        const auto views =
+            memory.allocate(fmt::format("weights: {}", owner), targets.front()->placement, sizes, false);
+        for (size_t i = 0; i < targets.size(); ++i) {
+            Target& t = *targets[i];
+            t.shape.view = views[i];
+            if (t.matrix)
+                *t.matrix = t.shape;
+            else
+                *t.vector = {t.shape.view.address, uint64_t{t.shape.cols} * 4};
+        }
+    }
+    if (layout.tied_head) weights.head = weights.embedding;
 }
 
 } // namespace fathom

@@ -7,6 +7,7 @@
 // would cut a block, the parts stay matrices of their own.
 #pragma once
 
+#include "model/executor.h"
 #include "model/tensors.h"
 #include "model/weights.h"
 
@@ -35,23 +36,42 @@ struct Piece {
 // A matrix, a bank of equal ones, or a vector in device memory, and what fills it.
 struct Target {
     std::string_view owner; // for accounting: "embedding", "attention", "experts", ...
-    Matrix shape;           // without a view
+    gpu::Placement placement = gpu::Placement::device;
+    Matrix shape; // its view is the target's own, once it has been allocated
     Matrix* matrix = nullptr;
     View* vector = nullptr; // instead of matrix, for norms and biases: one row of f32
     std::vector<Piece> pieces;
     uint64_t bytes() const { return shape.matrix_bytes * shape.count; }
 };
 
-// The format that a tensor's weights shall have in memory.
-using FormatOf = std::function<Format(const TensorSpec&)>;
+struct Layout;
+
+// Where weights come from: how tensors are named, and the format that each one's weights shall have in
+// memory.
+struct WeightSource {
+    Naming naming;
+    std::function<Format(const TensorSpec&)> format_of;
+    std::function<void(const Layout&)> check; // throws Error where tensors are not as laid out; may be empty
+};
+
+struct LayoutOptions {
+    bool keep_mtp = false;
+    // Routed experts lie in the host's memory. Shared ones, which every token uses, stay on the device, and
+    // so do not join their bank.
+    bool experts_on_host = false;
+};
 
 struct Layout {
     std::vector<TensorSpec> tensors;
     std::vector<Target>
         targets; // their matrix and vector point into the Weights that the layout was made for
+    bool tied_head = false;
 };
-// `weights` receives the layers and is filled in when targets are loaded.
-Layout layout_of(const ModelConfig& config, const Naming& naming, const FormatOf& format_of, bool keep_mtp,
+// `weights` receives the layers; allocate_weights() fills them in.
+Layout layout_of(const ModelConfig& config, const WeightSource& source, const LayoutOptions& options,
                  Weights& weights);
+
+// Memory for all targets, owner by owner.
+void allocate_weights(Layout& layout, Weights& weights, Memory& memory);
 
 } // namespace fathom

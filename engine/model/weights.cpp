@@ -1,4 +1,4 @@
-// Loading: the checkpoint is checked against the layout, then every target is filled piece by piece.
+// The checkpoint is checked against the layout, then every target is filled piece by piece.
 #include "model/weights.h"
 
 #include "base/error.h"
@@ -130,37 +130,22 @@ class Uploader {
     std::vector<std::byte> buffer_;
 };
 
-// Memory for all targets, owner by owner.
-void allocate(std::vector<Target>& targets, Executor& executor) {
-    std::vector<std::string_view> owners;
-    for (const Target& t : targets)
-        if (std::find(owners.begin(), owners.end(), t.owner) == owners.end()) owners.push_back(t.owner);
-    for (const std::string_view owner : owners) {
-        std::vector<uint64_t> sizes;
-        for (const Target& t : targets)
-            if (t.owner == owner) sizes.push_back(t.bytes());
-        const auto views =
-            executor.allocate(fmt::format("weights: {}", owner), gpu::Placement::device, sizes, false);
-        size_t next = 0;
-        for (Target& t : targets)
-            if (t.owner == owner) t.shape.view = views[next++];
-    }
-}
-
 } // namespace
 
-Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, const WeightOptions& options,
-                     Executor& executor) {
-    Weights weights;
-    const Naming naming = Naming::of(checkpoint);
-    const FormatOf wanted = [&](const TensorSpec& spec) {
+WeightSource source_of(const Checkpoint& checkpoint, const WeightOptions& options) {
+    const auto format_of = [&checkpoint, quantize = options.quantize](const TensorSpec& spec) {
         const TensorView* tensor = checkpoint.find(spec.name);
-        return tensor ? wanted_format(spec, *tensor, options.quantize)
-                      : Format::bf16; // check_tensors refuses what is missing
+        return tensor ? wanted_format(spec, *tensor, quantize)
+                      : Format::bf16; // the check refuses what is missing
     };
-    Layout layout = layout_of(config, naming, wanted, options.keep_mtp, weights);
-    check_tensors(layout, checkpoint, options.keep_mtp);
-    allocate(layout.targets, executor);
+    const auto check = [&checkpoint, keep_mtp = options.keep_mtp](const Layout& layout) {
+        check_tensors(layout, checkpoint, keep_mtp);
+    };
+    return {Naming::of(checkpoint), format_of, check};
+}
+
+void upload_weights(const Layout& layout, const Checkpoint& checkpoint, const WeightOptions& options,
+                    Executor& executor) {
     const auto tensor_of = [&](const Piece& piece) -> const TensorView& {
         return *checkpoint.find(layout.tensors[piece.tensor].name);
     };
@@ -175,14 +160,8 @@ Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, co
             if (k % 256 == 255) checkpoint.drop_all(); // small tensors leave neighbours of theirs mapped
         }
         checkpoint.drop_all();
-        if (target.matrix)
-            *target.matrix = target.shape;
-        else
-            *target.vector = {target.shape.view.address, uint64_t{target.shape.cols} * 4};
     }
-    if (naming.tied_head) weights.head = weights.embedding;
     executor.flush();
-    return weights;
 }
 
 } // namespace fathom

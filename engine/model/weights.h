@@ -4,13 +4,14 @@
 
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
-#include "model/executor.h"
 #include "model/ops/ops.h"
 
 #include <functional>
 #include <optional>
 
 namespace fathom {
+
+class Executor;
 
 struct LayerWeights {
     View attn_norm, ffn_norm; // (dim)
@@ -44,16 +45,22 @@ struct Weights {
 
 struct WeightOptions {
     bool keep_mtp = false;
+    bool experts_on_host = false; // see LayoutOptions
     // Quantise the matrices that are stored as plain numbers or FP8, but not the router: to this format, or
     // where its blocks do not fill their rows to block_fallback() of it (checkpoint/blocks.h).
     std::optional<Format> quantize;
     std::function<void(uint64_t, uint64_t)> progress; // hears bytes of checkpoint done and in all
 };
 
-// Checks the checkpoint against the layout (a missing, extra or misshapen tensor is an Error that names it),
-// allocates and uploads. Mapped pages are dropped as they are uploaded; a few MiB are converted at a time, on
-// several threads.
-Weights load_weights(const ModelConfig& config, const Checkpoint& checkpoint, const WeightOptions& options,
-                     Executor& executor);
+struct Layout;
+struct WeightSource; // layout.h
+// The checkpoint as a source, which must stay where it is. Its check names a missing, extra or misshapen
+// tensor.
+WeightSource source_of(const Checkpoint& checkpoint, const WeightOptions& options);
+
+// Fills all targets of an allocated layout. Mapped pages are dropped as they are uploaded; a few MiB are
+// converted at a time, on several threads.
+void upload_weights(const Layout& layout, const Checkpoint& checkpoint, const WeightOptions& options,
+                    Executor& executor);
 
 } // namespace fathom

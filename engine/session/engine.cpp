@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/numbers.h"
 #include "checkpoint/gguf.h"
+#include "session/fit.h"
 
 #include <algorithm>
 #include <bit>
@@ -47,21 +48,11 @@ uint32_t choose_context(const ModelConfig& config, uint32_t wanted) {
     return wanted != 0 ? wanted : std::min(config.max_position, DEFAULT_CONTEXT);
 }
 
-ModelOptions model_options(const LoadOptions& options, uint32_t context, uint32_t chunk) {
-    const uint32_t cache_tokens = options.cache_tokens ? options.cache_tokens : 2 * context;
-    if (cache_tokens < context)
-        throw Error({.what = "the latent cache cannot hold one session",
-                     .where = "cache_tokens",
-                     .expected = fmt::format("at least the context, {}", context),
-                     .got = fmt::format("{}", cache_tokens)});
-    ModelOptions wanted{.context = context,
-                        .pages = div_up(cache_tokens, PAGE_TOKENS),
-                        .chunk = chunk,
-                        .trace = options.trace,
-                        .taps = options.taps,
-                        .weights = {.keep_mtp = options.keep_mtp, .progress = options.progress}};
-    if (!options.quantize.empty()) wanted.weights.quantize = format_named(options.quantize);
-    return wanted;
+} // namespace
+
+uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001B3ull;
+    return hash;
 }
 
 std::unique_ptr<Executor> make_executor(const LoadOptions& options) {
@@ -73,25 +64,39 @@ std::unique_ptr<Executor> make_executor(const LoadOptions& options) {
     return make_gpu_executor(device);
 }
 
-} // namespace
-
-uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
-    for (const std::byte byte : bytes) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001B3ull;
-    return hash;
-}
-
-Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(0) {
-    const ModelConfig config = model_config(files);
-    context = choose_context(config, options.context);
+ModelOptions model_options(const ModelConfig& config, const LoadOptions& options) {
+    const uint32_t context = choose_context(config, options.context);
+    const uint32_t cache_tokens = options.cache_tokens ? options.cache_tokens : 2 * context;
+    if (cache_tokens < context)
+        throw Error({.what = "the latent cache cannot hold one session",
+                     .where = "cache_tokens",
+                     .expected = fmt::format("at least the context, {}", context),
+                     .got = fmt::format("{}", cache_tokens)});
     if (options.chunk == 0 || options.chunk > MAX_ROWS)
         throw Error({.what = "a prefill chunk out of range",
                      .where = "chunk",
                      .expected = fmt::format("1 to {}", MAX_ROWS),
                      .got = fmt::format("{}", options.chunk)});
-    chunk = options.chunk;
-    const ModelOptions wanted = model_options(options, context, chunk);
+    ModelOptions wanted{.context = context,
+                        .pages = div_up(cache_tokens, PAGE_TOKENS),
+                        .chunk = options.chunk,
+                        .trace = options.trace,
+                        .taps = options.taps,
+                        .weights = {.keep_mtp = options.keep_mtp,
+                                    .experts_on_host = options.experts_on_host,
+                                    .progress = options.progress}};
+    if (!options.quantize.empty()) wanted.weights.quantize = format_named(options.quantize);
+    return wanted;
+}
+
+Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(0) {
+    const FitQuestion question = fit_question(files, options);
+    const ModelOptions wanted = model_options(question.config, options);
+    context = wanted.context;
+    chunk = wanted.chunk;
     executor = make_executor(options);
-    model = std::make_unique<Model>(config, files.checkpoint, wanted, *executor);
+    check_fit(question, *executor);
+    model = std::make_unique<Model>(question.config, files.checkpoint, wanted, *executor);
     pages = PagePool(wanted.pages);
     sequence_used.assign(MAX_SEQUENCES, false);
     fingerprint = fingerprint_of(files, options.quantize);

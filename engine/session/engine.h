@@ -35,6 +35,7 @@ struct LoadOptions {
     // quantised to while they are loaded, all but the router; "": as stored. Rows that its blocks do not fill
     // get a near relative of it (block_fallback in checkpoint/blocks.h).
     std::string quantize;
+    bool experts_on_host = false; // routed experts stay in the host's memory, where kernels read them
     std::function<void(uint64_t done, uint64_t total)> progress; // bytes of weights uploaded
     std::vector<std::string>
         taps; // names of intermediate tensors to keep, with * as wildcard; see Session::taps

@@ -22,6 +22,10 @@ constexpr uint64_t FNV1A_START = 0xCBF29CE484222325ull;
 uint64_t fnv1a(uint64_t hash,
                std::span<const std::byte> bytes); // FNV-1a: against accidents, not against malice
 
+// What `options` ask of a model of this configuration. Throws Error for what it cannot do.
+ModelOptions model_options(const ModelConfig& config, const LoadOptions& options);
+std::unique_ptr<Executor> make_executor(const LoadOptions& options);
+
 struct Session::Impl {
     // A run of tokens that went through the model in one prefill. Rewinding into an expanded run repeats it,
     // so that what remains has the bits of a fresh run.

@@ -5,8 +5,8 @@
 #include "session/engine_impl.h"
 
 #include "base/error.h"
-#include "base/numbers.h"
 #include "base/json.h"
+#include "base/numbers.h"
 
 #include <algorithm>
 #include <cstring>

@@ -163,6 +163,31 @@ class Basics(Case):
         for name in ("moe-16b", "v2-lite, coder-v2-lite", "kimi-k2", "glm-4.7-flash"):
             self.assertIn(name, names)
 
+    def test_inspect_plans_memory(self):
+        self.assertNotIn("memory on", self.works(run("inspect")).out)
+        out = self.works(run("inspect", "--context", 100)).out
+        for part in ("memory on", "context 100, cache for 256 tokens", "weights: experts", "latent cache",
+                     "available", "tokens/s", "  fits\n"):
+            self.assertIn(part, out)
+        small = {"FATHOM_DEVICE_MEMORY": "25000000"}
+        out = self.works(run("inspect", "--context", 512, env=small)).out
+        for part in ("does not fit", "of 25.0 MB available", "what would fit", "--quantize q8_0",
+                     "--experts host"):
+            self.assertIn(part, out)
+        out = self.works(run("inspect", "--experts", "host", env=small)).out
+        self.assertIn("in the host's memory", out)
+        self.assertIn("  fits\n", out)
+        out = self.works(run("inspect", "v2-lite", "--format", "q8_0", "--context", 4096,
+                             env={"FATHOM_DEVICE_MEMORY": "16000000000"})).out
+        self.assertIn("--format q6_k", out)
+        self.fails(run("inspect", "--experts", "disk"), "--experts", code=2)
+
+    def test_a_model_that_does_not_fit(self):
+        small = {"FATHOM_DEVICE_MEMORY": "25000000"}
+        self.fails(run("run", "-p", "Once", env=small), "does not fit into memory",
+                   "at most 25.0 MB of device memory", "weights: experts", "--experts host (")
+        self.works(run("run", "-p", "Once", "-n", 3, "--experts", "host", env=small))
+
     def test_inspect_needs_no_gpu(self):
         self.works(run("inspect", env=NO_DRIVER))
 

@@ -112,6 +112,12 @@ TEST_CASE("device: the list says what there is, and whether it can be used") {
         CHECK(std::set<std::string>{"discrete", "integrated", "virtual", "cpu", "other"}.contains(
             devices[i].type));
         CHECK(devices[i].memory > 0);
+        CHECK(devices[i].largest_allocation >= 1ull << 30); // Vulkan 1.1 promises it
+        for (const uint32_t heap : devices[i].heap_of) {
+            REQUIRE(heap < devices[i].heaps.size());
+            CHECK(devices[i].heaps[heap].available > 0);
+            CHECK(devices[i].heaps[heap].available <= devices[i].heaps[heap].bytes);
+        }
         CHECK(std::has_single_bit(devices[i].caps.k_lanes));
         CHECK(devices[i].caps.k_lanes <= devices[i].caps.subgroup_size);
         CHECK(devices[i].caps.shared_bytes >= 16384);
@@ -168,7 +174,7 @@ TEST_CASE("device: memory is zeroed, mapped where it should be, copied and zeroe
     Device device(options());
     const View a = allocate(device, Placement::device, 4096), b = allocate(device, Placement::device, 4096);
     const View shared = allocate(device, Placement::shared, 64),
-               back = allocate(device, Placement::readback, 64);
+               back = allocate(device, Placement::readback, 64), host = allocate(device, Placement::host, 64);
     CHECK(download(device, a) == std::vector<uint32_t>(1024));
     const auto content = words(1024, 7);
     device.upload(a, 0, bytes_of(content));
@@ -181,12 +187,30 @@ TEST_CASE("device: memory is zeroed, mapped where it should be, copied and zeroe
     expected = download(device, b);
     CHECK(std::all_of(expected.begin(), expected.begin() + 768, [](uint32_t word) { return word == 0; }));
     CHECK(std::equal(expected.begin() + 768, expected.end(), content.begin() + 512));
-    for (const View view : {shared, back}) {
+    for (const View view : {shared, back, host}) {
         std::memset(device.mapped(view), 0x5A, 64);
         CHECK(download(device, view) == std::vector<uint32_t>(16, 0x5A5A5A5A));
     }
     CHECK_THROWS_AS(device.upload(a, 4090, bytes_of(words(2, 0))), std::logic_error);
     CHECK_THROWS_AS(device.mapped({8, 8}), std::logic_error); // no memory of this device
+}
+
+TEST_CASE("device: it reads its own memory and the host's at a rate that can be measured") {
+    Device device(options());
+    for (const Placement from : {Placement::device, Placement::host}) CHECK(device.read_rate(from) > 1e6);
+    CHECK(device.memory().empty()); // what it takes for that is given back
+}
+
+TEST_CASE("device: one that pretends to have less allocates no more") {
+    setenv("FATHOM_DEVICE_MEMORY", "8192", 1);
+    Device device(options());
+    unsetenv("FATHOM_DEVICE_MEMORY");
+    CHECK(device.info().memory == 8192);
+    allocate(device, Placement::device, 4096);
+    allocate(device, Placement::host, 16384); // of the host's
+    allocate(device, Placement::shared, 4096);
+    CHECK(error_of([&] { allocate(device, Placement::device, 1); }).find("not enough memory") !=
+          std::string::npos);
 }
 
 TEST_CASE("device: uploads through staging are those without, however large and at whatever offset") {
