@@ -235,6 +235,8 @@ Checkpoint Checkpoint::from_memory(std::span<const std::byte> bytes, std::string
     return Checkpoint(std::move(impl));
 }
 
+Checkpoint Checkpoint::none() { return Checkpoint(std::make_unique<Impl>()); }
+
 Checkpoint::Checkpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;

@@ -49,6 +49,7 @@ class Checkpoint {
     // The same over bytes that outlive the checkpoint (the embedded model, tests, fuzzing); `where` names
     // them.
     static Checkpoint from_memory(std::span<const std::byte> bytes, std::string where);
+    static Checkpoint none(); // no tensors
 
     Checkpoint(Checkpoint&&) noexcept;
     Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -94,8 +95,8 @@ struct ModelFiles {
 // `path` is a Hugging Face folder, one .safetensors file in such a folder (its neighbours then complete it),
 // a GGUF file, or a folder with one GGUF model and no config.json; the empty path means the model embedded in
 // this program. Throws Error when there is no such folder, no config.json or no weights, and says which of
-// them is missing.
-ModelFiles open_model(const std::filesystem::path& path);
+// them is missing. A folder's weights are not looked at where `texts_only`.
+ModelFiles open_model(const std::filesystem::path& path, bool texts_only = false);
 
 // Where a folder's tokenizer is: tokenizer.json, or tiktoken.model when only that is there.
 std::filesystem::path tokenizer_in(const std::filesystem::path& folder);

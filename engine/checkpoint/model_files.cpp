@@ -93,7 +93,7 @@ fs::path tokenizer_in(const fs::path& folder) {
     return present(ranks) && !present(json) ? ranks : json;
 }
 
-ModelFiles open_model(const fs::path& path) {
+ModelFiles open_model(const fs::path& path, bool texts_only) {
     if (path.empty()) return open_embedded();
     std::error_code unreadable;
     const auto kind = fs::status(path, unreadable).type();
@@ -128,7 +128,7 @@ ModelFiles open_model(const fs::path& path) {
         return present(file) ? read_file(file, largest_tokenizer) : std::string();
     };
     return {.name = name_for_people(folder),
-            .checkpoint = Checkpoint::open(path),
+            .checkpoint = texts_only ? Checkpoint::none() : Checkpoint::open(path),
             .config = read_file(config, largest_config),
             .config_where = printable(config.string(), 4096),
             .tokenizer = optional_text(tokenizer),

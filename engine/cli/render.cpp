@@ -20,7 +20,7 @@ struct Options {
 
 const ChatFormat& choose(const std::string& model_or_format) {
     if (const ChatFormat* format = ChatFormat::find(model_or_format)) return *format;
-    return find_chat_format(open_model(model_named(model_or_format)));
+    return find_chat_format(open_model(model_named(model_or_format), true));
 }
 
 int render(const Options& options) {

@@ -124,12 +124,14 @@ void Talk::load(const std::filesystem::path& path) {
     add(messages, Role::user, "");
     const std::vector<Token> longer = encode(messages, true);
     const Token question = longer[after_stops(longer, past)];
-    const bool marked = model_.tokenizer.is_added(question);
+    const bool marked = !format_.stop_is_next && model_.tokenizer.is_added(question);
+    size_t passed = 0; // stops; the first question's own mark may be one
     if (!marked && !tokens.empty()) turns_.push_back(0);
     for (uint32_t i = 0; i < tokens.size(); ++i)
         if (marked && tokens[i] == question)
             turns_.push_back(turns_.empty() ? 0 : i);
-        else if (!marked && tokens[i] == stops_.front() && i + 1 < tokens.size())
+        else if (!marked && tokens[i] == stops_.front() && i + 1 < tokens.size() &&
+                 passed++ >= size_t{format_.stop_is_next})
             turns_.push_back(i + 1);
 }
 
@@ -155,7 +157,7 @@ std::string Talk::last_answer() const {
 
 Talk::Plan Talk::plan(const std::string& question) const {
     const bool anew = last_.thought && !turns_.empty();
-    const uint32_t from = anew ? turns_.back() : session_.position();
+    uint32_t from = anew ? turns_.back() : session_.position();
     std::vector<ChatMessage> messages = opening();
     size_t past = 0, answered = 0; // stops before `from`, and before the question
     if (from > 0) {
@@ -170,9 +172,13 @@ Talk::Plan Talk::plan(const std::string& question) const {
     const std::vector<Token> whole = encode(messages, true);
     size_t begin = after_stops(whole, past);
     const auto turn = static_cast<uint32_t>(anew ? from + after_stops(whole, answered) - begin : from);
-    // An answer that was cut short gets its stop.
-    const bool unended = from > 0 && !is_stop(session_.tokens()[from - 1]);
+    // An answer that was cut short gets its stop, and one that another stop ended gets that of the format
+    // where the next question begins with it.
+    const Token end = from > 0 ? session_.tokens()[from - 1] : stops_.front();
+    const bool other = is_stop(end) && format_.stop_is_next && end != stops_.front();
+    const bool unended = !is_stop(end) || other;
     if (unended) --begin;
+    if (other) --from;
     return {.from = from,
             .turn = turn + (anew && unended),
             .tokens = {whole.begin() + static_cast<std::ptrdiff_t>(begin), whole.end()}};
@@ -191,7 +197,8 @@ std::vector<Token> Talk::encode(const std::vector<ChatMessage>& messages, bool g
 
 size_t Talk::stops_in(const std::vector<ChatMessage>& messages) const {
     const std::vector<Token> tokens = encode(messages, false);
-    return static_cast<size_t>(std::count(tokens.begin(), tokens.end(), stops_.front()));
+    const auto count = static_cast<size_t>(std::count(tokens.begin(), tokens.end(), stops_.front()));
+    return count + format_.stop_is_next;
 }
 
 // The index after the stop number `count` of `tokens`.
@@ -205,8 +212,6 @@ bool Talk::is_stop(Token token) const {
     return std::find(stops_.begin(), stops_.end(), token) != stops_.end();
 }
 
-bool Talk::opens_reasoning() const {
-    return format_.thinking == ChatFormat::Thinking::always || options_.thinking.value_or(false);
-}
+bool Talk::opens_reasoning() const { return format_.thinks(options_.thinking); }
 
 } // namespace fathom::cli

@@ -31,13 +31,22 @@ std::string configured_template(const std::string& text) {
     return "";
 }
 
-// Of a model without a template: V3.2 and V4 were published so.
+// Of a model without a template: V3.2 and V4 were published so. Newer ones of theirs may be another's format.
 const char* format_of_type(const ModelFiles& files) {
     if (files.gguf()) return "deepseek-v3";
     const nlohmann::json config = parse_json(files.config, files.config_where);
     const auto type = config.is_object() ? config.find("model_type") : config.end();
-    if (type == config.end()) return "deepseek-v3";
-    return *type == "deepseek_v32" ? "deepseek-v3.2" : *type == "deepseek_v4" ? "deepseek-v4" : "deepseek-v3";
+    if (type == config.end() || !type->is_string()) return "deepseek-v3";
+    const std::string& name = type->get_ref<const std::string&>();
+    if (name == "deepseek_v32") return "deepseek-v3.2";
+    if (name == "deepseek_v4") return "deepseek-v4";
+    if (name == "deepseek" || name == "deepseek_v2" || name == "deepseek_v3" || name == "kimi_k2")
+        return "deepseek-v3";
+    throw Error({.what = "the model has no chat template, and its type tells no chat format",
+                 .where = files.config_where + ": model_type",
+                 .expected = "a chat_template in tokenizer_config.json, or deepseek_v32 or deepseek_v4",
+                 .got = printable(name),
+                 .fix = "choose one, with --chat-format"});
 }
 
 } // namespace

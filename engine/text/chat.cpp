@@ -17,15 +17,16 @@ using Thinking = ChatFormat::Thinking;
 using Role = ChatMessage::Role;
 
 constexpr ChatFormat FORMATS[] = {
-    {"deepseek-llm", EOS, Thinking::never, false, false, write_plain},
-    {"deepseek-coder", EOT, Thinking::never, false, false, write_coder},
-    {"deepseek-v2", EOS, Thinking::never, false, false, write_plain},
-    {"deepseek-v3", EOS, Thinking::never, false, false, write_v3},
-    {"deepseek-r1", EOS, Thinking::always, false, false, write_r1},
-    {"deepseek-v3.1", EOS, Thinking::choice, false, false, write_v3_1},
-    {"deepseek-v3.2", EOS, Thinking::choice, true, true, write_v3_2},
-    {"deepseek-v4", EOS, Thinking::choice, true, true, write_v4},
-    {"kimi-k2", IM_END, Thinking::never, true, false, write_kimi},
+    {"deepseek-llm", EOS, false, Thinking::never, false, false, write_plain},
+    {"deepseek-coder", EOT, false, Thinking::never, false, false, write_coder},
+    {"deepseek-v2", EOS, false, Thinking::never, false, false, write_plain},
+    {"deepseek-v3", EOS, false, Thinking::never, false, false, write_v3},
+    {"deepseek-r1", EOS, false, Thinking::always, false, false, write_r1},
+    {"deepseek-v3.1", EOS, false, Thinking::choice, false, false, write_v3_1},
+    {"deepseek-v3.2", EOS, false, Thinking::choice, true, true, write_v3_2},
+    {"deepseek-v4", EOS, false, Thinking::choice, true, true, write_v4},
+    {"kimi-k2", IM_END, false, Thinking::never, true, false, write_kimi},
+    {"glm-4.7", "<|user|>", true, Thinking::unless_told, true, false, write_glm},
 };
 
 Error no_place(const ChatFormat& format, std::string what, std::string fix) {
@@ -39,12 +40,15 @@ struct Signs {
     std::array<std::string_view, 3> has, lacks; // "" is in every text, so lacks leaves it out
 };
 constexpr Signs SIGNS[] = {
+    {"glm-4.7",
+     {"[gMASK]<sop>", "loop.index0 > ns.last_user_index) and reasoning_content -%}", "'<tool_response>'"},
+     {"/nothink"}},
     {"kimi-k2", {"<|im_middle|>", "You are a helpful assistant<|im_end|>"}, {}},
     {"deepseek-v3.2", {"DSML", "function_results"}, {}},
     {"deepseek-v4", {"DSML", "tool_result"}, {}},
     {"deepseek-coder", {"### Instruction:", "### Response:", "<|EOT|>"}, {}},
     {"deepseek-v3.1", {"<｜User｜>", "</think>", "thinking"}, {"DSML", "<think></think>"}},
-    {"deepseek-r1", {"<｜User｜>", "</think>"}, {"DSML", "thinking"}},
+    {"deepseek-r1", {"<｜User｜>", "</think>", "<think>\\n"}, {"DSML", "thinking"}},
     {"deepseek-v3", {"<｜User｜>", "<｜Assistant｜>"}, {"think"}},
     {"deepseek-v2", {"User: ", "Assistant:", "bos_token"}, {"<｜User｜>"}},
 };
@@ -59,8 +63,7 @@ bool fits(const Signs& signs, std::string_view text) {
 void check_supported(const ChatFormat& format, const Conversation& conversation) {
     if (!format.tools && !conversation.tools.empty())
         throw no_place(format, "definitions of tools", "describe them in the system message");
-    if (conversation.thinking && format.thinking != Thinking::choice &&
-        *conversation.thinking != (format.thinking == Thinking::always))
+    if (conversation.thinking && format.thinks(conversation.thinking) != *conversation.thinking)
         throw no_place(format, *conversation.thinking ? "thinking" : "answers without thinking",
                        "leave the choice out");
     for (const ChatMessage& message : conversation.messages) {
@@ -81,6 +84,20 @@ Prompt prompt_of(const ChatFormat& format, const Conversation& conversation) {
 }
 
 } // namespace
+
+bool ChatFormat::thinks(std::optional<bool> wanted) const {
+    switch (thinking) {
+    case Thinking::never:
+        return false;
+    case Thinking::always:
+        return true;
+    case Thinking::choice:
+        return wanted.value_or(false);
+    case Thinking::unless_told:
+        return wanted.value_or(true);
+    }
+    return false;
+}
 
 const ChatFormat* ChatFormat::find(std::string_view name) {
     for (const ChatFormat& format : FORMATS)

@@ -6,6 +6,7 @@
 #include "text/conversation.h"
 #include "text/tokenizer.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,14 +16,18 @@ namespace fathom {
 class Prompt;
 
 struct ChatFormat {
-    enum class Thinking { never, always, choice };
+    // choice: Conversation::thinking chooses, and absent is no; unless_told: absent is yes.
+    enum class Thinking { never, always, choice, unless_told };
 
     const char* name;
     const char* stop;  // the mark that ends an answer
-    Thinking thinking; // whether Conversation::thinking may choose
-    bool tools;        // whether definitions of tools have a place
-    bool tasks;        // whether it has tasks and the roles developer and latest_reminder
+    bool stop_is_next; // the stop is the mark of the next question; else it stands behind every answer
+    Thinking thinking;
+    bool tools; // whether definitions of tools have a place
+    bool tasks; // whether it has tasks and the roles developer and latest_reminder
     void (*write)(const Conversation& conversation, Prompt& prompt);
+
+    bool thinks(std::optional<bool> wanted) const; // whether an answer begins with its reasoning
 
     static const ChatFormat* find(std::string_view name); // nullptr when there is none
     // Throws Error that lists the names.

@@ -1,7 +1,8 @@
 // V3.2 and V4, after their published encoders: tools are declared by an English text in the system message
-// and called in DSML, and a turn opens with <think> or </think>. A turn before the user's last message keeps
-// no reasoning (V4: unless there are tools). Tools stand in the first message, which then is a system or
-// developer message; without one an empty system message holds them.
+// and called in DSML, and a turn opens with <think> or </think>. When thinking, a turn before the user's last
+// message keeps no reasoning, and developer messages before it are left out (V4: unless there are tools).
+// Tools stand in the first message, which then is a system or developer message; without one an empty system
+// message holds them.
 #include "text/chat_formats.h"
 
 #include "base/error.h"
@@ -10,6 +11,7 @@
 #include <array>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <iterator>
 
 namespace fathom::chat_formats {
 
@@ -115,10 +117,21 @@ bool asks(const ChatMessage& message) {
     return message.role == Role::user || message.role == Role::developer;
 }
 
-// The index of the last message for which `matches`, or -1.
-template <class Matches> long last_of(const std::vector<ChatMessage>& messages, const Matches& matches) {
-    const auto found = std::find_if(messages.rbegin(), messages.rend(), matches);
-    return messages.rend() - found - 1;
+// The index of the last element for which `matches`, or -1.
+template <class T, class Matches> long last_of(const std::vector<T>& all, const Matches& matches) {
+    const auto found = std::find_if(all.rbegin(), all.rend(), matches);
+    return all.rend() - found - 1;
+}
+
+// Without the developer messages before the last question.
+Conversation without_old_developers(const Conversation& conversation) {
+    Conversation out = conversation;
+    const long last = last_of(conversation.messages, asks);
+    long index = 0;
+    std::erase_if(out.messages, [&](const ChatMessage& message) {
+        return index++ < last && message.role == Role::developer;
+    });
+    return out;
 }
 
 // The conversation with a first message that can hold the tools.
@@ -200,81 +213,126 @@ struct WriterV3_2 {
 
 constexpr std::array TASKS = {"action", "query", "authority", "domain", "title", "read_url"};
 
-// V4: tools' results and users' messages that follow one another are one turn of the user.
+// A message of V4, whose user also brings tools' results: users' and tools' messages that follow one another
+// are one. Only its first may have a task, and what follows a user's task begins anew.
+struct TurnV4 {
+    Role role{};
+    std::vector<const ChatMessage*> parts;
+    std::string task;
+};
+
+// Puts the results among `parts` into the order of the calls with these ids; those of no such call come
+// first.
+void sort_results(const std::vector<ToolCall>& calls, std::vector<const ChatMessage*>& parts) {
+    const auto is_result = [](const ChatMessage* part) { return part->role == Role::tool; };
+    const auto order = [&](const ChatMessage* result) {
+        size_t place = 0; // of two calls with one id the last counts
+        for (size_t i = 0; i < calls.size(); ++i)
+            if (!calls[i].id.empty() && calls[i].id == result->tool_call_id) place = i;
+        return place;
+    };
+    std::vector<const ChatMessage*> results;
+    std::copy_if(parts.begin(), parts.end(), std::back_inserter(results), is_result);
+    std::stable_sort(results.begin(), results.end(),
+                     [&](const auto* a, const auto* b) { return order(a) < order(b); });
+    auto next = results.begin();
+    for (const ChatMessage*& part : parts)
+        if (is_result(part)) part = *next++;
+}
+
+std::vector<TurnV4> turns_of(const std::vector<ChatMessage>& messages) {
+    std::vector<TurnV4> turns;
+    for (const ChatMessage& message : messages) {
+        const bool result = message.role == Role::tool, users = result || message.role == Role::user;
+        if (users && !turns.empty() && turns.back().role == Role::user &&
+            (result || turns.back().task.empty()))
+            turns.back().parts.push_back(&message);
+        else
+            turns.push_back({users ? Role::user : message.role, {&message}, result ? "" : message.task});
+    }
+    std::vector<ToolCall> calls;
+    for (TurnV4& turn : turns) {
+        if (turn.role == Role::user) sort_results(calls, turn.parts);
+        const auto& made = turn.parts.front()->tool_calls;
+        if (std::any_of(made.begin(), made.end(), [](const ToolCall& call) { return !call.id.empty(); }))
+            calls = made;
+        else if (!made.empty())
+            calls.clear();
+    }
+    return turns;
+}
+
 struct WriterV4 {
     const Conversation& conversation;
     Prompt& prompt;
     bool thinking = conversation.thinking.value_or(false);
-    long last_user = last_of(conversation.messages, [](const ChatMessage& message) {
-        return asks(message) || message.role == Role::tool;
-    });
-    bool after_task = false;
+    bool keeps = !conversation.tools.empty(); // the reasoning of all turns
+    std::vector<TurnV4> turns = turns_of(conversation.messages);
+    long last_user = -1;
 
-    bool thinks(long index) const { return thinking && (!conversation.tools.empty() || index >= last_user); }
+    static bool asks(const TurnV4& turn) { return turn.role == Role::user || turn.role == Role::developer; }
 
-    void open(long index) { prompt.mark(ASSISTANT).mark(thinks(index) ? THINK : END_THINK); }
-
-    // Whether the message at `index` goes on with the user's turn of the one before it.
-    bool goes_on(long index) const {
-        const auto joins = [&](const ChatMessage& message) {
-            return message.role == Role::user || message.role == Role::tool;
-        };
-        const auto& messages = conversation.messages;
-        return index > 0 && index < static_cast<long>(messages.size()) && joins(messages[index]) &&
-               joins(messages[index - 1]) && messages[index - 1].task.empty();
+    void drop_developers() { // before the last question
+        const long last = last_of(turns, asks);
+        long index = 0;
+        std::erase_if(turns,
+                      [&](const TurnV4& turn) { return index++ < last && turn.role == Role::developer; });
     }
 
-    void question(const ChatMessage& message, long index) {
-        if (goes_on(index))
-            prompt.text("\n\n");
-        else
-            prompt.mark(USER);
-        if (message.role == Role::developer && index == 0) tools();
-        if (message.role == Role::tool)
-            prompt.text("<tool_result>").text(message.text()).text("</tool_result>");
-        else
-            prompt.text(message.text());
-        if (!goes_on(index + 1)) end_question(message, index);
+    void question(const TurnV4& turn) {
+        prompt.mark(USER);
+        for (const ChatMessage* part : turn.parts) {
+            if (part != turn.parts.front()) prompt.text("\n\n");
+            if (part->role == Role::tool)
+                prompt.text("<tool_result>").text(part->text()).text("</tool_result>");
+            else
+                prompt.text(part->text());
+        }
     }
 
-    // The start of the answer, when one follows or is wanted.
-    void end_question(const ChatMessage& message, long index) {
-        const auto& messages = conversation.messages;
-        const bool last = index + 1 == static_cast<long>(messages.size());
-        if (last ? !conversation.generate : messages[index + 1].role != Role::assistant) return;
-        if (message.task.empty() || message.task == "action") open(index);
-        if (message.task.empty()) return;
-        if (std::find(TASKS.begin(), TASKS.end(), message.task) == TASKS.end())
-            throw Error({.what = "there is no such task",
-                         .where = fmt::format("messages[{}]", index),
-                         .expected = fmt::format("one of {}", fmt::join(TASKS, ", ")),
-                         .got = printable(message.task)});
-        prompt.mark("<｜" + message.task + "｜>");
-        after_task = true;
-    }
-
-    void answer(const ChatMessage& message, long index) {
-        if (thinks(index) && index > 0 && !after_task) prompt.text(message.reasoning).mark(END_THINK);
-        after_task = false;
+    void answer(long index) {
+        const ChatMessage& message = *turns[index].parts.front();
+        const bool after_task = index > 0 && !turns[index - 1].task.empty();
+        if (thinking && !after_task && (keeps || index > last_user))
+            prompt.text(message.reasoning).mark(END_THINK);
         prompt.text(message.content.value_or(""));
         write_calls(message, "tool_calls", prompt);
         prompt.mark(EOS);
     }
 
-    void tools() { write_tools(conversation, TOOLS_V4, TOOLS_V4_END, prompt); }
+    // What stands before the answer, when one follows or is wanted.
+    void open(long index) {
+        const TurnV4& turn = turns[index];
+        const bool last = index + 1 == static_cast<long>(turns.size());
+        const Role next = last ? Role::assistant : turns[index + 1].role;
+        if (last ? !conversation.generate : next != Role::assistant && next != Role::latest_reminder) return;
+        if (turn.task.empty()) {
+            if (asks(turn))
+                prompt.mark(ASSISTANT).mark(thinking && (keeps || index >= last_user) ? THINK : END_THINK);
+            return;
+        }
+        if (std::find(TASKS.begin(), TASKS.end(), turn.task) == TASKS.end())
+            throw Error({.what = "there is no such task",
+                         .expected = fmt::format("one of {}", fmt::join(TASKS, ", ")),
+                         .got = printable(turn.task)});
+        if (turn.task == "action") prompt.mark(ASSISTANT).mark(thinking ? THINK : END_THINK);
+        prompt.mark("<｜" + turn.task + "｜>");
+    }
 
     void write() {
+        if (thinking && !keeps) drop_developers();
+        last_user = last_of(turns, asks);
         prompt.mark(BOS);
-        for (long index = 0; const ChatMessage& message : conversation.messages) {
-            if (message.role == Role::system) {
+        for (long index = 0; const TurnV4& turn : turns) {
+            const ChatMessage& message = *turn.parts.front();
+            if (turn.role == Role::system)
                 prompt.text(message.text());
-                if (index == 0) tools();
-            } else if (message.role == Role::latest_reminder) {
+            else if (turn.role == Role::latest_reminder)
                 prompt.mark("<｜latest_reminder｜>").text(message.text());
-            } else {
-                message.role == Role::assistant ? answer(message, index) : question(message, index);
-            }
-            ++index;
+            else
+                turn.role == Role::assistant ? answer(index) : question(turn);
+            if (index == 0) write_tools(conversation, TOOLS_V4, TOOLS_V4_END, prompt);
+            open(index++);
         }
     }
 };
@@ -282,7 +340,8 @@ struct WriterV4 {
 } // namespace
 
 void write_v3_2(const Conversation& conversation, Prompt& prompt) {
-    const Conversation whole = with_holder(conversation);
+    const bool thinking = conversation.thinking.value_or(false);
+    const Conversation whole = with_holder(thinking ? without_old_developers(conversation) : conversation);
     WriterV3_2{.conversation = whole, .prompt = prompt}.write();
 }
 

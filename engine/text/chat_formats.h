@@ -18,5 +18,6 @@ void write_v3_1(const Conversation& conversation, Prompt& prompt);
 void write_v3_2(const Conversation& conversation, Prompt& prompt); // chat_dsml.cpp
 void write_v4(const Conversation& conversation, Prompt& prompt);
 void write_kimi(const Conversation& conversation, Prompt& prompt);
+void write_glm(const Conversation& conversation, Prompt& prompt); // chat_glm.cpp
 
 } // namespace fathom::chat_formats

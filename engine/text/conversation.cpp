@@ -116,9 +116,9 @@ class Object {
 
 ToolCall read_call(const Json& value, const std::string& place) {
     const Object call(value, place, {"id", "type", "function"});
-    call.text_or("id", "");
     const Object function(call.get("function"), call.at("function"), {"name", "arguments"});
-    return {.type = call.text_or("type", "function"),
+    return {.id = call.text_or("id", ""),
+            .type = call.text_or("type", "function"),
             .name = function.text("name"),
             .arguments = function.text("arguments")};
 }

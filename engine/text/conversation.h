@@ -12,8 +12,8 @@
 namespace fathom {
 
 struct ToolCall {
-    std::string type, name;
-    std::string arguments; // the text of a JSON object, as the model wrote it
+    std::string id, type, name; // results name their call by its id
+    std::string arguments;      // the text of a JSON object, as the model wrote it
 };
 
 struct ChatMessage {

@@ -8,8 +8,12 @@
 namespace fathom {
 
 namespace {
-constexpr std::string_view DSML = "｜DSML｜";
-}
+// In a format's own text: tokens of every model that has the format, and of some.
+constexpr std::string_view MARKS[] = {"<think>", "</think>"};
+constexpr std::string_view MAYBE_MARKS[] = {"｜DSML｜",     "<tool_call>",     "</tool_call>",
+                                            "<arg_key>",    "</arg_key>",      "<arg_value>",
+                                            "</arg_value>", "<tool_response>", "</tool_response>"};
+} // namespace
 
 Prompt& Prompt::mark(std::string_view name) {
     pieces_.push_back({Kind::mark, std::string(name)});
@@ -28,15 +32,18 @@ Prompt& Prompt::fixed(std::string_view words) {
     while (!words.empty()) {
         size_t at = words.size();
         std::string_view name;
-        for (const std::string_view candidate :
-             {std::string_view("<think>"), std::string_view("</think>"), DSML})
-            if (const size_t found = words.find(candidate); found < at) {
-                at = found;
-                name = candidate;
-            }
+        Kind kind = Kind::text;
+        const auto look_for = [&](std::string_view candidate, Kind of) {
+            const size_t found = words.find(candidate);
+            if (found >= at) return;
+            at = found;
+            name = candidate;
+            kind = of;
+        };
+        for (const std::string_view candidate : MARKS) look_for(candidate, Kind::mark);
+        for (const std::string_view candidate : MAYBE_MARKS) look_for(candidate, Kind::mark_or_text);
         if (at > 0) text(words.substr(0, at));
-        if (!name.empty())
-            pieces_.push_back({name == DSML ? Kind::mark_or_text : Kind::mark, std::string(name)});
+        if (!name.empty()) pieces_.push_back({kind, std::string(name)});
         words.remove_prefix(at + name.size());
     }
     return *this;

@@ -14,8 +14,8 @@ class Prompt {
   public:
     Prompt& mark(std::string_view name);
     Prompt& text(std::string_view words); // joined to the text before it, so that tokens may cross the seam
-    // Text of the format's own in which <think> and </think> are marks, and ｜DSML｜ where the tokenizer has
-    // it (V4's has, that of V3.2 spells it).
+    // Text of the format's own in which <think> and </think> are marks, and where the tokenizer has them
+    // ｜DSML｜ (V4's has, that of V3.2 spells it) and GLM's tags of calls and results.
     Prompt& fixed(std::string_view words);
 
     std::string str() const;

@@ -43,8 +43,10 @@ class Render(Case):
             folder = self.with_template(f"plain{number}", template)
             self.assertEqual(self.works(run("render", folder, talk)).out,
                              "<｜begin▁of▁sentence｜>Be brief.\n\nUser: Hi\n\n\nAssistant:")
-        newest = self.model({"model_type": "deepseek_v4"}, name="newest")
+        newest = self.model({"model_type": "deepseek_v4"}, name="newest", without=("model.safetensors",))
         self.assertEqual(self.works(run("render", newest, talk)).out, V3_PROMPT + "</think>")
+        newer = self.model({"model_type": "deepseek_v41"}, name="newer")
+        self.fails(run("render", newer, talk), "deepseek_v41", "--chat-format")
         self.fails(run("render", self.with_template("other", "<|im_start|>"), talk), "deepseek-v3.1")
 
     def test_what_is_wrong(self):
@@ -71,6 +73,28 @@ class ChatFormats(Case):
             file.write(text.replace("<｜▁pad▁｜>", "<think>"))
         return folder
 
+    def glm(self):
+        """The tiny model with GLM's marks: for its own, and for its last two tokens."""
+        folder = self.model(without=("tokenizer.json",), name="glm")
+        with open(os.path.join(TINY, "tokenizer.json"), encoding="utf-8") as file:
+            tokenizer = json.load(file)
+        vocab = tokenizer["model"]["vocab"]
+        names = ["[gMASK]", "<|endoftext|>", "<sop>", "<|user|>", "<|assistant|>"]
+        for token, name in zip(tokenizer["added_tokens"], names):
+            vocab[name] = vocab.pop(token["content"])
+            token["content"] = name
+        for name in ("<think>", "</think>"):
+            last = max((word for word in vocab if "think" not in word), key=vocab.get)
+            tokenizer["model"]["merges"] = [
+                merge for merge in tokenizer["model"]["merges"]
+                if "".join(merge.split(" ") if isinstance(merge, str) else merge) != last]
+            vocab[name] = vocab.pop(last)
+            tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "content": name,
+                                              "id": vocab[name]})
+        with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as file:
+            json.dump(tokenizer, file, ensure_ascii=False)
+        return folder
+
     def continued(self, model, prompt):
         return self.works(run("run", model, "-p", prompt, "-n", 6, "--seed", 1)).out.rstrip("\n")
 
@@ -92,6 +116,25 @@ class ChatFormats(Case):
         self.assertEqual(result.err.count(self.continued(model, prompt + "<think>\n")), 1, result)
         second = prompt + "<｜end▁of▁sentence｜><｜User｜>And now?<｜Assistant｜><think>\n"
         self.assertEqual(result.err.count(self.continued(model, second)), 2, result)
+
+    def test_an_answer_that_the_next_question_ends(self):
+        model, file = self.glm(), self.path("talk.session")
+        whole = run("chat", model, "--chat-format", "glm-4.7", "--no-think", "-n", 6, "--seed", 1,
+                    text="Hello\nAnd now?\n/undo\nAnd now?\n").out.splitlines()
+        prompt = "[gMASK]<sop><|user|>Hello<|assistant|></think>"
+        self.assertEqual(whole[0], self.continued(model, prompt))
+        second = prompt + whole[0] + "<|user|>And now?<|assistant|></think>"
+        self.assertEqual(whole[1:], [self.continued(model, second)] * 2)
+        saved = run("chat", model, "--chat-format", "glm-4.7", "--no-think", "-n", 6, "--seed", 1,
+                    text=f"Hello\nAnd now?\n/save {file}\n")
+        self.assertEqual(self.works(saved).out.splitlines(), whole[:2])
+        loaded = run("chat", model, "--chat-format", "glm-4.7", "--no-think", "-n", 6, "--seed", 1,
+                     text=f"/load {file}\n/undo\nAnd now?\n")
+        self.assertIn("2 questions", self.works(loaded).err)
+        self.assertEqual(loaded.out.splitlines(), whole[1:2])
+        thinking = self.chat(model, "glm-4.7", "Hello")
+        self.assertEqual(self.works(thinking).out, "\n", "reasoning is no answer")
+        self.assertIn(self.continued(model, prompt[:-len("</think>")] + "<think>"), thinking.err)
 
     def test_wrong_choices(self):
         model = self.model()

@@ -174,6 +174,19 @@ TEST_CASE("conversations that are not understood are errors that name the place"
     }
 }
 
+TEST_CASE("GLM's tags are tokens where the tokenizer has them") {
+    const Conversation conversation{.messages = {said(Role::tool, "<tool_response>")}};
+    json tokenizer = small();
+    for (const char* name : {"[gMASK]", "<sop>", "<|observation|>", "<tool_response>"}) {
+        const size_t id = tokenizer["model"]["vocab"].size() + tokenizer["added_tokens"].size();
+        tokenizer["added_tokens"].push_back({{"id", id}, {"content", name}, {"special", true}});
+    }
+    const Tokenizer glm = make(tokenizer);
+    const Tokens tokens = ChatFormat::named("glm-4.7").encode(conversation, glm);
+    CHECK(std::count(tokens.begin(), tokens.end(), *glm.find("<tool_response>")) == 1);
+    CHECK(glm.decode(tokens) == "[gMASK]<sop><|observation|><tool_response><tool_response></tool_response>");
+}
+
 TEST_CASE("what a chat format has no place for is an error") {
     const auto refused = [](const char* format, const Conversation& conversation) {
         return error_of([&] { ChatFormat::named(format).render(conversation); }) != "";
@@ -195,8 +208,12 @@ TEST_CASE("templates are recognised, and strange ones are errors that list the f
     CHECK(recognised("{{ bos_token }}{{ 'User: ' + c }}{{ 'Assistant:' }}") == "deepseek-v2");
     CHECK(recognised("### Instruction: ### Response: <|EOT|>") == "deepseek-coder");
     CHECK(recognised("<|im_middle|>You are a helpful assistant<|im_end|>") == "kimi-k2");
-    for (const char* strange : {"", "<|im_start|>", "<|im_middle|>You are Kimi<|im_end|>",
-                                "<｜User｜>{% if thinking %}<think></think>"}) {
+    CHECK(recognised("[gMASK]<sop>{% if (x or loop.index0 > ns.last_user_index) and reasoning_content -%}"
+                     "{{- '<tool_response>' }}") == "glm-4.7");
+    // Revisions that write something else.
+    for (const char* strange :
+         {"[gMASK]<sop>'/nothink'", "<｜User｜>{{ content.split('</think>')[-1] }}", "", "<|im_start|>",
+          "<|im_middle|>You are Kimi<|im_end|>", "<｜User｜>{% if thinking %}<think></think>"}) {
         const std::string message = error_of([&] { recognised(strange); });
         CHECK_MESSAGE(message.find("--chat-format") != message.npos, strange);
     }
