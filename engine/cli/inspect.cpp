@@ -34,7 +34,8 @@ const char* architecture_text(Architecture architecture) {
 
 std::string attention_text(const ModelConfig& c) {
     if (!c.is_mla())
-        return fmt::format("plain, {} heads of {}, rotary in halves", c.n_heads, c.qk_head_dim());
+        return fmt::format("plain, {} heads of {}, rotary in {}", c.n_heads, c.qk_head_dim(),
+                           c.rope_interleaved ? "pairs" : "halves");
     const std::string rank =
         c.q_lora_rank ? fmt::format("queries through rank {}", c.q_lora_rank) : "queries in full rank";
     return fmt::format(

@@ -1,7 +1,8 @@
-// The keys of a GGUF file to ModelConfig: llama.cpp's architecture deepseek2 (every model with MLA: V2, V3
-// and their relatives). The keys say little of what the model was trained as, so the router decides which of
-// our architectures it is: sigmoid scores are V3's, softmax scores V2's. Facts: what llama.cpp's converter
-// writes and its loader reads. Other than llama.cpp, groups of experts are obeyed for V2 and V3 alike.
+// The keys of a GGUF file to ModelConfig: llama.cpp's architectures deepseek (deepseek-moe-16b, with plain
+// attention) and deepseek2 (every model with MLA: V2, V3 and their relatives). The keys of the latter say
+// little of what the model was trained as, so the router decides which of our architectures it is: sigmoid
+// scores are V3's, softmax scores V2's. Facts: what llama.cpp's converter writes and its loader reads. Other
+// than llama.cpp, groups of experts are obeyed for V2 and V3 alike.
 #include "base/error.h"
 #include "checkpoint/gguf.h"
 #include "model/config.h"
@@ -111,6 +112,22 @@ void read_shape(const ArchitectureKeys& keys, ModelConfig& config) {
     config.rms_norm_eps = decimal(keys.number("attention.layer_norm_rms_epsilon", 0, 0.1));
 }
 
+// A file of either may repeat the lengths of a head, and must not have others.
+void read_plain_attention(const ArchitectureKeys& keys, ModelConfig& config) {
+    config.n_heads = keys.count("attention.head_count", 1, largest_dim);
+    if (config.dim % config.n_heads || config.dim / config.n_heads % 2)
+        keys.refuse("attention.head_count", fmt::format("a divisor of half the width, {}", config.dim));
+    const uint32_t head = config.dim / config.n_heads;
+    const auto same = [&](std::string_view key, uint32_t value, std::string_view why) {
+        if (keys.has(key) && keys.count(key, 0, UINT32_MAX) != value)
+            keys.refuse(key, fmt::format("{}, {}", value, why));
+    };
+    same("attention.head_count_kv", config.n_heads, "as head_count");
+    for (const char* key : {"attention.key_length", "attention.value_length", "rope.dimension_count"})
+        same(key, head, "the width of a head");
+    config.qk_rope_head_dim = config.v_head_dim = head;
+}
+
 // Files of two ages: with key_length_mla, whose plain lengths are those of the latent, and before that.
 void read_attention(const ArchitectureKeys& keys, ModelConfig& config) {
     config.n_heads = keys.count("attention.head_count", 1, largest_dim);
@@ -171,10 +188,30 @@ void read_groups(const ArchitectureKeys& keys, ModelConfig& config) {
         keys.refuse("expert_group_count", "groups of at least 2 experts, since their two best are summed");
 }
 
-void read_experts(const ArchitectureKeys& keys, ModelConfig& config) {
-    config.scoring = read_scoring(keys, config);
+// The first class scores by softmax, takes the best of all, and neither normalises nor scales, whatever other
+// keys of llama.cpp's say.
+void check_plain_experts(const ArchitectureKeys& keys) {
+    const auto only = [&](std::string_view key, uint32_t value) {
+        if (keys.has(key) && keys.count(key, 0, UINT32_MAX) != value)
+            keys.refuse(key, fmt::format("{}, for the architecture deepseek", value));
+    };
+    only("expert_gating_func", 1);
+    only("expert_group_count", 1);
+    only("expert_group_used_count", 1);
+    only("nextn_predict_layers", 0);
+    if (keys.has("expert_weights_norm") && keys.flag("expert_weights_norm"))
+        keys.refuse("expert_weights_norm", "false, for the architecture deepseek");
+    if (keys.has("expert_weights_scale") && keys.number("expert_weights_scale", 0, 1e6) != 1)
+        keys.refuse("expert_weights_scale", "1, for the architecture deepseek");
+}
+
+void read_experts(const ArchitectureKeys& keys, bool plain, ModelConfig& config) {
+    if (plain) check_plain_experts(keys);
+    config.scoring = plain ? Scoring::softmax : read_scoring(keys, config);
     const bool v3 = config.scoring == Scoring::sigmoid;
-    config.architecture = v3 ? Architecture::deepseek_v3 : Architecture::deepseek_v2;
+    config.architecture = plain ? Architecture::deepseek
+                          : v3  ? Architecture::deepseek_v3
+                                : Architecture::deepseek_v2;
     config.topk_method = v3 ? TopkMethod::noaux_tc : TopkMethod::greedy;
     config.first_moe_layer = keys.count("leading_dense_block_count", 0, config.n_layers);
     if (!keys.has("expert_count") || keys.count("expert_count", 0, largest_experts) == 0) return;
@@ -242,14 +279,20 @@ std::vector<uint32_t> read_tokens(const Gguf& gguf, std::initializer_list<const 
 
 ModelConfig parse_config(const Gguf& gguf) {
     const std::string_view architecture = gguf.text("general.architecture");
-    if (architecture != "deepseek2")
-        gguf.refuse("general.architecture", "deepseek2", "use a model of the DeepSeek family");
+    const bool plain = architecture == "deepseek";
+    if (!plain && architecture != "deepseek2")
+        gguf.refuse("general.architecture", "deepseek or deepseek2", "use a model of the DeepSeek family");
     const ArchitectureKeys keys(gguf, architecture);
     ModelConfig config;
     read_shape(keys, config);
-    read_attention(keys, config);
-    read_experts(keys, config);
+    if (plain)
+        read_plain_attention(keys, config);
+    else
+        read_attention(keys, config);
+    read_experts(keys, plain, config);
     read_rope(keys, config);
+    if (plain && config.yarn.factor != 0)
+        keys.refuse("rope.scaling.type", "none, for the architecture deepseek");
     config.bos = read_tokens(gguf, {"bos"}, config.vocab_size);
     config.eos = read_tokens(gguf, {"eos", "eot", "eom"}, config.vocab_size);
     return config;

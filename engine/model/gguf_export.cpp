@@ -85,6 +85,21 @@ class Planner {
     }
 
     void attention() {
+        if (c.is_mla())
+            latent_attention();
+        else
+            plain_attention();
+        copy(Role::o, {c.dim, uint64_t{c.n_heads} * c.v_head_dim});
+    }
+
+    void plain_attention() {
+        const uint64_t rows = uint64_t{c.n_heads} * c.qk_head_dim();
+        rotary(Role::q, {rows, c.dim}, c.qk_head_dim(), 0);
+        rotary(Role::k, {rows, c.dim}, c.qk_head_dim(), 0);
+        copy(Role::v, {uint64_t{c.n_heads} * c.v_head_dim, c.dim});
+    }
+
+    void latent_attention() {
         const uint64_t q_rows = uint64_t{c.n_heads} * c.qk_head_dim();
         const Role q = c.q_lora_rank ? Role::q_b : Role::q;
         if (c.q_lora_rank) {
@@ -95,7 +110,6 @@ class Planner {
         rotary(Role::kv_a, {c.latent_dim(), c.dim}, c.latent_dim(), c.kv_lora_rank);
         copy(Role::kv_a_norm, {c.kv_lora_rank});
         split_kv_b();
-        copy(Role::o, {c.dim, uint64_t{c.n_heads} * c.v_head_dim});
     }
 
     // Rows whose heads end in a rotary part, from `rope` on: GGUF has its pairs beside each other.

@@ -51,16 +51,17 @@ void write_yarn(const ModelFiles& files, const Yarn& yarn, const std::string& p,
 
 void write_attention(const ModelConfig& c, const std::string& p, GgufWriter& writer) {
     writer.whole(p + "attention.head_count", c.n_heads);
-    writer.whole(p + "attention.head_count_kv", 1);
+    writer.whole(p + "attention.head_count_kv", c.is_mla() ? 1 : c.n_heads);
     writer.number(p + "attention.layer_norm_rms_epsilon", c.rms_norm_eps);
+    writer.whole(p + "rope.dimension_count", c.qk_rope_head_dim);
+    writer.number(p + "rope.freq_base", c.rope_theta);
+    if (!c.is_mla()) return;
     if (c.q_lora_rank) writer.whole(p + "attention.q_lora_rank", c.q_lora_rank);
     writer.whole(p + "attention.kv_lora_rank", c.kv_lora_rank);
     writer.whole(p + "attention.key_length", c.latent_dim());
     writer.whole(p + "attention.value_length", c.kv_lora_rank);
     writer.whole(p + "attention.key_length_mla", c.qk_head_dim());
     writer.whole(p + "attention.value_length_mla", c.v_head_dim);
-    writer.whole(p + "rope.dimension_count", c.qk_rope_head_dim);
-    writer.number(p + "rope.freq_base", c.rope_theta);
 }
 
 void write_experts(const ModelConfig& c, const std::string& p, GgufWriter& writer) {
@@ -132,8 +133,9 @@ void write_keys(const ModelFiles& files, const ModelConfig& c, DType wanted, Ggu
     if (c.moe_layer_freq != 1)
         cannot_say(files, "experts in every layer after the dense ones",
                    fmt::format("every {}", c.moe_layer_freq));
-    if (!c.is_mla()) cannot_say(files, "latent attention", "keys and values of every head");
-    const std::string architecture = "deepseek2", p = architecture + ".";
+    if (!c.is_mla() && c.norm_topk_prob) // llama.cpp's deepseek never normalises
+        cannot_say(files, "norm_topk_prob false, for DeepseekForCausalLM", "true");
+    const std::string architecture = c.is_mla() ? "deepseek2" : "deepseek", p = architecture + ".";
     writer.text("general.architecture", architecture);
     writer.text("general.type", "model");
     writer.text("general.name", files.name);

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The same GGUF in llama.cpp and in Fathom: gguf.py PROGRAM [FORMAT...].
 
-Makes a small random model as a Hugging Face folder (q-LoRA, YaRN, one group of experts, sigmoid scores; rows
-of 256 where K-quants need them, of 64 and 96 where they do not fit), writes it with `fathom convert` and
-`fathom quantize`, lets llama.cpp's server (in the lab, CPU, caches in f32) continue a prompt greedily by 100
-tokens, and has Fathom compute the logits at the same positions. For each format:
+Makes two small random models as Hugging Face folders: one of V3's class (q-LoRA, YaRN, one group of experts,
+sigmoid scores; rows of 256 where K-quants need them, of 64 and 96 where they do not fit), and, for a few
+formats, one of the first class (plain attention, softmax scores, two shared experts). Writes them with
+`fathom convert` and `fathom quantize`, lets llama.cpp's server (in the lab, CPU, caches in f32) continue a
+prompt greedily by 100 tokens, and has Fathom compute the logits at the same positions. For each format:
 
 - the most probable token is the same wherever it leads by more than MARGIN nat, and the log-probabilities of
   llama.cpp's ten best agree to LIMIT, for f32 to EXACT;
@@ -39,6 +40,7 @@ QUANTISED = ("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5
              "iq4_xs", "mxfp4")
 MARGIN = LIMIT = 0.05  # nat
 EXACT = 0.001
+FIRST_CLASS = ("f32", "bf16", "q8_0", "q4_k")  # the formats of the first class's model
 TOKENS = 100
 PROMPT = [0, 671, 299, 410, 1203, 877, 2400, 35]
 CONFIG = dict(
@@ -53,12 +55,30 @@ CONFIG = dict(
     rope_scaling=dict(type="yarn", factor=8, original_max_position_embeddings=64, beta_fast=32, beta_slow=1,
                       mscale=0.707, mscale_all_dim=0.707))
 
+LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+PLAIN_CONFIG = {key: value for key, value in CONFIG.items() if key not in LATENT} | dict(
+    architectures=["DeepseekForCausalLM"], model_type="deepseek", n_shared_experts=2, topk_method="greedy",
+    scoring_func="softmax", norm_topk_prob=False, rope_scaling=None)
+del PLAIN_CONFIG["n_group"], PLAIN_CONFIG["topk_group"]
+
+
+def attention(c, matrix, a):
+    dim, heads = c["hidden_size"], c["num_attention_heads"]
+    if "kv_lora_rank" not in c:
+        return [matrix(a + part, dim, dim) for part in ("q_proj", "k_proj", "v_proj")] + [
+            matrix(a + "o_proj", dim, dim, 0.5)]
+    nope, rope = c["qk_nope_head_dim"], c["qk_rope_head_dim"]
+    q, kv, v = c["q_lora_rank"], c["kv_lora_rank"], c["v_head_dim"]
+    return [matrix(a + "q_a_proj", q, dim), (a + "q_a_layernorm.weight", (q,), None),
+            matrix(a + "q_b_proj", heads * (nope + rope), q),
+            matrix(a + "kv_a_proj_with_mqa", kv + rope, dim),
+            (a + "kv_a_layernorm.weight", (kv,), None), matrix(a + "kv_b_proj", heads * (nope + v), kv),
+            matrix(a + "o_proj", dim, heads * v, 0.5)]
+
 
 def shapes(c):
     """Tensor names of the folder, with their shapes and the deviation of their values."""
-    dim, heads = c["hidden_size"], c["num_attention_heads"]
-    nope, rope = c["qk_nope_head_dim"], c["qk_rope_head_dim"]
-    q, kv, v, width = c["q_lora_rank"], c["kv_lora_rank"], c["v_head_dim"], c["moe_intermediate_size"]
+    dim, width = c["hidden_size"], c["moe_intermediate_size"]
 
     def matrix(name, rows, cols, gain=1.0):
         return name + ".weight", (rows, cols), gain / math.sqrt(cols)
@@ -72,17 +92,13 @@ def shapes(c):
     for i in range(c["num_hidden_layers"]):
         p, a = f"model.layers.{i}.", f"model.layers.{i}.self_attn."
         out += [(p + "input_layernorm.weight", (dim,), None),
-                (p + "post_attention_layernorm.weight", (dim,), None),
-                matrix(a + "q_a_proj", q, dim), (a + "q_a_layernorm.weight", (q,), None),
-                matrix(a + "q_b_proj", heads * (nope + rope), q),
-                matrix(a + "kv_a_proj_with_mqa", kv + rope, dim),
-                (a + "kv_a_layernorm.weight", (kv,), None), matrix(a + "kv_b_proj", heads * (nope + v), kv),
-                matrix(a + "o_proj", dim, heads * v, 0.5)]
+                (p + "post_attention_layernorm.weight", (dim,), None), *attention(c, matrix, a)]
         if i < c["first_k_dense_replace"]:
             out += mlp(p + "mlp.", c["intermediate_size"], 0.5)
             continue
-        out += [matrix(p + "mlp.gate", c["n_routed_experts"], dim, 2.0),
-                (p + "mlp.gate.e_score_correction_bias", (c["n_routed_experts"],), 0.05)]
+        out += [matrix(p + "mlp.gate", c["n_routed_experts"], dim, 2.0)]
+        if c["scoring_func"] == "sigmoid":
+            out += [(p + "mlp.gate.e_score_correction_bias", (c["n_routed_experts"],), 0.05)]
         for expert in range(c["n_routed_experts"]):
             out += mlp(f"{p}mlp.experts.{expert}.", width, 0.05)
         out += mlp(p + "mlp.shared_experts.", width * c["n_shared_experts"], 0.5)
@@ -134,10 +150,11 @@ class Llama:
 
     def __init__(self, model, log):
         self.port = free_port()
+        self.log = log
         self.process = subprocess.Popen(
             [LAB, "run", "llama-server", "-m", model, "--host", "127.0.0.1", "--port", str(self.port),
              "-t", "1", "-c", "512", "--device", "none", "-fa", "off", "-ctk", "f32", "-ctv", "f32",
-             "-np", "1", "--no-warmup"],
+             "-np", "1", "--no-warmup", "--no-repack"],  # repacked for AMX, split k_b stops it
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def request(self, path, body=None):
@@ -157,7 +174,9 @@ class Llama:
             except OSError:
                 time.sleep(0.1)
         self.__exit__()
-        raise RuntimeError("llama-server did not start")
+        self.log.seek(0)
+        print(self.log.read()[-3000:])
+        raise RuntimeError(f"llama-server did not start: exit code {self.process.returncode}")
 
     def __exit__(self, *_):
         if self.process.poll() is None:
@@ -226,11 +245,15 @@ def check(program, folder, name, log):
 def main():
     program, *formats = sys.argv[1:]
     (ROOT / "build").mkdir(exist_ok=True)  # the lab sees the repository
+    failures = []
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name, open(f"{name}/server.log", "w+") as log:
-        folder = Path(name)
-        make_folder(folder, CONFIG)
-        failures = [failure for failure in (check(program, folder, format, log)
-                                            for format in formats or PLAIN + QUANTISED) if failure]
+        for config, wanted in ((PLAIN_CONFIG, FIRST_CLASS), (CONFIG, PLAIN + QUANTISED)):
+            print(config["architectures"][0], flush=True)
+            folder = Path(name) / config["model_type"]
+            folder.mkdir()
+            make_folder(folder, config)
+            failures += filter(None, (check(program, folder, form, log) for form in wanted
+                                      if not formats or form in formats))
         if failures:
             log.seek(0)
             print(log.read()[-3000:], *failures, sep="\n")

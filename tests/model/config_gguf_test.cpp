@@ -3,6 +3,7 @@
 #include "checkpoint/gguf.h"
 #include "checkpoint/gguf_bytes.h"
 #include "model/config.h"
+#include "model/preset.h"
 
 #include <functional>
 
@@ -43,7 +44,7 @@ ModelConfig parse(const Keys& keys, const std::string& architecture = "deepseek2
     GgufBytes file;
     file.text("general.architecture", architecture);
     for (const Key& key : keys)
-        key.write(file, key.name.starts_with("tokenizer.") ? key.name : "deepseek2." + key.name);
+        key.write(file, key.name.starts_with("tokenizer.") ? key.name : architecture + "." + key.name);
     const help::Bytes bytes = help::bytes_of(file.bytes());
     return parse_config(parse_gguf(bytes, "f.gguf").keys);
 }
@@ -137,6 +138,49 @@ TEST_CASE("config of GGUF: the published shapes") {
     const ModelConfig glm = parse(with(v2_lite, {whole("block_count", 47), whole("vocab_size", 154880)}));
     CHECK(glm.scoring == Scoring::sigmoid); // early files of GLM-4.7-Flash, without expert_gating_func
     CHECK(parse(with(v2_lite, {number("expert_weights_scale", 2.446f)})).routed_scaling_factor == 2.446);
+}
+
+// gguf.md's figures, with what llama.cpp's converter repeats.
+const Keys moe_16b = {whole("vocab_size", 102400),
+                      whole("context_length", 4096),
+                      whole("embedding_length", 2048),
+                      whole("block_count", 28),
+                      whole("feed_forward_length", 10944),
+                      whole("leading_dense_block_count", 1),
+                      whole("expert_feed_forward_length", 1408),
+                      whole("expert_count", 64),
+                      whole("expert_used_count", 6),
+                      whole("expert_shared_count", 2),
+                      number("expert_weights_scale", 1),
+                      whole("attention.head_count", 16),
+                      whole("attention.head_count_kv", 16),
+                      number("attention.layer_norm_rms_epsilon", 1e-6f),
+                      whole("rope.dimension_count", 128),
+                      number("rope.freq_base", 10000),
+                      whole("tokenizer.ggml.bos_token_id", 100000),
+                      whole("tokenizer.ggml.eos_token_id", 100001)};
+
+TEST_CASE("config of GGUF: plain attention") {
+    ModelConfig published = find_preset("moe-16b")->config;
+    published.rope_interleaved = true; // as rows of GGUF's q and k are
+    published.bos = {100000};
+    published.eos = {100001};
+    CHECK(parse(moe_16b, "deepseek") == published);
+    CHECK(parse(with(moe_16b, {}, "rope.dimension_count"), "deepseek") == published);
+    for (const Key& key : {whole("attention.head_count", 15), whole("attention.head_count_kv", 4),
+                           whole("attention.key_length", 64), whole("rope.dimension_count", 64),
+                           whole("expert_gating_func", 2), whole("expert_group_count", 8),
+                           flag("expert_weights_norm", true), number("expert_weights_scale", 2),
+                           text("rope.scaling.type", "yarn"), whole("nextn_predict_layers", 1)}) {
+        CAPTURE(key.name);
+        const std::string error = help::error_of([&] {
+            parse(with(moe_16b,
+                       {key, number("rope.scaling.factor", 40), number("rope.scaling.yarn_log_multiplier", 0),
+                        whole("rope.scaling.original_context_length", 4096)}),
+                  "deepseek");
+        });
+        CHECK(error.find("deepseek." + key.name) != error.npos);
+    }
 }
 
 TEST_CASE("config of GGUF: every key that must be there") {
