@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Measures what loading costs the host: peak resident memory against the device's copy, and the rate.
+"""Measures what loading costs: the rate, and peak resident memory against the device's copy.
 
-usage: tests/measure_loading.py FATHOM [GIB [OPTION...]]
+usage: tests/measure_loading.py FATHOM [GIB [FORMAT...]]
 
 Writes a random bf16 checkpoint of about GIB (1.2 by default) in a temporary folder, in V2-Lite's
-proportions, runs `FATHOM run` on it for one token, and prints peak memory (of the process), the device's copy
-(from --stats) and their difference, which is to stay under 200 MiB. On a software device the copy itself is
-host memory. The rate is that of the checkpoint's bytes from the page cache to the device, the opening of both
-included, and stands beside what `cat` took for the same file right before. OPTIONs, such as --quantize q8_0,
-go to `FATHOM run`. The tokenizer is the embedded model's. Standard library only.
+proportions, and of it a GGUF in each FORMAT (q8_0 q6_k q4_k by default); runs `FATHOM run` on each for one
+token. A row says the bytes of the file, the rate at which they went from the page cache to the device, the
+opening of both included, how many times longer that took than `cat` right before, the device's copy and how
+much more memory the process had at its peak, which is to stay under 200 MiB. On a software device the copy
+itself is host memory. --quantize FORMAT of the folder comes last: it is encoding, not loading. The tokenizer
+is the embedded model's. Standard library only.
 """
 import json
 import math
 import os
-import resource
 import shutil
 import struct
 import subprocess
@@ -83,31 +83,50 @@ def write_checkpoint(folder, gib):
     return offset
 
 
+def timed(command):
+    start = time.monotonic()
+    with open("/dev/null", "wb") as nothing:
+        process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"failed: {command}")
+    return time.monotonic() - start, usage.ru_maxrss * 1024
+
+
+def measure(program, name, model, file, options=()):
+    """Prints a row; whether the memory stayed within its limit."""
+    stats_file = os.path.join(os.path.dirname(file), "stats.json")
+    size = os.path.getsize(file)
+    timed(["cat", file])  # it was just written: into the page cache
+    cat, _ = timed(["cat", file])
+    _, peak = timed([program, "run", model, "-p", "x", "--max-tokens", "1", "--ignore-eos", "--context",
+                     "512", "--stats", stats_file, *options])
+    with open(stats_file, encoding="utf-8") as stats:
+        stats = json.load(stats)
+    device, load = sum(item["reserved"] for item in stats["memory"]), stats["seconds"]["load"]
+    more = (peak - device) / 2**20
+    rate = size / load / 1e9
+    print(f"{name:<16}{size / 1e9:>8.2f} GB{load:>8.2f} s{rate:>8.2f} GB/s{load / cat:>8.1f} x cat",
+          f"{device / 2**20:>8.0f} MiB copy{more:>6.0f} MiB more", flush=True)
+    return more <= 200
+
+
 def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    gib = float(sys.argv[2]) if len(sys.argv) > 2 else 1.2
+    program, gib = os.path.abspath(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.2
+    formats = sys.argv[3:] or ["q8_0", "q6_k", "q4_k"]
     with tempfile.TemporaryDirectory() as folder:
-        size = write_checkpoint(folder, gib)
-        stats_file = os.path.join(folder, "stats.json")
-        start = time.monotonic()
-        with open("/dev/null", "wb") as nothing:
-            subprocess.run(["cat", os.path.join(folder, "model.safetensors")], check=True, stdout=nothing)
-        cat = time.monotonic() - start
-        start = time.monotonic()
-        command = [sys.argv[1], "run", folder, "-p", "x", "--max-tokens", "1", "--ignore-eos", *sys.argv[3:]]
-        subprocess.run(command + ["--context", "512", "--stats", stats_file], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seconds = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        stats = json.load(open(stats_file))
-    device = sum(item["reserved"] for item in stats["memory"])
-    mib, load = 2**20, stats["seconds"]["load"]
-    print(f"checkpoint {size / mib:.0f} MiB, device copy {device / mib:.0f} MiB, "
-          f"peak resident {peak / mib:.0f} MiB, difference {(peak - device) / mib:.0f} MiB (limit 200), "
-          f"load {load:.2f} s = {size / load / 1e9:.2f} GB/s, cat {cat:.2f} s = {size / cat / 1e9:.2f} GB/s, "
-          f"ratio {load / cat:.1f}, whole run {seconds:.2f} s")
-    sys.exit(0 if peak - device <= 200 * mib else 1)
+        write_checkpoint(folder, gib)
+        weights = os.path.join(folder, "model.safetensors")
+        good = measure(program, "bf16 folder", folder, weights)
+        for form in formats:
+            file = os.path.join(folder, form + ".gguf")
+            timed([program, "quantize", folder, file, "--format", form, "-q"])
+            good &= measure(program, form + ".gguf", file, file)
+            os.remove(file)
+        good &= measure(program, f"--quantize {formats[-1]}", folder, weights, ["--quantize", formats[-1]])
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

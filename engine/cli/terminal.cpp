@@ -132,10 +132,12 @@ uint32_t columns_of(std::string_view utf8) {
         utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-std::string progress_line(uint64_t done, uint64_t total, uint32_t width) {
+std::string progress_line(uint64_t done, uint64_t total, double seconds, uint32_t width) {
     const double share = total ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total)) : 1.0;
-    const std::string text =
+    std::string text =
         fmt::format(" {:3}%  {} of {}", static_cast<int>(share * 100), bytes_text(done), bytes_text(total));
+    if (seconds > 0.1)
+        text += fmt::format("  {}/s", bytes_text(static_cast<uint64_t>(static_cast<double>(done) / seconds)));
     const size_t room = width > text.size() + 2 ? width - text.size() - 2 : 0;
     if (room < 5) return text.substr(1);
     const auto filled = static_cast<size_t>(share * static_cast<double>(room));
@@ -156,7 +158,8 @@ void ProgressBar::update(uint64_t done, uint64_t total) {
     if (!wanted_ || now - start_ < 1s || (visible_ && now - drawn_ < 100ms)) return;
     const uint32_t width = std::min(terminal_width(STDERR_FILENO), 100u), label = columns_of(label_) + 1;
     fmt::print(stderr, "\r{} {}\x1b[K", label_,
-               progress_line(done, total, width > label ? width - label - 1 : 0));
+               progress_line(done, total, std::chrono::duration<double>(now - start_).count(),
+                             width > label ? width - label - 1 : 0));
     visible_ = true;
     drawn_ = now;
 }

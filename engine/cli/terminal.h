@@ -63,8 +63,9 @@ class LineReader {
     bool interactive_, ended_ = false;
 };
 
-// "[######----]  60%  1.2 of 2.0 GB" for a line of `width` columns.
-std::string progress_line(uint64_t done, uint64_t total, uint32_t width);
+// "[######----]  60%  1.20 GB of 2.00 GB  950 MB/s" for a line of `width` columns; without the rate while
+// `seconds` are too few for one.
+std::string progress_line(uint64_t done, uint64_t total, double seconds, uint32_t width);
 uint32_t columns_of(std::string_view utf8); // characters, each taken as one column wide
 
 // A bar on stderr that appears when the work has taken a second and wipes itself away at the end. Shown only

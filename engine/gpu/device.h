@@ -127,7 +127,10 @@ class Device {
     std::vector<View> allocate(std::string_view owner, Placement placement, std::span<const uint64_t> sizes,
                                bool zeroed = true);
     std::vector<OwnerBytes> memory() const;
-    std::byte* mapped(View view) const;                                      // not for Placement::device
+    std::byte* mapped(View view) const; // not for Placement::device
+    // Where the host may write what upload() would, in any order and from several threads; null where it
+    // cannot, or only in one stream (memory that is not cached).
+    std::byte* writable(View view) const;
     void upload(View to, uint64_t offset, std::span<const std::byte> bytes); // done, or queued until flush()
     void flush();                                                            // finishes queued uploads
     void download(View from, std::span<std::byte> out);

@@ -77,6 +77,7 @@ Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
                          bool(flags_of_type & vk::MemoryPropertyFlagBits::eHostCoherent);
     if (placement != Placement::device || (visible && !options.staging))
         block.mapped = static_cast<std::byte*>(block.memory.mapMemory(0, VK_WHOLE_SIZE));
+    block.cached = bool(flags_of_type & vk::MemoryPropertyFlagBits::eHostCached);
     return block;
 }
 
@@ -142,6 +143,11 @@ std::byte* Device::mapped(View view) const {
     const auto [block, offset] = impl_->locate(view.address);
     check(block->mapped, "mapped() is for memory that the host can see");
     return block->mapped + offset;
+}
+
+std::byte* Device::writable(View view) const {
+    const auto [block, offset] = impl_->locate(view.address);
+    return block->mapped && block->cached ? block->mapped + offset : nullptr;
 }
 
 void Device::Impl::run_copies() {

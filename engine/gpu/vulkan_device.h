@@ -41,6 +41,7 @@ struct Block {
     vk::raii::Buffer buffer = nullptr;
     uint64_t address = 0, bytes = 0;
     std::byte* mapped = nullptr;
+    bool cached = false; // of mapped memory: by the host
 };
 
 struct Pipeline {

@@ -92,8 +92,8 @@ struct ModelConfig {
 ModelConfig parse_config(std::string_view json, std::string_view where);
 
 // The same of a GGUF file's keys, for the architectures deepseek and deepseek2, which is V2 where experts are
-// scored by softmax, else V3. Keys of the architecture that are not known are errors, as they may change what the model
-// computes.
+// scored by softmax, else V3. Keys of the architecture that are not known are errors, as they may change what
+// the model computes.
 ModelConfig parse_config(const Gguf& keys);
 
 ModelConfig model_config(const ModelFiles& files); // whichever of the two the model brings

@@ -24,6 +24,7 @@ class GpuExecutor final : public Executor {
     }
     std::vector<gpu::OwnerBytes> memory() const override { return device_.memory(); }
     std::byte* mapped(View view) const override { return device_.mapped(view); }
+    std::byte* writable(View view) const override { return device_.writable(view); }
     void upload(View to, uint64_t offset, std::span<const std::byte> bytes) override {
         device_.upload(to, offset, bytes);
     }
@@ -75,6 +76,7 @@ class ReferenceExecutor final : public Executor {
     }
     std::vector<gpu::OwnerBytes> memory() const override { return owners_; }
     std::byte* mapped(View view) const override { return reinterpret_cast<std::byte*>(view.address); }
+    std::byte* writable(View view) const override { return mapped(view); }
     void upload(View to, uint64_t offset, std::span<const std::byte> bytes) override {
         check(offset <= to.bytes && bytes.size() <= to.bytes - offset, "an upload fits its range");
         std::copy(bytes.begin(), bytes.end(), mapped(to) + offset);

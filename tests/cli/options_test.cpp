@@ -83,12 +83,15 @@ TEST_CASE("sampling options") {
 }
 
 TEST_CASE("progress") {
-    CHECK(progress_line(0, 1000, 40) == "[-----------------]   0%  0 B of 1.00 kB");
-    CHECK(progress_line(500, 1000, 40) == "[#######--------]  50%  500 B of 1.00 kB");
-    CHECK(progress_line(1000, 1000, 10) == "100%  1.00 kB of 1.00 kB"); // no room for a bar
-    CHECK(progress_line(5, 0, 40).find("100%") != std::string::npos);
-    CHECK(progress_line(2000, 1000, 40).find("100%") != std::string::npos);
-    for (uint64_t done = 0; done <= 1000; done += 37) CHECK(columns_of(progress_line(done, 1000, 60)) == 60);
+    CHECK(progress_line(0, 1000, 0, 40) == "[-----------------]   0%  0 B of 1.00 kB");
+    CHECK(progress_line(500, 1000, 0, 40) == "[#######--------]  50%  500 B of 1.00 kB");
+    CHECK(progress_line(1000, 1000, 0, 10) == "100%  1.00 kB of 1.00 kB"); // no room for a bar
+    CHECK(progress_line(5, 0, 0, 40).find("100%") != std::string::npos);
+    CHECK(progress_line(2000, 1000, 0, 40).find("100%") != std::string::npos);
+    CHECK(progress_line(3'000'000, 4'000'000, 1.5, 60) ==
+          "[################------]  75%  3.00 MB of 4.00 MB  2.00 MB/s");
+    for (uint64_t done = 0; done <= 1000; done += 37)
+        CHECK(columns_of(progress_line(done, 1000, 0, 60)) == 60);
 }
 
 TEST_CASE("amounts") {
