@@ -92,11 +92,11 @@ struct ModelFiles {
     // Of a GGUF model, which has no config.json and no tokenizer.json: its keys say all that; else nullptr.
     const Gguf* gguf() const { return checkpoint.gguf(); }
 };
-// `path` is a Hugging Face folder, one .safetensors file in such a folder (its neighbours then complete it),
-// a GGUF file, or a folder with one GGUF model and no config.json; the empty path means the model embedded in
-// this program. Throws Error when there is no such folder, no config.json or no weights, and says which of
-// them is missing. A folder's weights are not looked at where `texts_only`.
-ModelFiles open_model(const std::filesystem::path& path, bool texts_only = false);
+// `model` is a Hugging Face folder, one .safetensors file in such a folder (its neighbours then complete it),
+// a GGUF file, a folder with one GGUF model and no config.json, or a name that hub.h knows; nothing means the
+// model embedded in this program. Throws Error when there is no such folder, no config.json or no weights,
+// and says which of them is missing. A folder's weights are not looked at where `texts_only`.
+ModelFiles open_model(const std::filesystem::path& model, bool texts_only = false);
 
 // Where a folder's tokenizer is: tokenizer.json, or tiktoken.model when only that is there.
 std::filesystem::path tokenizer_in(const std::filesystem::path& folder);

@@ -93,8 +93,9 @@ fs::path tokenizer_in(const fs::path& folder) {
     return present(ranks) && !present(json) ? ranks : json;
 }
 
-ModelFiles open_model(const fs::path& path, bool texts_only) {
-    if (path.empty()) return open_embedded();
+ModelFiles open_model(const fs::path& model, bool texts_only) {
+    if (model.empty()) return open_embedded();
+    const fs::path path = find_model(model.string());
     std::error_code unreadable;
     const auto kind = fs::status(path, unreadable).type();
     const std::string where = printable(path.string(), 4096);

@@ -2,7 +2,6 @@
 // offer. Needs no GPU.
 #include "base/error.h"
 #include "base/log.h"
-#include "checkpoint/hub.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
@@ -60,7 +59,7 @@ Action prepare(CLI::App& app, const char* input, std::string format, std::span<c
     auto options = std::make_shared<Options>();
     options->format = std::move(format);
     app.add_option_function<std::string>(
-           "MODEL", [options](const std::string& text) { options->model = find_model(text); }, input)
+           "MODEL", [options](const std::string& text) { options->model = text; }, input)
         ->type_name("")
         ->required();
     app.add_option("OUT", options->output, "The GGUF file to write")->type_name("")->required();

@@ -60,7 +60,13 @@ FileKind kind_of_file(const fs::path& path) {
     const auto named = [&](std::string_view end) { return name.ends_with(end); };
     if (!text) {
         if (named(".json")) return named("tokenizer.json") ? FileKind::tokenizer : FileKind::config;
-        return named(".gguf") ? FileKind::gguf : FileKind::safetensors;
+        if (named(".gguf")) return FileKind::gguf;
+        if (!named(".safetensors") && bytes.substr(0, 8).find('\0') == bytes.npos)
+            throw Error({.what = "not a file of a model that is known",
+                         .where = printable(path.string(), 4096),
+                         .expected = "safetensors, their index, GGUF, config.json or tokenizer.json",
+                         .got = printable(bytes.substr(0, 16))});
+        return FileKind::safetensors;
     }
     const auto object = parse_json(read_file(path, LARGEST_JSON), printable(path.string(), 4096));
     if (object.contains("weight_map")) return FileKind::index;

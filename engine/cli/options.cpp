@@ -3,7 +3,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "checkpoint/hub.h"
 #include "checkpoint/weight_format.h"
 
 #include <CLI/CLI.hpp>
@@ -70,7 +69,7 @@ void add_verbosity(CLI::App& app) {
 
 void add_model(CLI::App& app, ModelOptions& options) {
     app.add_option_function<std::string>(
-           "MODEL", [&options](const std::string& text) { options.model = find_model(text); },
+           "MODEL", [&options](const std::string& text) { options.model = text; },
            "Folder with config.json, safetensors and tokenizer.json, a GGUF file, or the name of a "
            "downloaded "
            "model (ORG/NAME); without it the embedded model")
@@ -78,7 +77,7 @@ void add_model(CLI::App& app, ModelOptions& options) {
 }
 
 std::filesystem::path model_named(std::string_view text) {
-    return text == EMBEDDED ? std::filesystem::path() : find_model(text);
+    return text == EMBEDDED ? std::filesystem::path() : std::filesystem::path(text);
 }
 
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about) {

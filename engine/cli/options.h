@@ -50,7 +50,7 @@ struct ModelOptions {
 void add_model(CLI::App& app, ModelOptions& options); // the positional MODEL
 // A positional that must be given, where the embedded model has the name EMBEDDED (and then an empty path).
 constexpr const char* EMBEDDED = "fathom-tiny";
-std::filesystem::path model_named(std::string_view text); // a path, EMBEDDED or ORG/NAME: checkpoint/hub.h
+std::filesystem::path model_named(std::string_view text); // a path, EMBEDDED or ORG/NAME
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about);
 void add_loading(CLI::App& app, ModelOptions& options); // --device, --quantize, --experts
 void add_context(CLI::App& app, ModelOptions& options);

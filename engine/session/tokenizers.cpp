@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/hub.h"
 #include "text/gguf_vocabulary.h"
 
 namespace fathom {
@@ -94,8 +95,9 @@ bool holds_gguf(const fs::path& folder) {
 
 Tokenizer load_tokenizer(const ModelFiles& files) { return from_model(files).tokenizer; }
 
-OpenedTokenizer open_tokenizer(const fs::path& path) {
-    if (path.empty()) return from_model(open_model(path));
+OpenedTokenizer open_tokenizer(const fs::path& model) {
+    if (model.empty()) return from_model(open_model(model));
+    const fs::path path = find_model(model.string());
     fs::path file = path;
     if (std::error_code ignored; fs::is_directory(path, ignored)) {
         file = tokenizer_in(path);

@@ -8,6 +8,7 @@ using namespace help;
 namespace {
 
 const std::string first(40, 'a'), second(40, 'b');
+const int cleared = unsetenv("HF_HUB_CACHE"); // the person's own, before any test
 
 // A cache that $HF_HUB_CACHE names for as long as this lives.
 class Cache : public TemporaryFolder {

@@ -188,6 +188,15 @@ class Basics(Case):
                    "at most 25.0 MB of device memory", "weights: experts", "--experts host (")
         self.works(run("run", "-p", "Once", "-n", 3, "--experts", "host", env=small))
 
+    def test_help_beside_a_name_that_is_not_there(self):
+        self.assertIn("--prompt", self.works(run("run", "nobody/nothing", "--help")).out)
+        self.fails(run("run", "nobody/nothing", "-p", "x"), "nobody/nothing", "no such model")
+        self.fails(run("tokenize", "nobody/nothing", "x"), "nobody/nothing", "no such model")
+
+    def test_inspect_of_another_file(self):
+        readme = os.path.join(TINY, "README.md")
+        self.fails(run("inspect", readme), "not a file of a model", "safetensors", "GGUF")
+
     def test_inspect_needs_no_gpu(self):
         self.works(run("inspect", env=NO_DRIVER))
 

@@ -1,6 +1,7 @@
 // config.json to ModelConfig: published files and their values, both dialects, the shared collection of
 // broken files, and for every key what happens when it is missing or wrong. No device is needed.
 #include "base/error.h"
+#include "golden/golden.h"
 #include "model/config.h"
 
 #include <doctest/doctest.h>
@@ -16,12 +17,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string read(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    REQUIRE_MESSAGE(file.good(), path.string());
-    return {std::istreambuf_iterator<char>(file), {}};
-}
 
 bool have_shared(const std::string& part) {
     const bool have = fs::exists(fs::path(FATHOM_SHARED_DIR) / part);
@@ -211,7 +206,8 @@ TEST_CASE("config: both dialects say the same") {
         const fs::path saved = folder.path() / "config.json", other = folder.path() / "config_published.json";
         if (!fs::exists(saved) || !fs::exists(other)) continue;
         INFO(saved.string());
-        CHECK(parse_config(read(saved), "saved") == parse_config(read(other), "published"));
+        CHECK(parse_config(golden::read_text(saved), "saved") ==
+              parse_config(golden::read_text(other), "published"));
         ++pairs;
     }
     CHECK(pairs >= 8);
@@ -226,7 +222,7 @@ TEST_CASE("config: both dialects say the same") {
 
 TEST_CASE("config: the embedded model") {
     const ModelConfig tiny =
-        parse_config(read(fs::path(FATHOM_SOURCE_DIR) / "models/tiny/config.json"), "tiny");
+        parse_config(golden::read_text(fs::path(FATHOM_SOURCE_DIR) / "models/tiny/config.json"), "tiny");
     CHECK(
         (tiny.n_layers == 7 && tiny.n_mtp_layers == 1 && tiny.n_routed_experts == 16 && tiny.n_groups == 4));
     CHECK((tiny.latent_dim() == 80 && tiny.vocab_size == 4096 && tiny.yarn.factor == 0));
@@ -355,12 +351,12 @@ TEST_CASE("config: every file of the collection gets its verdict") {
         {"config/cf_dup_key.config.json", false}};
     const fs::path collection = fs::path(FATHOM_SHARED_DIR) / "data/malformed";
     size_t seen = 0;
-    for (const auto& entry : json::parse(read(collection / "manifest.json"))) {
+    for (const auto& entry : json::parse(golden::read_text(collection / "manifest.json"))) {
         if (entry["format"] != "config") continue;
         const std::string file = entry["file"], verdict = entry["verdict"];
         REQUIRE((verdict != "policy" || accepted_by_policy.contains(file)));
         const bool accept = verdict == "policy" ? accepted_by_policy.at(file) : verdict == "accept";
-        const std::string message = refusal(read(collection / file));
+        const std::string message = refusal(golden::read_text(collection / file));
         INFO(file << ": " << message);
         CHECK((message.empty() == accept));
         ++seen;

@@ -1,6 +1,7 @@
 // Presets: every file of models/presets, against the published config.json where there is one, and what is
 // refused.
 #include "base/error.h"
+#include "golden/golden.h"
 #include "model/preset.h"
 
 #include <doctest/doctest.h>
@@ -15,12 +16,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string read(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    REQUIRE_MESSAGE(file.good(), path.string());
-    return {std::istreambuf_iterator<char>(file), {}};
-}
 
 std::string refusal(const json& preset) {
     try {
@@ -55,7 +50,7 @@ TEST_CASE("preset: every file is part of the program, under names of its own") {
 }
 
 TEST_CASE("preset: shapes are those of the published files") {
-    const auto tiny = read(fs::path(FATHOM_SOURCE_DIR) / "models/tiny/config.json");
+    const auto tiny = golden::read_text(fs::path(FATHOM_SOURCE_DIR) / "models/tiny/config.json");
     CHECK(shape_of(parse_config(tiny, "tiny")) == find_preset("tiny")->config);
     const fs::path folder = fs::path(FATHOM_SHARED_DIR) / "data/configs/hf";
     if (!fs::exists(folder)) {
@@ -67,15 +62,15 @@ TEST_CASE("preset: shapes are those of the published files") {
                                      {"v2-lite", "DeepSeek-V2-Lite"},
                                      {"kimi-k2", "Kimi-K2-Instruct"}}) {
         INFO(name);
-        const auto text = read(folder / (std::string(file) + ".config.json"));
+        const auto text = golden::read_text(folder / (std::string(file) + ".config.json"));
         CHECK(shape_of(parse_config(text, file)) == find_preset(name)->config);
     }
 }
 
 TEST_CASE("preset: every key is needed, and none is unknown") {
     for (const char* name : {"v3", "moe-16b"}) {
-        const json good =
-            json::parse(read(fs::path(FATHOM_SOURCE_DIR) / "models/presets" / (std::string(name) + ".json")));
+        const json good = json::parse(golden::read_text(fs::path(FATHOM_SOURCE_DIR) / "models/presets" /
+                                                        (std::string(name) + ".json")));
         CHECK(refusal(good) == "");
         for (const auto& [key, value] : good.items()) {
             json bad = good;
@@ -86,7 +81,7 @@ TEST_CASE("preset: every key is needed, and none is unknown") {
         more["hidden_size"] = 1;
         CHECK(refusal(more).find("hidden_size") != std::string::npos);
     }
-    json v3 = json::parse(read(fs::path(FATHOM_SOURCE_DIR) / "models/presets/v3.json"));
+    json v3 = json::parse(golden::read_text(fs::path(FATHOM_SOURCE_DIR) / "models/presets/v3.json"));
     for (const auto& [key, value] : v3["yarn"].items()) {
         json bad = v3;
         bad["yarn"].erase(key);
