@@ -36,6 +36,7 @@ Action prepare_tokenize(CLI::App& app);
 Action prepare_detokenize(CLI::App& app);
 Action prepare_perplexity(CLI::App& app);
 Action prepare_compare(CLI::App& app);
+Action prepare_bench(CLI::App& app);
 
 std::string version_text(); // what --version prints
 

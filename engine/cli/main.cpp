@@ -104,6 +104,12 @@ constexpr Command commands[] = {
      "  fathom compare ~/models/DeepSeek-V2-Lite v2-lite-q4_k.gguf wiki.test.raw --windows 20\n"
      "  fathom compare fathom-tiny other/ story.txt --json figures.json\n",
      prepare_compare},
+    {"bench", "Measure how fast a model runs",
+     "Examples:\n"
+     "  fathom bench model.gguf --like-llama-bench -p 64,512 -n 64 -d 0,4096 -r 5\n"
+     "  fathom bench --like-llama-bench -p 256 -n 32 --json - | jq '.[].avg_ts'\n"
+     "Each token that is generated is sampled too, which llama-bench leaves out.\n",
+     prepare_bench},
 };
 
 constexpr const char* main_examples =

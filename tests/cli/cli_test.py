@@ -23,7 +23,7 @@ import unittest
 PROGRAM = None
 TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "models", "tiny")
 COMMANDS = ("run", "chat", "render", "devices", "inspect", "logits", "tokenize", "detokenize",
-            "convert", "quantize")
+            "convert", "quantize", "bench")
 USER, ASSISTANT, BOS, EOS = 3, 4, 0, 1  # of models/tiny's tokenizer
 TIMEOUT = 120
 REMOVED = object()
@@ -199,6 +199,43 @@ class Basics(Case):
 
     def test_inspect_needs_no_gpu(self):
         self.works(run("inspect", env=NO_DRIVER))
+
+
+class Bench(Case):
+    def test_rows_of_llama_bench(self):
+        options = ("bench", "--like-llama-bench", "-p", "8,16", "-n", 2, "-d", "0,70", "-r", 2)
+        table = self.works(run(*options)).out.splitlines()
+        self.assertEqual([line.split("|")[5].strip() for line in table[2:]],
+                         ["pp8", "pp16", "tg2", "pp8 @ d70", "pp16 @ d70", "tg2 @ d70"])
+        rows = json.loads(self.works(run(*options, "--json", "-")).out)
+        self.assertEqual([(row["n_prompt"], row["n_gen"], row["n_depth"]) for row in rows],
+                         [(8, 0, 0), (16, 0, 0), (0, 2, 0), (8, 0, 70), (16, 0, 70), (0, 2, 70)])
+        for row in rows:
+            tokens = row["n_prompt"] + row["n_gen"]
+            self.assertEqual(len(row["samples_ts"]), 2)
+            self.assertAlmostEqual(row["avg_ts"], sum(row["samples_ts"]) / 2, places=6)
+            for nanoseconds, rate in zip(row["samples_ns"], row["samples_ts"]):
+                self.assertAlmostEqual(tokens * 1e9 / nanoseconds / rate, 1, places=5)
+        self.assertNotIn(os.path.expanduser("~"), json.dumps(rows))
+        file = self.path("rows.json")
+        self.works(run("bench", "--like-llama-bench", "-p", 8, "-n", 0, "-r", 1, "--json", file))
+        with open(file, encoding="utf-8") as written:
+            self.assertEqual(json.load(written)[0]["stddev_ts"], 0)
+
+    def test_interrupted(self):
+        process = start("bench", "--like-llama-bench", "-p", 8, "-n", 1000, "-r", 1)
+        out = b""
+        while b"pp8" not in out:
+            out += os.read(process.stdout.fileno(), 1000)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT)
+        self.assertEqual(process.returncode, 130)
+
+    def test_what_is_wrong(self):
+        self.fails(run("bench"), "--like-llama-bench", code=2)
+        self.fails(run("bench", "--like-llama-bench", "-p", 0, "-n", 0), "nothing to measure", code=2)
+        self.fails(run("bench", "--like-llama-bench", "-p", "x"), code=2)
+        self.fails(run("bench", "--like-llama-bench", "-p", 5000), "max_position_embeddings")
 
 
 class Generating(Case):
