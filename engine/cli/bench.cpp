@@ -9,7 +9,6 @@
 #include "base/units.h"
 #include "cli/command.h"
 #include "cli/figures.h"
-#include "cli/files.h"
 #include "cli/generate.h"
 #include "cli/interrupt.h"
 #include "cli/measure.h"
@@ -106,20 +105,23 @@ struct Subject {
     uint64_t bytes, parameters;
 };
 
+double mean_of(const std::vector<double>& values) {
+    double sum = 0;
+    for (const double value : values) sum += value;
+    return sum / static_cast<double>(values.size());
+}
+
+double deviation_of(const std::vector<double>& values) { // of a sample; 0 of one
+    const double mean = mean_of(values);
+    double sum = 0;
+    for (const double value : values) sum += std::pow(value - mean, 2);
+    return values.size() < 2 ? 0 : std::sqrt(sum / static_cast<double>(values.size() - 1));
+}
+
 struct Row {
     Test test;
     std::vector<double> seconds;
 
-    double mean(const std::vector<double>& values) const {
-        double sum = 0;
-        for (const double value : values) sum += value;
-        return sum / static_cast<double>(values.size());
-    }
-    double deviation(const std::vector<double>& values) const { // of a sample; 0 of one
-        double sum = 0;
-        for (const double value : values) sum += std::pow(value - mean(values), 2);
-        return values.size() < 2 ? 0 : std::sqrt(sum / static_cast<double>(values.size() - 1));
-    }
     std::vector<double> rates() const {
         std::vector<double> out;
         for (const double s : seconds) out.push_back(test.tokens() / s);
@@ -139,7 +141,7 @@ std::string table_row(const Subject& subject, const Row& row) {
     return fmt::format("| {:<30} | {:>10} | {:>10} | {:<10} | {:>15} | {:>20} |\n", printable(subject.model),
                        fmt::format("{:.2f} GiB", double(subject.bytes) / (1 << 30)),
                        count_text(subject.parameters), "Fathom", test_name(row.test),
-                       fmt::format("{:.2f} ± {:.2f}", row.mean(rates), row.deviation(rates)));
+                       fmt::format("{:.2f} ± {:.2f}", mean_of(rates), deviation_of(rates)));
 }
 
 std::string table_head() {
@@ -151,12 +153,10 @@ std::string table_head() {
 
 // An element of llama-bench's array, as far as it applies here.
 Json json_row(const Subject& subject, const Row& row) {
-    std::vector<double> nanoseconds;
+    const auto nanoseconds = [](double seconds) { return std::llround(seconds * 1e9); };
     std::vector<int64_t> samples;
-    for (const double s : row.seconds) {
-        nanoseconds.push_back(s * 1e9);
-        samples.push_back(std::llround(s * 1e9));
-    }
+    for (const double s : row.seconds) samples.push_back(nanoseconds(s));
+    const std::vector<double> rates = row.rates();
     return {{"backends", "Fathom"},
             {"gpu_info", subject.device},
             {"model_type", subject.model},
@@ -165,12 +165,12 @@ Json json_row(const Subject& subject, const Row& row) {
             {"n_prompt", row.test.prompt},
             {"n_gen", row.test.generated},
             {"n_depth", row.test.depth},
-            {"avg_ns", std::llround(row.mean(nanoseconds))},
-            {"stddev_ns", std::llround(row.deviation(nanoseconds))},
-            {"avg_ts", row.mean(row.rates())},
-            {"stddev_ts", row.deviation(row.rates())},
+            {"avg_ns", nanoseconds(mean_of(row.seconds))},
+            {"stddev_ns", nanoseconds(deviation_of(row.seconds))},
+            {"avg_ts", mean_of(rates)},
+            {"stddev_ts", deviation_of(rates)},
             {"samples_ns", samples},
-            {"samples_ts", row.rates()}};
+            {"samples_ts", rates}};
 }
 
 // Rows are shown as they come; what was measured before a Ctrl-C counts.
@@ -194,8 +194,7 @@ int bench(Options options) {
         Bench bench(*engine);
         for (const Test& test : tests) {
             Row row{test, {}};
-            bench.run({std::min(test.prompt, 32u), std::min(test.generated, 1u), test.depth}); // pipelines
-            bench.run(test);
+            bench.run(test); // makes the pipelines
             for (uint32_t i = 0; i < options.repetitions; ++i) row.seconds.push_back(bench.run(test));
             if (!to_stdout) write_out(table_row(subject, row));
             rows.push_back(json_row(subject, row));

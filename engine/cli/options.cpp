@@ -31,6 +31,15 @@ std::string names_of_formats() {
     return names;
 }
 
+std::string check_format(const std::string& name) {
+    try {
+        format_named(name);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
 constexpr double largest_count = std::numeric_limits<uint32_t>::max();
 
 } // namespace
@@ -87,17 +96,6 @@ void add_named_model(CLI::App& app, const char* name, std::filesystem::path& mod
         ->type_name("")
         ->required();
 }
-
-namespace {
-std::string check_format(const std::string& name) {
-    try {
-        format_named(name);
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "";
-}
-} // namespace
 
 void add_format(CLI::App& app, const char* name, std::string& format, const char* about) {
     app.add_option(name, format, std::string(about) + ": " + names_of_formats())

@@ -74,6 +74,7 @@ Device::Impl::Impl(const DeviceOptions& wanted) : options(wanted) {
     log::detail("device {}: {} ({}), {}, Vulkan {}", info.index, info.name, info.type, info.driver,
                 info.api_version);
     for (const auto& quirk : info.quirks) log::detail("quirk: {}", quirk);
+    taken.resize(info.heaps.size());
     create_device();
     pipelines.emplace(device, properties, info.caps);
     if (options.breadcrumbs) breadcrumb = create_block(256, Placement::readback);

@@ -97,7 +97,6 @@ std::vector<View> Device::allocate(std::string_view owner, Placement placement,
             bytes += next;
         }
         const uint32_t heap = d.info.heap_of[static_cast<size_t>(placement)];
-        d.taken.resize(d.info.heaps.size());
         Block block;
         try {
             if (d.info.pretended && bytes > d.info.heaps[heap].available - d.taken[heap])

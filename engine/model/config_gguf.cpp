@@ -80,6 +80,10 @@ class ArchitectureKeys {
     [[noreturn]] void refuse(std::string_view key, std::string expected, std::string fix = "") const {
         gguf_.refuse(prefix_ + std::string(key), std::move(expected), std::move(fix));
     }
+    // Refuses a key that is there with another value.
+    void agree(std::string_view key, uint32_t value, std::string_view why) const {
+        if (has(key) && count(key, 0, UINT32_MAX) != value) refuse(key, fmt::format("{}, {}", value, why));
+    }
     const Gguf& all() const { return gguf_; }
 
   private:
@@ -118,13 +122,9 @@ void read_plain_attention(const ArchitectureKeys& keys, ModelConfig& config) {
     if (config.dim % config.n_heads || config.dim / config.n_heads % 2)
         keys.refuse("attention.head_count", fmt::format("a divisor of half the width, {}", config.dim));
     const uint32_t head = config.dim / config.n_heads;
-    const auto same = [&](std::string_view key, uint32_t value, std::string_view why) {
-        if (keys.has(key) && keys.count(key, 0, UINT32_MAX) != value)
-            keys.refuse(key, fmt::format("{}, {}", value, why));
-    };
-    same("attention.head_count_kv", config.n_heads, "as head_count");
+    keys.agree("attention.head_count_kv", config.n_heads, "as head_count");
     for (const char* key : {"attention.key_length", "attention.value_length", "rope.dimension_count"})
-        same(key, head, "the width of a head");
+        keys.agree(key, head, "the width of a head");
     config.qk_rope_head_dim = config.v_head_dim = head;
 }
 
@@ -138,16 +138,12 @@ void read_attention(const ArchitectureKeys& keys, ModelConfig& config) {
     if (config.qk_rope_head_dim % 2)
         keys.refuse("rope.dimension_count", "an even number: dimensions rotate in pairs");
     const bool latent = keys.has("attention.key_length_mla") || keys.has("attention.value_length_mla");
-    const auto same = [&](std::string_view key, uint32_t value, std::string_view why) {
-        if (keys.has(key) && keys.count(key, 0, UINT32_MAX) != value)
-            keys.refuse(key, fmt::format("{}, {}", value, why));
-    };
     if (latent) {
-        same("attention.key_length", config.latent_dim(), "latent and rotary part together");
-        same("attention.value_length", config.kv_lora_rank, "the latent");
-        same("attention.head_count_kv", 1, "the latent is one head");
+        keys.agree("attention.key_length", config.latent_dim(), "latent and rotary part together");
+        keys.agree("attention.value_length", config.kv_lora_rank, "the latent");
+        keys.agree("attention.head_count_kv", 1, "the latent is one head");
     } else {
-        same("attention.head_count_kv", config.n_heads, "as head_count");
+        keys.agree("attention.head_count_kv", config.n_heads, "as head_count");
     }
     const char* key = latent ? "attention.key_length_mla" : "attention.key_length";
     config.qk_nope_head_dim =
@@ -191,14 +187,11 @@ void read_groups(const ArchitectureKeys& keys, ModelConfig& config) {
 // The first class scores by softmax, takes the best of all, and neither normalises nor scales, whatever other
 // keys of llama.cpp's say.
 void check_plain_experts(const ArchitectureKeys& keys) {
-    const auto only = [&](std::string_view key, uint32_t value) {
-        if (keys.has(key) && keys.count(key, 0, UINT32_MAX) != value)
-            keys.refuse(key, fmt::format("{}, for the architecture deepseek", value));
-    };
-    only("expert_gating_func", 1);
-    only("expert_group_count", 1);
-    only("expert_group_used_count", 1);
-    only("nextn_predict_layers", 0);
+    constexpr const char* why = "for the architecture deepseek";
+    keys.agree("expert_gating_func", 1, why);
+    keys.agree("expert_group_count", 1, why);
+    keys.agree("expert_group_used_count", 1, why);
+    keys.agree("nextn_predict_layers", 0, why);
     if (keys.has("expert_weights_norm") && keys.flag("expert_weights_norm"))
         keys.refuse("expert_weights_norm", "false, for the architecture deepseek");
     if (keys.has("expert_weights_scale") && keys.number("expert_weights_scale", 0, 1e6) != 1)

@@ -30,8 +30,8 @@ class Executor : public Memory {
     virtual double read_rate(gpu::Placement) { return 0; }            // as gpu::Device has it; 0: not known
 
     virtual std::vector<gpu::OwnerBytes> memory() const = 0;
-    virtual std::byte* mapped(View view) const = 0; // not for Placement::device
-    virtual std::byte* writable(View) const { return nullptr; }
+    virtual std::byte* mapped(View view) const = 0;             // not for Placement::device
+    virtual std::byte* writable(View) const { return nullptr; } // as gpu::Device has it
     virtual void upload(View to, uint64_t offset, std::span<const std::byte> bytes) = 0;
     virtual void flush() = 0;
     virtual void download(View from, std::span<std::byte> out) = 0;

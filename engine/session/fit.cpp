@@ -47,6 +47,12 @@ std::string obstacle_of(const MemoryPlan& plan, const std::vector<MemoryPool>& p
     return "";
 }
 
+uint64_t total(const MemoryPlan& plan) {
+    uint64_t bytes = 0;
+    for (const auto& item : plan.items) bytes += item.reserved;
+    return bytes;
+}
+
 // One question asked of one device, with any changes.
 class Planner {
   public:
@@ -132,13 +138,10 @@ class Planner {
 
     // The first smaller format that fits.
     void add_format(const LoadOptions& options, const std::string& also, const Add& add) const {
-        uint64_t before = 0;
-        for (const auto& item : ask(options).plan.items) before += item.reserved;
+        const uint64_t before = total(ask(options).plan);
         for (const Format format : SMALLER) {
             const Answer answer = ask(options, format);
-            uint64_t after = 0;
-            for (const auto& item : answer.plan.items) after += item.reserved;
-            if (after < before &&
+            if (total(answer.plan) < before &&
                 add(fmt::format("{}{} {}", also, question_.other_format, name_of(format)), answer))
                 return;
         }
@@ -149,13 +152,6 @@ class Planner {
     const gpu::DeviceInfo& device_;
     mutable std::array<std::optional<double>, gpu::N_PLACEMENTS> rates_;
 };
-
-std::string pools_text(const std::vector<MemoryPool>& pools) {
-    std::string text;
-    for (const MemoryPool& pool : pools)
-        text += fmt::format("{}{} of {}", text.empty() ? "" : ", ", bytes_text(pool.needed), pool.name);
-    return text;
-}
 
 } // namespace
 
@@ -202,6 +198,13 @@ Fit fit(const FitQuestion& question, Executor& executor) {
 Fit fit(const FitQuestion& question) {
     const auto executor = make_executor(question.options);
     return fit(question, *executor);
+}
+
+std::string pools_text(const std::vector<MemoryPool>& pools) {
+    std::string text;
+    for (const MemoryPool& pool : pools)
+        text += fmt::format("{}{} of {}", text.empty() ? "" : ", ", bytes_text(pool.needed), pool.name);
+    return text;
 }
 
 std::string bound_text(double tokens_per_second) {

@@ -18,8 +18,7 @@ struct FitQuestion {
     LoadOptions options;
     // Its weights, in their own formats or with matrices in another one.
     std::function<WeightSource(std::optional<Format>)> source;
-    std::string
-        other_format; // what a person does to get another format: "--quantize", "--format", "a file in"
+    std::string other_format; // how a person gets another: "--quantize", "--format", "a file in"
 };
 FitQuestion fit_question(const ModelFiles& files, const LoadOptions& options); // `files` must stay
 
@@ -49,7 +48,8 @@ struct Fit {
 Fit fit(const FitQuestion& question, Executor& executor);
 Fit fit(const FitQuestion& question); // on the device that the options name
 
-std::string bound_text(double tokens_per_second); // "at most 12.3 tokens/s"
+std::string pools_text(const std::vector<MemoryPool>& pools); // "5.99 MB of device memory, ..."
+std::string bound_text(double tokens_per_second);             // "at most 12.3 tokens/s"
 
 // Throws Error with plan and alternatives where the model does not fit. Nothing is allocated.
 void check_fit(const FitQuestion& question, Executor& executor);

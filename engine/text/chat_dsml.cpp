@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <iterator>
+#include <span>
 
 namespace fathom::chat_formats {
 
@@ -113,7 +114,8 @@ void write_calls(const ChatMessage& message, const char* block, Prompt& prompt) 
     prompt.fixed(fmt::format("</｜DSML｜{}>", block));
 }
 
-bool asks(const ChatMessage& message) {
+// Of messages, and of V4's turns.
+template <class T> bool asks(const T& message) {
     return message.role == Role::user || message.role == Role::developer;
 }
 
@@ -123,15 +125,11 @@ template <class T, class Matches> long last_of(const std::vector<T>& all, const 
     return all.rend() - found - 1;
 }
 
-// Without the developer messages before the last question.
-Conversation without_old_developers(const Conversation& conversation) {
-    Conversation out = conversation;
-    const long last = last_of(conversation.messages, asks);
+// Leaves out the developer messages before the last question.
+template <class T> void drop_old_developers(std::vector<T>& all) {
+    const long last = last_of(all, asks<T>);
     long index = 0;
-    std::erase_if(out.messages, [&](const ChatMessage& message) {
-        return index++ < last && message.role == Role::developer;
-    });
-    return out;
+    std::erase_if(all, [&](const T& message) { return index++ < last && message.role == Role::developer; });
 }
 
 // The conversation with a first message that can hold the tools.
@@ -152,7 +150,7 @@ struct WriterV3_2 {
     const Conversation& conversation;
     Prompt& prompt;
     bool thinking = conversation.thinking.value_or(false);
-    long last_user = last_of(conversation.messages, asks);
+    long last_user = last_of(conversation.messages, asks<ChatMessage>);
 
     void open(long index) { prompt.mark(thinking && index >= last_user ? THINK : END_THINK); }
 
@@ -221,9 +219,9 @@ struct TurnV4 {
     std::string task;
 };
 
-// Puts the results among `parts` into the order of the calls with these ids; those of no such call come
-// first.
-void sort_results(const std::vector<ToolCall>& calls, std::vector<const ChatMessage*>& parts) {
+// Puts the results among `parts` into the order of the calls with these ids; those of no such call count as
+// the first one's.
+void sort_results(std::span<const ToolCall> calls, std::vector<const ChatMessage*>& parts) {
     const auto is_result = [](const ChatMessage* part) { return part->role == Role::tool; };
     const auto order = [&](const ChatMessage* result) {
         size_t place = 0; // of two calls with one id the last counts
@@ -250,14 +248,10 @@ std::vector<TurnV4> turns_of(const std::vector<ChatMessage>& messages) {
         else
             turns.push_back({users ? Role::user : message.role, {&message}, result ? "" : message.task});
     }
-    std::vector<ToolCall> calls;
+    std::span<const ToolCall> calls; // the last that were made
     for (TurnV4& turn : turns) {
         if (turn.role == Role::user) sort_results(calls, turn.parts);
-        const auto& made = turn.parts.front()->tool_calls;
-        if (std::any_of(made.begin(), made.end(), [](const ToolCall& call) { return !call.id.empty(); }))
-            calls = made;
-        else if (!made.empty())
-            calls.clear();
+        if (const auto& made = turn.parts.front()->tool_calls; !made.empty()) calls = made;
     }
     return turns;
 }
@@ -269,15 +263,6 @@ struct WriterV4 {
     bool keeps = !conversation.tools.empty(); // the reasoning of all turns
     std::vector<TurnV4> turns = turns_of(conversation.messages);
     long last_user = -1;
-
-    static bool asks(const TurnV4& turn) { return turn.role == Role::user || turn.role == Role::developer; }
-
-    void drop_developers() { // before the last question
-        const long last = last_of(turns, asks);
-        long index = 0;
-        std::erase_if(turns,
-                      [&](const TurnV4& turn) { return index++ < last && turn.role == Role::developer; });
-    }
 
     void question(const TurnV4& turn) {
         prompt.mark(USER);
@@ -312,16 +297,18 @@ struct WriterV4 {
             return;
         }
         if (std::find(TASKS.begin(), TASKS.end(), turn.task) == TASKS.end())
-            throw Error({.what = "there is no such task",
-                         .expected = fmt::format("one of {}", fmt::join(TASKS, ", ")),
-                         .got = printable(turn.task)});
+            throw Error(
+                {.what = "there is no such task",
+                 .where = fmt::format("messages[{}]", turn.parts.front() - conversation.messages.data()),
+                 .expected = fmt::format("one of {}", fmt::join(TASKS, ", ")),
+                 .got = printable(turn.task)});
         if (turn.task == "action") prompt.mark(ASSISTANT).mark(thinking ? THINK : END_THINK);
         prompt.mark("<｜" + turn.task + "｜>");
     }
 
     void write() {
-        if (thinking && !keeps) drop_developers();
-        last_user = last_of(turns, asks);
+        if (thinking && !keeps) drop_old_developers(turns);
+        last_user = last_of(turns, asks<TurnV4>);
         prompt.mark(BOS);
         for (long index = 0; const TurnV4& turn : turns) {
             const ChatMessage& message = *turn.parts.front();
@@ -340,8 +327,9 @@ struct WriterV4 {
 } // namespace
 
 void write_v3_2(const Conversation& conversation, Prompt& prompt) {
-    const bool thinking = conversation.thinking.value_or(false);
-    const Conversation whole = with_holder(thinking ? without_old_developers(conversation) : conversation);
+    Conversation kept = conversation;
+    if (conversation.thinking.value_or(false)) drop_old_developers(kept.messages);
+    const Conversation whole = with_holder(kept);
     WriterV3_2{.conversation = whole, .prompt = prompt}.write();
 }
 

@@ -52,34 +52,34 @@ std::string refusal(const Keys& keys) {
     return help::error_of([&] { parse(keys); });
 }
 
+// What V2-Lite and moe-16b have alike.
+const Keys first_models = {whole("vocab_size", 102400),
+                           whole("embedding_length", 2048),
+                           whole("feed_forward_length", 10944),
+                           whole("leading_dense_block_count", 1),
+                           whole("expert_feed_forward_length", 1408),
+                           whole("expert_count", 64),
+                           whole("expert_used_count", 6),
+                           whole("expert_shared_count", 2),
+                           number("expert_weights_scale", 1),
+                           whole("attention.head_count", 16),
+                           number("attention.layer_norm_rms_epsilon", 1e-6f),
+                           number("rope.freq_base", 10000),
+                           whole("tokenizer.ggml.bos_token_id", 100000),
+                           whole("tokenizer.ggml.eos_token_id", 100001)};
+// gguf.md's figures, with what llama.cpp's converter repeats.
+const Keys moe_16b =
+    with(first_models, {whole("context_length", 4096), whole("block_count", 28),
+                        whole("attention.head_count_kv", 16), whole("rope.dimension_count", 128)});
 // deepseek.md's and gguf.md's figures; both published models have YaRN 40x from 4096.
-const Keys v2_lite = {whole("vocab_size", 102400),
-                      whole("context_length", 163840),
-                      whole("embedding_length", 2048),
-                      whole("block_count", 27),
-                      whole("feed_forward_length", 10944),
-                      whole("leading_dense_block_count", 1),
-                      whole("expert_feed_forward_length", 1408),
-                      whole("expert_count", 64),
-                      whole("expert_used_count", 6),
-                      whole("expert_shared_count", 2),
-                      number("expert_weights_scale", 1),
-                      whole("attention.head_count", 16),
-                      whole("attention.head_count_kv", 1),
-                      number("attention.layer_norm_rms_epsilon", 1e-6f),
-                      whole("attention.kv_lora_rank", 512),
-                      whole("attention.key_length", 576),
-                      whole("attention.value_length", 512),
-                      whole("attention.key_length_mla", 192),
-                      whole("attention.value_length_mla", 128),
-                      whole("rope.dimension_count", 64),
-                      number("rope.freq_base", 10000),
-                      text("rope.scaling.type", "yarn"),
-                      number("rope.scaling.factor", 40),
-                      whole("rope.scaling.original_context_length", 4096),
-                      number("rope.scaling.yarn_log_multiplier", 0.0707f),
-                      whole("tokenizer.ggml.bos_token_id", 100000),
-                      whole("tokenizer.ggml.eos_token_id", 100001)};
+const Keys v2_lite = with(
+    first_models, {whole("context_length", 163840), whole("block_count", 27),
+                   whole("attention.head_count_kv", 1), whole("attention.kv_lora_rank", 512),
+                   whole("attention.key_length", 576), whole("attention.value_length", 512),
+                   whole("attention.key_length_mla", 192), whole("attention.value_length_mla", 128),
+                   whole("rope.dimension_count", 64), text("rope.scaling.type", "yarn"),
+                   number("rope.scaling.factor", 40), whole("rope.scaling.original_context_length", 4096),
+                   number("rope.scaling.yarn_log_multiplier", 0.0707f)});
 const Keys v3 = with(v2_lite, {whole("vocab_size", 129280),
                                whole("embedding_length", 7168),
                                whole("block_count", 62),
@@ -139,26 +139,6 @@ TEST_CASE("config of GGUF: the published shapes") {
     CHECK(glm.scoring == Scoring::sigmoid); // early files of GLM-4.7-Flash, without expert_gating_func
     CHECK(parse(with(v2_lite, {number("expert_weights_scale", 2.446f)})).routed_scaling_factor == 2.446);
 }
-
-// gguf.md's figures, with what llama.cpp's converter repeats.
-const Keys moe_16b = {whole("vocab_size", 102400),
-                      whole("context_length", 4096),
-                      whole("embedding_length", 2048),
-                      whole("block_count", 28),
-                      whole("feed_forward_length", 10944),
-                      whole("leading_dense_block_count", 1),
-                      whole("expert_feed_forward_length", 1408),
-                      whole("expert_count", 64),
-                      whole("expert_used_count", 6),
-                      whole("expert_shared_count", 2),
-                      number("expert_weights_scale", 1),
-                      whole("attention.head_count", 16),
-                      whole("attention.head_count_kv", 16),
-                      number("attention.layer_norm_rms_epsilon", 1e-6f),
-                      whole("rope.dimension_count", 128),
-                      number("rope.freq_base", 10000),
-                      whole("tokenizer.ggml.bos_token_id", 100000),
-                      whole("tokenizer.ggml.eos_token_id", 100001)};
 
 TEST_CASE("config of GGUF: plain attention") {
     ModelConfig published = find_preset("moe-16b")->config;

@@ -35,16 +35,6 @@ std::vector<float> logits_of(const fs::path& path) {
     return session.logits(prompt(20, 3, engine->config().vocab_size));
 }
 
-double nmse(const std::vector<float>& is, const std::vector<float>& should) {
-    REQUIRE(is.size() == should.size());
-    double error = 0, power = 0;
-    for (size_t i = 0; i < is.size(); ++i) {
-        error += (double{is[i]} - should[i]) * (double{is[i]} - should[i]);
-        power += double{should[i]} * should[i];
-    }
-    return error / power;
-}
-
 } // namespace
 
 TEST_CASE("a GGUF computes what the folder does") {
