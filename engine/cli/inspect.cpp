@@ -154,17 +154,11 @@ const char* placement_text(gpu::Placement placement) {
                                                : "  mapped by the host";
 }
 
-std::string pool_text(const MemoryPool& pool) {
-    return fmt::format("{} of {}", bytes_text(pool.needed), pool.name);
-}
-
 std::string alternatives_text(const Fit& fit) {
     if (fit.alternatives.empty()) return "  nothing smaller fits on this device\n";
     std::string out;
     for (const Fit::Alternative& other : fit.alternatives) {
-        out += fmt::format("  {:<32}", other.change);
-        for (const MemoryPool& pool : other.pools)
-            out += fmt::format("{}{}", &pool == &other.pools.front() ? "" : ", ", pool_text(pool));
+        out += fmt::format("  {:<32}{}", other.change, pools_text(other.pools));
         if (other.tokens_per_second != 0) out += ", " + bound_text(other.tokens_per_second);
         out += '\n';
     }
@@ -202,6 +196,8 @@ std::string plan_text(const FitQuestion& question, const Style& style) {
 }
 
 int inspect_preset(const Preset& preset, const Options& options) {
+    if (!options.model.quantize.empty())
+        throw UsageError("--quantize is for a model's weights; --format says those of a preset");
     const Style style = Style::of(STDOUT_FILENO);
     std::string out =
         style.bold(preset.name) + ", a preset: " + preset.about + "\n\n" + config_text(preset.config);
@@ -256,6 +252,8 @@ int inspect(const Options& options) {
     std::error_code ignored; // what cannot be looked at is an error of open_model
     if (!std::filesystem::exists(path, ignored))
         if (const Preset* preset = find_preset(path.string())) return inspect_preset(*preset, options);
+    if (!options.format.empty())
+        throw UsageError("--format is for presets; --quantize is for the weights of a model");
     if (std::filesystem::is_regular_file(path, ignored)) {
         const FileKind kind = kind_of_file(path);
         const bool alone = kind != FileKind::safetensors ||

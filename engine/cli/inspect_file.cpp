@@ -65,7 +65,8 @@ FileKind kind_of_file(const fs::path& path) {
             throw Error({.what = "not a file of a model that is known",
                          .where = printable(path.string(), 4096),
                          .expected = "safetensors, their index, GGUF, config.json or tokenizer.json",
-                         .got = printable(bytes.substr(0, 16))});
+                         .got = printable(bytes.substr(0, 16)),
+                         .fix = "name one of these, or the folder of a model"});
         return FileKind::safetensors;
     }
     const auto object = parse_json(read_file(path, LARGEST_JSON), printable(path.string(), 4096));

@@ -71,7 +71,8 @@ uint64_t pretended_memory() {
         throw Error({.what = "not a number of bytes",
                      .where = "FATHOM_DEVICE_MEMORY",
                      .expected = "how much memory the device shall pretend to have",
-                     .got = printable(text)});
+                     .got = printable(text),
+                     .fix = "give bytes, such as 12000000000, or unset it"});
     return bytes;
 }
 

@@ -181,6 +181,8 @@ class Basics(Case):
                              env={"FATHOM_DEVICE_MEMORY": "16000000000"})).out
         self.assertIn("--format q6_k", out)
         self.fails(run("inspect", "--experts", "disk"), "--experts", code=2)
+        self.fails(run("inspect", "v2-lite", "--quantize", "q8_0"), "--format", code=2)
+        self.fails(run("inspect", "--format", "q8_0"), "--quantize", code=2)
 
     def test_a_model_that_does_not_fit(self):
         small = {"FATHOM_DEVICE_MEMORY": "25000000"}
