@@ -10,11 +10,14 @@
 #define FATHOM_PARAMS_H
 
 #ifdef __cplusplus
+#include <concepts>
 #include <cstdint>
 namespace fathom {
 using uint = uint32_t;
 using ADDRESS = uint64_t; // a device address; a host pointer on the CPU executor
+enum class BYTES : uint64_t {}; // a size, no address
 #else
+#define BYTES uvec2
 #define ADDRESS uvec2     // low and high half: base-tier modules have no 64-bit integers
 #endif
 
@@ -180,7 +183,7 @@ struct MoeItem {
 struct MoeUp { // act[pair] = silu(gate x) * (up x)
     // gate, up (experts, width, dim) in FORMAT; act (T * slots, width)
     ADDRESS state, gate, up, x, experts, pairs, items, act;
-    ADDRESS expert_bytes;                                  // from one expert to the next
+    BYTES expert_bytes;                                  // from one expert to the next
     uint dim, width, row_bytes, n_slots, x_stride, act_stride, grouped;
     uint part; // MOE_UP_BOTH; or, where gate and up differ in format, one after the other
 };
@@ -191,7 +194,7 @@ struct MoeUp { // act[pair] = silu(gate x) * (up x)
 // Grouped: y[pair] = down act[pair]; else y[t] += sum over slots of weight * (down act[pair]).
 struct MoeDown {
     ADDRESS state, weights, act, experts, expert_weights, pairs, items, y; // weights (experts, dim, width)
-    ADDRESS expert_bytes;
+    BYTES expert_bytes;
     uint dim, width, row_bytes, n_slots, act_stride, y_stride, grouped;
 };
 
@@ -210,7 +213,34 @@ struct CopyRows { // y[t] = x[t]; how taps are kept
     uint n, x_stride, y_stride, row_repeat; // row_repeat rows of x for each token row
 };
 
+// Words of one plane of a matrix's rows, out of a seed; see random_rows.comp.
+struct RandomRows {
+    ADDRESS y;
+    uint rows, row_bytes;
+    uint first_word, words, used; // of the plane in a row; words from `used` on are 0
+    uint seed, period;            // period: 1 to 4
+    uint mask[4], set[4];
+};
+
+// What the kernels that measure a device's roofs work on; see shaders/roof_*.comp.
+struct RoofProbe {
+    ADDRESS x, y, z; // n 16-byte words each, of kernels that move memory
+    uint n;          // of them; rounds of kernels that compute
+    uint seed;
+};
+#define ROOF_STEPS 16 // 16-byte words of an invocation; chained operations of a round
+
 #ifdef __cplusplus
+// The addresses that a struct of parameters begins with, counted by what it can be made of.
+struct AnyAddress {
+    template <std::same_as<ADDRESS> T> operator T() const;
+};
+template <class Params, class... Found> consteval uint count_addresses() {
+    if constexpr (requires { Params{Found{}..., AnyAddress{}}; })
+        return count_addresses<Params, Found..., AnyAddress>();
+    else
+        return sizeof...(Found);
+}
 template <class Params> constexpr bool fits_push_constants = sizeof(Params) <= 128 && alignof(Params) == 8;
 static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits_push_constants<MatMul> &&
               fits_push_constants<LatentWrite> && fits_push_constants<Absorb> &&
@@ -219,7 +249,10 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<LatentAttention> && fits_push_constants<AttentionCombine> &&
               fits_push_constants<ExpandedAttention> && fits_push_constants<Router> &&
               fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&
-              fits_push_constants<MoeReduce> && fits_push_constants<Sample> && fits_push_constants<CopyRows>);
+              fits_push_constants<MoeReduce> && fits_push_constants<Sample> && fits_push_constants<CopyRows> &&
+              fits_push_constants<RandomRows> && fits_push_constants<RoofProbe>);
+static_assert(count_addresses<MatMul>() == 4 && count_addresses<MoeUp>() == 8 &&
+              count_addresses<LatentWrite>() == 7);
 static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 &&
               sizeof(MoeItem) == 16);
 } // namespace fathom

@@ -201,6 +201,22 @@ uint32_t row_bytes(Format format, uint32_t cols) {
     return each_plane(format, cols, [](const Plane&, uint32_t) {});
 }
 
+std::vector<RowPlane> planes_of_row(Format format, uint32_t cols) {
+    const Row& r = row_of(format);
+    std::vector<RowPlane> planes;
+    const uint32_t end = each_plane(format, cols, [&](const Plane& plane, uint32_t at) {
+        if (!planes.empty()) planes.back().bytes = at - planes.back().at;
+        planes.push_back({at, 0, blocks_of(r, cols) * plane.bytes, plane.bytes, true});
+    });
+    planes.back().bytes = end - planes.back().at;
+    size_t scales = planes.size();
+    for (const Bytes& bytes : r.scales)
+        if (bytes.count != 0) planes[--scales].quants = false;
+    if (block_of(format) == 1 || format == Format::fp8) // a last block may be a part of one
+        planes.front().used = cols * bytes_of(r.dtype);
+    return planes;
+}
+
 double bits_per_weight(Format format) {
     const uint32_t cols = 16 * row_of(format).block; // no plane of so many blocks needs padding
     return 8.0 * row_bytes(format, cols) / cols;

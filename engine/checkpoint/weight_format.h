@@ -42,6 +42,15 @@ uint32_t block_of(Format format); // weights that share a block; a part of a row
 uint32_t row_bytes(Format format, uint32_t cols); // in memory
 double bits_per_weight(Format format);            // in memory, of a long row
 
+// The planes of a row in memory (shaders/formats.h), in bytes.
+struct RowPlane {
+    uint32_t at = 0, bytes = 0; // where it begins; up to the next one
+    uint32_t used = 0;          // of them; the rest are 0
+    uint32_t of_block = 0;      // of one block
+    bool quants = false;        // weights, or a part of their bits; else scales
+};
+std::vector<RowPlane> planes_of_row(Format format, uint32_t cols);
+
 // A row in memory from a row of a file: `cols` weights, a multiple of the file's block.
 void pack_row(Format format, const std::byte* file_row, uint32_t cols, std::byte* row);
 // A row of FP8: `codes`, and the scale of each FP8_BLOCK columns.

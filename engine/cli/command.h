@@ -14,7 +14,7 @@ namespace fathom::cli {
 using Action = std::function<int()>; // does the work and returns the exit code
 
 // Exit codes, the same for every command. Errors are thrown and turned into codes in main.cpp.
-constexpr int OK = 0, FAILED = 1, USAGE = 2, INTERRUPTED = 130;
+constexpr int OK = 0, FAILED = 1, USAGE = 2, UNJUDGED = 3, INTERRUPTED = 130;
 
 struct Command {
     const char* name;

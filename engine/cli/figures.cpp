@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/numbers.h"
-#include "model/layout.h"
+#include "model/synthetic.h"
 
 #include <charconv>
 
@@ -136,33 +136,14 @@ CacheFigures cache_figures(const ModelConfig& config) {
             .plain = layers * config.n_heads * (config.qk_head_dim() + uint64_t{config.v_head_dim})};
 }
 
-namespace {
-
-// The dtype of one tensor in a checkpoint whose weights are `dtype`.
-DType dtype_in(const TensorSpec& spec, const ModelConfig& config, DType dtype) {
-    const Kind kind = kind_of(spec.name, config);
-    if (spec.shape.size() == 1) return DType::f32;
-    if (kind == Kind::router || (dtype == DType::f8_e4m3 && (kind == Kind::embedding || kind == Kind::head)))
-        return DType::bf16;
-    if (spec.cols() % block_of(dtype) == 0) return dtype;
-    return spec.cols() % block_of(DType::q8_0) == 0 ? DType::q8_0 : DType::f16;
-}
-
-} // namespace
-
-WeightSource source_of(const ModelConfig& config, DType dtype) {
-    return {
-        {}, [config, dtype](const TensorSpec& spec) { return format_of(dtype_in(spec, config, dtype)); }, {}};
-}
-
 uint64_t checkpoint_bytes(const ModelConfig& config, DType dtype) {
     Weights unused;
-    const Layout layout = layout_of(config, source_of(config, dtype), {}, unused);
+    const Layout layout = layout_of(config, source_of({.dtype = dtype}), {}, unused);
     uint64_t total = 0;
     for (const TensorSpec& spec : layout.tensors) {
         if (spec.mtp) continue;
         const uint64_t cols = spec.cols(), rows = spec.shape.size() == 1 ? 1 : spec.shape.front();
-        const DType own = dtype_in(spec, config, dtype);
+        const DType own = dtype_in(spec, dtype);
         total += rows * (cols / block_of(own)) * bytes_of(own);
         if (own == DType::f8_e4m3) total += 4 * div_up(rows, 128ull) * div_up(cols, 128ull);
     }

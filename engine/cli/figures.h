@@ -59,12 +59,8 @@ struct CacheFigures {
 };
 CacheFigures cache_figures(const ModelConfig& config);
 
-// Bytes of a checkpoint's weights in one dtype, MTP layers apart. Norms and the router's bias are F32, the
-// router BF16, as files have them; embedding and head are BF16 where the dtype is FP8, which comes with a
-// scale for each 128 x 128 weights. A matrix whose rows are no whole number of blocks is Q8_0 instead, or F16
-// if that is no better.
+// Bytes of a checkpoint's weights in one dtype (see model/synthetic.h), MTP layers apart. FP8 comes with a
+// scale for each 128 x 128 weights.
 uint64_t checkpoint_bytes(const ModelConfig& config, DType dtype);
-// Such a checkpoint as a source of a memory plan.
-WeightSource source_of(const ModelConfig& config, DType dtype);
 
 } // namespace fathom::cli

@@ -208,11 +208,9 @@ int inspect_preset(const Preset& preset, const Options& options) {
                            bytes_text(checkpoint_bytes(preset.config, dtype)));
     out += '\n' + style.bold("cache, in 16-bit numbers") + '\n' + cache_text(preset.config);
     if (options.plan()) {
-        const DType own = dtype_of(format_named(options.format.empty() ? "bf16" : options.format));
-        const auto source = [&preset, own](std::optional<Format> other) {
-            return source_of(preset.config, other ? dtype_of(*other) : own);
-        };
-        out += '\n' + plan_text({preset.config, options.model.load(), source, "--format"}, style);
+        const DType dtype = dtype_of(format_named(options.format.empty() ? "bf16" : options.format));
+        const SyntheticModel model{preset.name, preset.config, {.dtype = dtype}};
+        out += '\n' + plan_text(fit_question(model, options.model.load()), style);
     }
     write_out(out);
     return OK;

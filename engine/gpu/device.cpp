@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace fathom::gpu {
 
@@ -98,10 +99,26 @@ void Device::Impl::create_device() {
     features13.synchronization2 = true;
     features13.subgroupSizeControl = info.caps.pinned_subgroups;
     features13.maintenance4 = supported.get<vk::PhysicalDeviceVulkan13Features>().maintenance4;
+    features13.shaderIntegerDotProduct = info.caps.int8_dot;
     vk::PhysicalDeviceVulkan12Features features12;
     features12.bufferDeviceAddress = true;
     features12.timelineSemaphore = true;
+    features12.shaderFloat16 = info.caps.float16;
+    features12.vulkanMemoryModel = !info.caps.matrices.empty();
     features12.pNext = &features13;
+    std::vector<const char*> extensions;
+    vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable(true);
+    if (info.caps.statistics) {
+        extensions.push_back(VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+        executable.pNext = std::exchange(features13.pNext, &executable);
+    }
+#ifdef VK_KHR_cooperative_matrix
+    vk::PhysicalDeviceCooperativeMatrixFeaturesKHR matrices(true);
+    if (!info.caps.matrices.empty()) {
+        extensions.push_back(VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME);
+        matrices.pNext = std::exchange(features13.pNext, &matrices);
+    }
+#endif
     vk::PhysicalDeviceFeatures features;
     if (instance.gpu_assisted) { // what the layer's instrumentation needs
         const auto& all = supported.get<vk::PhysicalDeviceFeatures2>().features;
@@ -109,7 +126,7 @@ void Device::Impl::create_device() {
         features.vertexPipelineStoresAndAtomics = all.vertexPipelineStoresAndAtomics;
         features.shaderInt64 = all.shaderInt64;
     }
-    vk::DeviceCreateInfo create({}, queue_info, {}, {}, &features);
+    vk::DeviceCreateInfo create({}, queue_info, {}, extensions, &features);
     create.pNext = &features12;
     device = vk::raii::Device(physical, create);
     queue = device.getQueue(queue_family, 0);
@@ -164,10 +181,10 @@ void Device::Impl::lost(const char* during) {
         std::memcpy(&index, breadcrumb.mapped, 4);
         op = running && index < running->labels.size() ? running->labels[index] : "none had started";
     }
-    throw Error({.what = "the GPU was lost while " + std::string(during),
-                 .where = fmt::format("{} ({})", info.name, info.driver),
-                 .got = fmt::format("last list: {}; last op: {}", running ? running->name : "none", op),
-                 .fix = "start again; if it happens again, report it with `fathom devices`"});
+    throw DeviceLost({.what = "the GPU was lost while " + std::string(during),
+                      .where = fmt::format("{} ({})", info.name, info.driver),
+                      .got = fmt::format("last list: {}; last op: {}", running ? running->name : "none", op),
+                      .fix = "start again; if it happens again, report it with `fathom devices`"});
 }
 
 Recording::Recording(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -213,7 +230,8 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
     // The lists of a queue follow each other; what an earlier one wrote is read by this one.
     const vk::AccessFlags2 read_write = Flag::eShaderStorageRead | Flag::eShaderStorageWrite;
     barrier(Stage::eComputeShader | Stage::eCopy | Stage::eClear,
-            Flag::eShaderStorageWrite | Flag::eTransferWrite, Stage::eComputeShader, read_write);
+            Flag::eShaderStorageWrite | Flag::eTransferWrite, Stage::eComputeShader | Stage::eDrawIndirect,
+            read_write | Flag::eIndirectCommandRead);
     if (timestamps) {
         commands.resetQueryPool(*recording->queries, 0, queries);
         commands.writeTimestamp2(Stage::eComputeShader, *recording->queries, 0);
@@ -222,7 +240,9 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
         const Dispatch& op = dispatches[i];
         const Pipeline& pipeline = d.pipelines->get(op);
         if (op.barrier || timestamps)
-            barrier(Stage::eComputeShader, Flag::eShaderStorageWrite, Stage::eComputeShader, read_write);
+            barrier(Stage::eComputeShader, Flag::eShaderStorageWrite,
+                    Stage::eComputeShader | (op.indirect.bytes ? Stage::eDrawIndirect : Stage()),
+                    read_write | (op.indirect.bytes ? Flag::eIndirectCommandRead : Flag()));
         if (d.options.breadcrumbs) {
             commands.fillBuffer(*d.breadcrumb.buffer, 0, 4, i);
             barrier(Stage::eClear, Flag::eTransferWrite, Stage::eComputeShader | Stage::eClear,
@@ -231,7 +251,12 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
         commands.bindPipeline(vk::PipelineBindPoint::eCompute, *pipeline.pipeline);
         commands.pushConstants<std::byte>(*pipeline.layout, vk::ShaderStageFlagBits::eCompute, 0,
                                           vk::ArrayProxy<const std::byte>(op.params_bytes, op.params));
-        commands.dispatch(op.grid[0], op.grid[1], op.grid[2]);
+        if (op.indirect.bytes != 0) {
+            const auto [block, offset] = d.locate(op.indirect.address);
+            commands.dispatchIndirect(*block->buffer, offset);
+        } else {
+            commands.dispatch(op.grid[0], op.grid[1], op.grid[2]);
+        }
         if (timestamps) commands.writeTimestamp2(Stage::eComputeShader, *recording->queries, i + 1);
         recording->labels.push_back(op.label);
     }
@@ -250,5 +275,8 @@ uint64_t Device::submit(Recording& recording) {
 }
 
 void Device::wait(uint64_t ticket) { impl_->wait(ticket); }
+std::vector<Statistic> Device::statistics(const Dispatch& dispatch) {
+    return impl_->pipelines->statistics(dispatch);
+}
 
 } // namespace fathom::gpu

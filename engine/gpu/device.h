@@ -3,6 +3,8 @@
 // Caps; each quirk is logged with its reason, and nothing else asks who made the device.
 #pragma once
 
+#include "base/error.h"
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +15,13 @@
 #include <vector>
 
 namespace fathom::gpu {
+
+// A shape that a subgroup's cooperative matrices may have: r (m, n) += a (m, k) b (k, n). Only types that
+// kernels here are made for.
+struct MatrixShape {
+    uint32_t m = 0, n = 0, k = 0;
+    std::string types; // "f16_f32": of a and b, then of the sum
+};
 
 // What the kernels and the engine may rely on.
 struct Caps {
@@ -27,6 +36,10 @@ struct Caps {
     bool cpu = false;              // a software driver: its memory is the host's
     bool pinned_subgroups = false; // kernels run at exactly subgroup_size
     bool timestamps = false;
+    bool float16 = false;    // 16-bit arithmetic
+    bool int8_dot = false;   // products of four packed bytes in one instruction (or so the driver says)
+    bool statistics = false; // compiled pipelines can be asked for registers, spills and the like
+    std::vector<MatrixShape> matrices; // those whose kernels this program was built with
 };
 
 // device: fast for kernels. shared: written by the host at any time, read by kernels. readback: written by
@@ -44,13 +57,14 @@ struct Heap {
 
 struct DeviceInfo {
     uint32_t index = 0;
-    std::string name;                // as the driver says it
-    std::string driver;              // driver and version
-    std::string type;                // "discrete", "integrated", "virtual", "cpu" or "other"
-    std::string api_version;         // "1.3.230"
-    uint64_t memory = 0;             // bytes of its largest device-local heap
-    std::string unusable;            // why this engine cannot use it; empty when it can
-    std::vector<std::string> quirks; // what probe() decided, with reasons
+    std::string name;                      // as the driver says it
+    std::string driver;                    // driver and version
+    std::string type;                      // "discrete", "integrated", "virtual", "cpu" or "other"
+    uint32_t vendor_id = 0, device_id = 0; // PCI's
+    std::string api_version;               // "1.3.230"
+    uint64_t memory = 0;                   // bytes of its largest device-local heap
+    std::string unusable;                  // why this engine cannot use it; empty when it can
+    std::vector<std::string> quirks;       // what probe() decided, with reasons
     std::vector<Heap> heaps;
     std::array<uint32_t, N_PLACEMENTS> heap_of{}; // index into heaps of what a Placement gets
     uint64_t largest_allocation = 0;              // bytes; a range longer than this cannot be had
@@ -72,6 +86,11 @@ struct DeviceOptions {
     uint32_t lose_at_submit = 0;    // test hook: this submit (from 1) reports a lost device
 };
 
+// The device has stopped answering, and with it everything made on it. A new Device may work.
+struct DeviceLost : Error {
+    using Error::Error;
+};
+
 // A range of memory by its address: a device address, or a pointer on the CPU executor.
 struct View {
     uint64_t address = 0, bytes = 0;
@@ -83,6 +102,7 @@ struct Dispatch {
     std::string label;       // for debuggers, profiles and errors
     std::vector<uint32_t> constants;
     uint32_t grid[3] = {1, 1, 1}; // workgroups
+    View indirect;                // where three words say the grid instead; no bytes: nowhere
     uint32_t params_bytes = 0;
     alignas(8) std::byte params[128]{}; // push constants: a struct of shaders/params.h
     bool barrier = false;               // wait for all earlier dispatches first
@@ -104,6 +124,12 @@ class Recording {
     struct Impl;
     explicit Recording(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;
+};
+
+// A number that a driver tells about a compiled kernel.
+struct Statistic {
+    std::string name, about;
+    double value = 0;
 };
 
 struct OwnerBytes {
@@ -144,7 +170,10 @@ class Device {
     // before.
     Recording record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps = false);
     uint64_t submit(Recording& recording); // returns a ticket
-    void wait(uint64_t ticket); // until that submit is finished; a lost device is an Error naming the last op
+    void wait(uint64_t ticket); // until that submit is finished; throws DeviceLost naming the last op
+    // What the driver tells about a kernel as it compiled it, in its own order; empty where Caps::statistics
+    // is not set. Nothing runs.
+    std::vector<Statistic> statistics(const Dispatch& dispatch);
 
   private:
     struct Impl;

@@ -62,10 +62,11 @@ Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
     using Usage = vk::BufferUsageFlagBits;
     Block block;
     block.bytes = bytes;
-    block.buffer = device.createBuffer(
-        {{},
-         bytes,
-         Usage::eStorageBuffer | Usage::eShaderDeviceAddress | Usage::eTransferSrc | Usage::eTransferDst});
+    block.buffer =
+        device.createBuffer({{},
+                             bytes,
+                             Usage::eStorageBuffer | Usage::eShaderDeviceAddress | Usage::eIndirectBuffer |
+                                 Usage::eTransferSrc | Usage::eTransferDst});
     const auto needs = block.buffer.getMemoryRequirements();
     const vk::MemoryAllocateFlagsInfo flags(vk::MemoryAllocateFlagBits::eDeviceAddress);
     const uint32_t type = memory_type(memory_properties, info, needs.memoryTypeBits, placement);

@@ -79,7 +79,7 @@ const Pipeline& Pipelines::get(const Dispatch& dispatch) {
     return pipelines_.emplace(key, create(dispatch)).first->second;
 }
 
-Pipeline Pipelines::create(const Dispatch& dispatch) {
+Pipeline Pipelines::create(const Dispatch& dispatch, vk::PipelineCreateFlags flags) {
     const auto all = modules();
     const auto module =
         std::find_if(all.begin(), all.end(), [&](const auto& m) { return m.name == dispatch.module; });
@@ -101,9 +101,28 @@ Pipeline Pipelines::create(const Dispatch& dispatch) {
                                             &constants);
     const vk::PipelineShaderStageRequiredSubgroupSizeCreateInfo required(caps_.subgroup_size);
     if (caps_.pinned_subgroups) stage.pNext = &required;
-    const vk::ComputePipelineCreateInfo info({}, stage, *pipeline.layout);
-    pipeline.pipeline = device_.createComputePipeline(cache_, info);
+    const vk::ComputePipelineCreateInfo info(flags, stage, *pipeline.layout);
+    // What is asked for statistics is compiled afresh: they do not come out of a cache on every driver.
+    pipeline.pipeline =
+        flags ? device_.createComputePipeline(nullptr, info) : device_.createComputePipeline(cache_, info);
     return pipeline;
+}
+
+std::vector<Statistic> Pipelines::statistics(const Dispatch& dispatch) {
+    if (!caps_.statistics) return {};
+    const Pipeline pipeline = create(dispatch, vk::PipelineCreateFlagBits::eCaptureStatisticsKHR);
+    std::vector<Statistic> found;
+    const auto parts = device_.getPipelineExecutablePropertiesKHR({*pipeline.pipeline});
+    for (uint32_t i = 0; i < parts.size(); ++i)
+        for (const auto& s : device_.getPipelineExecutableStatisticsKHR({*pipeline.pipeline, i})) {
+            using Kind = vk::PipelineExecutableStatisticFormatKHR;
+            const double value = s.format == Kind::eBool32   ? double(s.value.b32)
+                                 : s.format == Kind::eInt64  ? double(s.value.i64)
+                                 : s.format == Kind::eUint64 ? double(s.value.u64)
+                                                             : s.value.f64;
+            found.push_back({s.name.data(), s.description.data(), value});
+        }
+    return found;
 }
 
 void Pipelines::save() {

@@ -2,6 +2,7 @@
 // is the public form of what stands here.
 #include "base/error.h"
 #include "base/log.h"
+#include "gpu/modules.h"
 #include "gpu/vulkan_device.h"
 
 #include <algorithm>
@@ -84,6 +85,57 @@ std::string missing_feature(const vk::raii::PhysicalDevice& physical) {
     return "";
 }
 
+bool has_extension(const vk::raii::PhysicalDevice& physical, std::string_view name) {
+    const auto all = physical.enumerateDeviceExtensionProperties();
+    return std::any_of(all.begin(), all.end(), [&](const auto& e) { return e.extensionName.data() == name; });
+}
+
+bool has_statistics(const vk::raii::PhysicalDevice& physical) {
+    if (!has_extension(physical, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME)) return false;
+    using Features = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR;
+    return physical.getFeatures2<vk::PhysicalDeviceFeatures2, Features>()
+        .get<Features>()
+        .pipelineExecutableInfo;
+}
+
+#ifdef VK_KHR_cooperative_matrix
+// "" for types that no kernel here is made for.
+std::string types_of(const vk::CooperativeMatrixPropertiesKHR& shape) {
+    using Type = vk::ComponentTypeKHR;
+    if (shape.scope != vk::ScopeKHR::eSubgroup || shape.AType != shape.BType ||
+        shape.CType != shape.ResultType || shape.saturatingAccumulation)
+        return "";
+    const auto is = [&](Type a, Type sum) { return shape.AType == a && shape.CType == sum; };
+    if (is(Type::eFloat16, Type::eFloat32)) return "f16_f32";
+    if (is(Type::eFloat16, Type::eFloat16)) return "f16_f16";
+    if (is(Type::eSint8, Type::eSint32)) return "s8_s32";
+    return "";
+}
+#endif
+
+std::vector<MatrixShape> matrix_shapes(const vk::raii::PhysicalDevice& physical) {
+    std::vector<MatrixShape> shapes;
+#ifdef VK_KHR_cooperative_matrix
+    if (!has_extension(physical, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME)) return shapes;
+    using Features = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR;
+    const auto features =
+        physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan12Features, Features>();
+    if (!features.get<Features>().cooperativeMatrix ||
+        !features.get<vk::PhysicalDeviceVulkan12Features>().vulkanMemoryModel)
+        return shapes;
+    for (const auto& shape : physical.getCooperativeMatrixPropertiesKHR()) {
+        const std::string types = types_of(shape), module = "roof_matrix_" + types;
+        const auto all = modules();
+        if (!types.empty() &&
+            std::any_of(all.begin(), all.end(), [&](const auto& m) { return m.name == module; }))
+            shapes.push_back({shape.MSize, shape.NSize, shape.KSize, types});
+    }
+#else
+    (void)physical; // these Vulkan headers are older than cooperative matrices
+#endif
+    return shapes;
+}
+
 } // namespace
 
 const Instance& Instance::shared() {
@@ -145,6 +197,8 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     const auto properties = physical.getProperties();
     info.index = index;
     info.name = properties.deviceName.data();
+    info.vendor_id = properties.vendorID;
+    info.device_id = properties.deviceID;
     info.type = type_name(properties.deviceType);
     info.api_version = version_text(properties.apiVersion);
     const auto memory = physical.getMemoryProperties();
@@ -183,6 +237,13 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     // Eight lanes of 16 bytes read one 128-byte line of a 16-bit weight row together.
     caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
     if (caps.cpu) quirk("software device: one lane to a dot product, since shuffles are loops on a CPU");
+    const auto features =
+        physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan12Features,
+                              vk::PhysicalDeviceVulkan13Features>();
+    caps.float16 = features.get<vk::PhysicalDeviceVulkan12Features>().shaderFloat16;
+    caps.int8_dot = features.get<vk::PhysicalDeviceVulkan13Features>().shaderIntegerDotProduct;
+    caps.statistics = has_statistics(physical);
+    caps.matrices = matrix_shapes(physical);
     if (!caps.timestamps) quirk("no timestamps on the compute queue: profiles are not available");
     probe_memory(physical, info);
     return info;

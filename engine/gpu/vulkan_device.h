@@ -57,9 +57,10 @@ class Pipelines {
     ~Pipelines();
     const Pipeline& get(const Dispatch& dispatch);
     void save(); // writes the cache if pipelines were added
+    std::vector<Statistic> statistics(const Dispatch& dispatch);
 
   private:
-    Pipeline create(const Dispatch& dispatch);
+    Pipeline create(const Dispatch& dispatch, vk::PipelineCreateFlags flags = {});
     const vk::raii::Device& device_;
     Caps caps_;
     std::string cache_path_;

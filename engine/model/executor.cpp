@@ -16,8 +16,7 @@ class GpuExecutor final : public Executor {
     explicit GpuExecutor(const gpu::DeviceOptions& options) : device_(options) {}
     const gpu::Caps& caps() const override { return device_.info().caps; }
     const std::string& device_name() const override { return device_.info().name; }
-    const gpu::DeviceInfo* device() const override { return &device_.info(); }
-    double read_rate(gpu::Placement from) override { return device_.read_rate(from); }
+    gpu::Device* gpu() override { return &device_; }
     std::vector<View> allocate(std::string_view owner, gpu::Placement placement,
                                std::span<const uint64_t> sizes, bool zeroed) override {
         return device_.allocate(owner, placement, sizes, zeroed);
@@ -36,18 +35,12 @@ class GpuExecutor final : public Executor {
     void run(const Plan& plan) override {
         auto recording = recordings_.find(&plan);
         if (recording == recordings_.end()) {
-            const std::vector<gpu::Dispatch> dispatches(plan.ops().begin(), plan.ops().end());
-            recording = recordings_.emplace(&plan, device_.record(plan.name(), dispatches)).first;
+            recording = recordings_.emplace(&plan, device_.record(plan.name(), plan.dispatches())).first;
         }
         device_.wait(device_.submit(recording->second));
     }
 
-    std::vector<double> profile(const Plan& plan) override {
-        const std::vector<gpu::Dispatch> dispatches(plan.ops().begin(), plan.ops().end());
-        gpu::Recording recording = device_.record(plan.name(), dispatches, true);
-        device_.wait(device_.submit(recording));
-        return recording.seconds();
-    }
+    void forget(const Plan& plan) override { recordings_.erase(&plan); }
 
   private:
     gpu::Device device_;
@@ -103,11 +96,6 @@ class ReferenceExecutor final : public Executor {
         }
     }
 
-    std::vector<double> profile(const Plan& plan) override {
-        run(plan);
-        return {};
-    }
-
   private:
     struct Free {
         void operator()(std::byte* bytes) const { ::operator delete[](bytes, std::align_val_t(256)); }
@@ -119,8 +107,43 @@ class ReferenceExecutor final : public Executor {
     std::vector<gpu::OwnerBytes> owners_;
 };
 
+class PlanningExecutor final : public Executor {
+  public:
+    explicit PlanningExecutor(const gpu::Caps& caps) : caps_(caps) {}
+    const gpu::Caps& caps() const override { return caps_; }
+    const std::string& device_name() const override { return name_; }
+    std::vector<View> allocate(std::string_view, gpu::Placement, std::span<const uint64_t> sizes,
+                               bool) override {
+        std::vector<View> views;
+        for (const uint64_t bytes : sizes) {
+            views.push_back({next_, bytes});
+            next_ += gpu::reserved_bytes(bytes);
+        }
+        return views;
+    }
+    std::vector<gpu::OwnerBytes> memory() const override { return {}; }
+    std::byte* mapped(View) const override {
+        check(false, "a plan without memory is not run");
+        return nullptr;
+    }
+    void upload(View, uint64_t, std::span<const std::byte>) override {}
+    void flush() override {}
+    void download(View view, std::span<std::byte>) override { mapped(view); }
+    void copy(View, View) override {}
+    void zero(View) override {}
+    void run(const Plan&) override {}
+
+  private:
+    gpu::Caps caps_;
+    std::string name_ = "nothing";
+    uint64_t next_ = 1ull << 32;
+};
+
 } // namespace
 
+std::unique_ptr<Executor> make_planning_executor(const gpu::Caps& caps) {
+    return std::make_unique<PlanningExecutor>(caps);
+}
 std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options) {
     return std::make_unique<GpuExecutor>(options);
 }

@@ -26,8 +26,7 @@ class Executor : public Memory {
   public:
     virtual const gpu::Caps& caps() const = 0;
     virtual const std::string& device_name() const = 0;
-    virtual const gpu::DeviceInfo* device() const { return nullptr; } // null: no device, memory without limit
-    virtual double read_rate(gpu::Placement) { return 0; }            // as gpu::Device has it; 0: not known
+    virtual gpu::Device* gpu() { return nullptr; } // where plans run; null: no device, memory without limit
 
     virtual std::vector<gpu::OwnerBytes> memory() const = 0;
     virtual std::byte* mapped(View view) const = 0;             // not for Placement::device
@@ -38,13 +37,10 @@ class Executor : public Memory {
     virtual void copy(View from, View to) = 0;
     virtual void zero(View view) = 0;
 
-    // Runs a finished plan to its end. The plan must stay where it is until the executor is gone: what was
-    // made for it is kept by its address.
+    // Runs a finished plan to its end. The plan must stay where it is until it is forgotten or the executor
+    // is gone: what was made for it is kept by its address.
     virtual void run(const Plan& plan) = 0;
-
-    // Runs it once more with every op alone, and returns each op's seconds; empty where the device has no
-    // clock.
-    virtual std::vector<double> profile(const Plan& plan) = 0;
+    virtual void forget(const Plan&) {}
 };
 
 std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options);
@@ -52,5 +48,8 @@ std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options);
 // The order in which the CPU executor runs the ops between two barriers: any must give the same bits.
 enum class Order : uint8_t { forward, reversed, shuffled };
 std::unique_ptr<Executor> make_reference_executor(Order order = Order::forward);
+
+// Gives out addresses of nothing and runs nothing: for looking at plans without their memory.
+std::unique_ptr<Executor> make_planning_executor(const gpu::Caps& caps);
 
 } // namespace fathom

@@ -24,16 +24,15 @@ bool matches(std::string_view pattern, std::string_view name) {
 
 } // namespace
 
-Model::Model(const ModelConfig& c, const Checkpoint& checkpoint, const ModelOptions& options,
+Model::Model(const ModelConfig& c, const WeightSource& source, const ModelOptions& options,
              Executor& executor)
-    : ModelMemory(c, source_of(checkpoint, options.weights), options, executor.caps(), executor),
-      executor_(executor), options_(options) {
+    : ModelMemory(c, source, options, executor.caps(), executor), executor_(executor), options_(options) {
     step_ = {state, page_tables, rope_, max_pages, page_bytes, row_floats, !c.rope_interleaved};
     std::vector<float> neutral(2 * steered_experts());
     for (size_t i = 1; i < neutral.size(); i += 2) neutral[i] = 1;
     executor.upload(control, 0, std::as_bytes(std::span(neutral)));
     upload_rope(options.context);
-    upload_weights(layout_, checkpoint, options.weights, executor);
+    source.fill(layout_, executor);
     layout_ = {};
 }
 

@@ -29,7 +29,7 @@ struct TapBuffer {
 
 class Model : public ModelMemory {
   public:
-    Model(const ModelConfig& config, const Checkpoint& checkpoint, const ModelOptions& options,
+    Model(const ModelConfig& config, const WeightSource& source, const ModelOptions& options,
           Executor& executor);
 
     const Plan& plan(StepKind kind);                       // built when first asked for

@@ -52,6 +52,7 @@ struct WeightSource {
     Naming naming;
     std::function<Format(const TensorSpec&)> format_of;
     std::function<void(const Layout&)> check; // throws Error where tensors are not as laid out; may be empty
+    std::function<void(const Layout&, Executor&)> fill; // every target of an allocated layout
 };
 
 struct LayoutOptions {

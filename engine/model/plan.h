@@ -20,6 +20,7 @@ namespace fathom {
 using gpu::View;
 
 struct Op : gpu::Dispatch {
+    uint32_t n_addresses = 0;                             // that its parameters begin with
     void (*reference)(const std::byte* params) = nullptr; // the op in plain C++, over the same parameters
     std::vector<View> reads, writes;                      // whole ranges; a strided tensor declares its span
 };
@@ -58,6 +59,7 @@ class Plan {
         op.constants = std::move(constants);
         std::copy(grid.begin(), grid.end(), op.grid);
         op.params_bytes = sizeof(Params);
+        op.n_addresses = count_addresses<Params>();
         std::memcpy(op.params, &params, sizeof(Params));
         op.reference = [](const std::byte* bytes) {
             Params copy;
@@ -79,6 +81,7 @@ class Plan {
     uint32_t rows() const { return rows_; }
     const std::vector<Op>& ops() const { return ops_; }
     std::vector<Op>& ops() { return ops_; }
+    std::vector<gpu::Dispatch> dispatches() const { return {ops_.begin(), ops_.end()}; }
 
     std::function<void(Plan&, const TapPoint&)> on_tap;
 

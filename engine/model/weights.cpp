@@ -144,6 +144,26 @@ class Uploader {
     std::vector<std::byte> buffer_;
 };
 
+void upload_weights(const Layout& layout, const Checkpoint& checkpoint,
+                    const std::function<void(uint64_t, uint64_t)>& progress, Executor& executor) {
+    const auto tensor_of = [&](const Piece& piece) -> const TensorView& {
+        return *checkpoint.find(layout.tensors[piece.tensor].name);
+    };
+    uint64_t total = 0;
+    for (const Target& target : layout.targets)
+        for (const Piece& piece : target.pieces)
+            total += piece.rows * PieceReader(checkpoint, tensor_of(piece), piece, target.shape).file_bytes();
+    Uploader uploader(checkpoint, executor, progress, total);
+    for (const Target& target : layout.targets) {
+        for (size_t k = 0; k < target.pieces.size(); ++k) {
+            uploader.upload(target.shape, target.pieces[k], tensor_of(target.pieces[k]));
+            if (k % 256 == 255) checkpoint.drop_all(); // small tensors leave neighbours of theirs mapped
+        }
+        checkpoint.drop_all();
+    }
+    executor.flush();
+}
+
 } // namespace
 
 WeightSource source_of(const Checkpoint& checkpoint, const WeightOptions& options) {
@@ -155,27 +175,10 @@ WeightSource source_of(const Checkpoint& checkpoint, const WeightOptions& option
     const auto check = [&checkpoint, keep_mtp = options.keep_mtp](const Layout& layout) {
         check_tensors(layout, checkpoint, keep_mtp);
     };
-    return {Naming::of(checkpoint), format_of, check};
-}
-
-void upload_weights(const Layout& layout, const Checkpoint& checkpoint, const WeightOptions& options,
-                    Executor& executor) {
-    const auto tensor_of = [&](const Piece& piece) -> const TensorView& {
-        return *checkpoint.find(layout.tensors[piece.tensor].name);
+    const auto fill = [&checkpoint, progress = options.progress](const Layout& layout, Executor& executor) {
+        upload_weights(layout, checkpoint, progress, executor);
     };
-    uint64_t total = 0;
-    for (const Target& target : layout.targets)
-        for (const Piece& piece : target.pieces)
-            total += piece.rows * PieceReader(checkpoint, tensor_of(piece), piece, target.shape).file_bytes();
-    Uploader uploader(checkpoint, executor, options.progress, total);
-    for (const Target& target : layout.targets) {
-        for (size_t k = 0; k < target.pieces.size(); ++k) {
-            uploader.upload(target.shape, target.pieces[k], tensor_of(target.pieces[k]));
-            if (k % 256 == 255) checkpoint.drop_all(); // small tensors leave neighbours of theirs mapped
-        }
-        checkpoint.drop_all();
-    }
-    executor.flush();
+    return {Naming::of(checkpoint), format_of, check, fill};
 }
 
 } // namespace fathom

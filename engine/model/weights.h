@@ -11,8 +11,6 @@
 
 namespace fathom {
 
-class Executor;
-
 struct LayerWeights {
     View attn_norm, ffn_norm; // (dim)
     Matrix q_kv_a;  // q or q_a (n_heads * qk_head_dim or q_lora_rank), then kv_a (kv_lora_rank + rope)
@@ -52,15 +50,10 @@ struct WeightOptions {
     std::function<void(uint64_t, uint64_t)> progress; // hears bytes of checkpoint done and in all
 };
 
-struct Layout;
 struct WeightSource; // layout.h
 // The checkpoint as a source, which must stay where it is. Its check names a missing, extra or misshapen
-// tensor.
+// tensor. It fills by a few MiB at a time, converted on several threads; mapped pages are dropped as they are
+// uploaded.
 WeightSource source_of(const Checkpoint& checkpoint, const WeightOptions& options);
-
-// Fills all targets of an allocated layout. Mapped pages are dropped as they are uploaded; a few MiB are
-// converted at a time, on several threads.
-void upload_weights(const Layout& layout, const Checkpoint& checkpoint, const WeightOptions& options,
-                    Executor& executor);
 
 } // namespace fathom

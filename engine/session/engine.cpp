@@ -38,6 +38,11 @@ std::string fingerprint_of(const ModelFiles& files, const std::string& quantize)
     return fmt::format("{:016x}", hash);
 }
 
+std::string fingerprint_of(const SyntheticModel& model) {
+    return fmt::format("{} {} {}{}", model.name, name_of(model.weights.dtype), model.weights.seed,
+                       model.weights.skewed ? " skewed" : "");
+}
+
 uint32_t choose_context(const ModelConfig& config, uint32_t wanted) {
     if (wanted > config.max_position)
         throw Error({.what = "the context is longer than the model's limit",
@@ -77,29 +82,25 @@ ModelOptions model_options(const ModelConfig& config, const LoadOptions& options
                      .where = "chunk",
                      .expected = fmt::format("1 to {}", MAX_ROWS),
                      .got = fmt::format("{}", options.chunk)});
-    ModelOptions wanted{.context = context,
-                        .pages = div_up(cache_tokens, PAGE_TOKENS),
-                        .chunk = options.chunk,
-                        .trace = options.trace,
-                        .taps = options.taps,
-                        .weights = {.keep_mtp = options.keep_mtp,
-                                    .experts_on_host = options.experts_on_host,
-                                    .progress = options.progress}};
-    if (!options.quantize.empty()) wanted.weights.quantize = format_named(options.quantize);
+    ModelOptions wanted{
+        .context = context,
+        .pages = div_up(cache_tokens, PAGE_TOKENS),
+        .chunk = options.chunk,
+        .trace = options.trace,
+        .taps = options.taps,
+        .weights = {.keep_mtp = options.keep_mtp, .experts_on_host = options.experts_on_host}};
     return wanted;
 }
 
-Engine::Impl::Impl(const ModelFiles& files, const LoadOptions& options) : pages(0) {
-    const FitQuestion question = fit_question(files, options);
-    const ModelOptions wanted = model_options(question.config, options);
+Engine::Impl::Impl(const FitQuestion& question, std::string name) : fingerprint(std::move(name)), pages(0) {
+    const ModelOptions wanted = model_options(question.config, question.options);
     context = wanted.context;
     chunk = wanted.chunk;
-    executor = make_executor(options);
+    executor = make_executor(question.options);
     check_fit(question, *executor);
-    model = std::make_unique<Model>(question.config, files.checkpoint, wanted, *executor);
+    model = std::make_unique<Model>(question.config, question.source(std::nullopt), wanted, *executor);
     pages = PagePool(wanted.pages);
     sequence_used.assign(MAX_SEQUENCES, false);
-    fingerprint = fingerprint_of(files, options.quantize);
     thread = std::thread([this] { run(); });
 }
 
@@ -316,12 +317,26 @@ void Engine::Impl::make_room(Session::Impl& s, uint32_t begin, uint32_t end) {
 }
 
 Engine::Engine(const ModelFiles& files, const LoadOptions& options)
-    : impl_(std::make_unique<Impl>(files, options)) {}
+    : impl_(std::make_unique<Impl>(fit_question(files, options), fingerprint_of(files, options.quantize))) {}
+Engine::Engine(const SyntheticModel& model, const LoadOptions& options)
+    : impl_(std::make_unique<Impl>(fit_question(model, options), fingerprint_of(model))) {}
 Engine::~Engine() = default;
 const ModelConfig& Engine::config() const { return impl_->model->config; }
 const std::string& Engine::device_name() const { return impl_->executor->device_name(); }
 uint32_t Engine::context() const { return impl_->context; }
 bool Engine::step() { return impl_->step(); }
+
+void Engine::next(std::span<Session* const> sessions) {
+    std::vector<Session::Impl*> all;
+    for (Session* session : sessions) all.push_back(session->impl_.get());
+    impl_->next(all);
+}
+
+void Engine::examine(const Session& session,
+                     const std::function<void(Model&, Executor&, uint32_t sequence)>& work) {
+    const std::lock_guard lock(impl_->device_mutex);
+    work(*impl_->model, *impl_->executor, session.impl_->sequence);
+}
 
 uint32_t Engine::dispatches_per_token() const {
     const std::lock_guard lock(impl_->device_mutex);

@@ -10,6 +10,7 @@
 #include "base/token.h"
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
+#include "model/synthetic.h"
 #include "trace/record.h"
 
 #include <filesystem>
@@ -92,6 +93,15 @@ struct Tap {
     std::vector<float> values;
 };
 
+// A model of any shape with weights out of a seed: it runs like any other, and says nothing.
+struct SyntheticModel {
+    std::string name;
+    ModelConfig config;
+    SyntheticWeights weights;
+};
+
+class Executor;
+class Model;
 class Session;
 
 class Engine {
@@ -99,6 +109,7 @@ class Engine {
     // Loads the model onto the device. Throws Error for whatever is wrong with the files, the device or the
     // options; a missing, extra or misshapen tensor is named.
     Engine(const ModelFiles& files, const LoadOptions& options);
+    Engine(const SyntheticModel& model, const LoadOptions& options);
     ~Engine();
     Engine(const Engine&) = delete;
 
@@ -107,10 +118,17 @@ class Engine {
     uint32_t context() const;               // longest session, tokens
     Session open();                         // a new, empty session; the engine must outlive it
     bool step(); // advances every runnable session once; false when none was runnable
+    // One token of each of several sessions of this engine, as their own next() gives it, in one step. Throws
+    // the error of the first session that failed, which is as before; the others have their token.
+    void next(std::span<Session* const> sessions);
     MemoryReport memory() const;
     std::vector<KernelTime> profile(); // where one token's time goes, slowest kernel first; see KernelTime
     uint32_t dispatches_per_token() const;       // of the decode plan for one session
     void set_steering(const Steering& steering); // in force from the next step
+    // For measurements: the model as it lies on the device, the sequence that `session` has there, and where
+    // it runs. Nothing else runs meanwhile; what is changed is changed.
+    void examine(const Session& session,
+                 const std::function<void(Model&, Executor&, uint32_t sequence)>& work);
 
     struct Impl;
 

@@ -8,6 +8,7 @@
 
 #include "model/forward.h"
 #include "session/engine.h"
+#include "session/fit.h"
 #include "session/pages.h"
 
 #include <atomic>
@@ -65,11 +66,12 @@ struct Session::Impl {
     Mark mark() const { return {static_cast<uint32_t>(tokens.size()), cached, segments.size()}; }
     void undo_to(const Mark& before); // what a call did that threw
     void release_pages();             // those past the cached rows
+    void check_next() const;          // throws Error where there is nothing to continue, or no room
     void run_logits(std::span<const Token> added, std::function<void(uint32_t, std::span<const float>)> sink);
 };
 
 struct Engine::Impl {
-    Impl(const ModelFiles& files, const LoadOptions& options);
+    Impl(const FitQuestion& question, std::string fingerprint);
     ~Impl();
 
     std::unique_ptr<Executor> executor;
@@ -88,6 +90,9 @@ struct Engine::Impl {
 
     uint32_t steps = 0, trace_slot = 0;
 
+    // Hands requests to the thread and waits for all; errors are left in the sessions.
+    void serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted);
+    void next(std::span<Session::Impl* const> sessions);
     void run(); // the thread's loop
     bool step();
     void finish(Session::Impl& s, std::exception_ptr error);

@@ -57,7 +57,7 @@ uint64_t total(const MemoryPlan& plan) {
 class Planner {
   public:
     Planner(const FitQuestion& question, Executor& executor)
-        : question_(question), executor_(executor), device_(*executor.device()) {}
+        : question_(question), executor_(executor), device_(executor.gpu()->info()) {}
 
     struct Answer {
         MemoryPlan plan;
@@ -85,7 +85,7 @@ class Planner {
     }
     double rate_of(gpu::Placement placement) const { // measured once
         auto& rate = rates_[static_cast<size_t>(placement)];
-        if (!rate) rate = executor_.read_rate(placement);
+        if (!rate) rate = executor_.gpu()->read_rate(placement);
         return *rate;
     }
 
@@ -161,7 +161,7 @@ FitQuestion fit_question(const ModelFiles& files, const LoadOptions& options) {
         (block_of(tensor.dtype) == 1 ? plain : blocks) += tensor.data.size();
     const auto source = [&checkpoint = files.checkpoint, options,
                          stored = blocks > plain](std::optional<Format> format) -> WeightSource {
-        WeightOptions weights{.keep_mtp = options.keep_mtp};
+        WeightOptions weights{.keep_mtp = options.keep_mtp, .progress = options.progress};
         if (!options.quantize.empty()) weights.quantize = format_named(options.quantize);
         if (format && !stored) weights.quantize = format;
         WeightSource own = source_of(checkpoint, weights);
@@ -171,13 +171,22 @@ FitQuestion fit_question(const ModelFiles& files, const LoadOptions& options) {
                     return spec.quantisable ? format_of(block_fallback(dtype_of(*format), spec.cols()))
                                             : own.format_of(spec);
                 },
-                own.check};
+                own.check, own.fill};
     };
     return {model_config(files), options, source, blocks > plain ? "a file in" : "--quantize"};
 }
 
+FitQuestion fit_question(const SyntheticModel& model, const LoadOptions& options) {
+    const auto source = [weights = model.weights](std::optional<Format> format) {
+        SyntheticWeights other = weights;
+        if (format) other.dtype = dtype_of(*format);
+        return source_of(other);
+    };
+    return {model.config, options, source, "--format"};
+}
+
 Fit fit(const FitQuestion& question, Executor& executor) {
-    check(executor.device(), "plans are made for devices");
+    check(executor.gpu(), "plans are made for devices");
     const Planner planner(question, executor);
     Planner::Answer answer = planner.ask(question.options);
     const ModelOptions options = model_options(question.config, question.options);
@@ -213,7 +222,7 @@ std::string bound_text(double tokens_per_second) {
 }
 
 void check_fit(const FitQuestion& question, Executor& executor) {
-    if (!executor.device()) return;
+    if (!executor.gpu()) return;
     if (Planner(question, executor).ask(question.options).obstacle.empty()) return;
     const Fit what = fit(question, executor);
     std::string plan, fix;

@@ -21,6 +21,7 @@ struct FitQuestion {
     std::string other_format; // how a person gets another: "--quantize", "--format", "a file in"
 };
 FitQuestion fit_question(const ModelFiles& files, const LoadOptions& options); // `files` must stay
+FitQuestion fit_question(const SyntheticModel& model, const LoadOptions& options);
 
 // What a plan asks of one of the device's memories.
 struct MemoryPool {

@@ -17,14 +17,23 @@ Session::Impl::~Impl() {
     engine->sequence_used[sequence] = false;
 }
 
+void Engine::Impl::serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted) {
+    std::unique_lock lock(request_mutex);
+    for (Session::Impl* s : sessions) {
+        s->request = wanted;
+        s->error = nullptr;
+        requests.push_back(s);
+    }
+    request_added.notify_all();
+    request_done.wait(lock, [&] {
+        return std::all_of(sessions.begin(), sessions.end(),
+                           [](const Session::Impl* s) { return s->request == Session::Impl::Request::none; });
+    });
+}
+
 void Session::Impl::serve(Request wanted) {
-    std::unique_lock lock(engine->request_mutex);
-    request = wanted;
-    error = nullptr;
-    engine->requests.push_back(this);
-    engine->request_added.notify_all();
-    engine->request_done.wait(lock, [&] { return request == Request::none; });
-    lock.unlock();
+    Impl* const self = this;
+    engine->serve({&self, 1}, wanted);
     if (error) std::rethrow_exception(std::exchange(error, nullptr));
 }
 
@@ -90,31 +99,52 @@ void Session::feed(std::span<const Token> tokens) {
     }
 }
 
-Token Session::next() {
-    Impl& s = *impl_;
-    s.cancelled = false;
-    s.taps.clear();
-    if (s.tokens.empty())
+void Session::Impl::check_next() const {
+    if (tokens.empty())
         throw Error({.what = "there is nothing to continue",
                      .where = "this session",
                      .expected = "at least one token",
                      .fix = "feed a prompt first (its beginning-of-sentence token, at least)"});
-    if (s.tokens.size() >= s.engine->context)
+    if (tokens.size() >= engine->context)
         throw Error({.what = "the context is full",
                      .where = "this session",
-                     .expected = fmt::format("at most {} tokens", s.engine->context),
-                     .got = fmt::format("{} and one more", s.tokens.size()),
+                     .expected = fmt::format("at most {} tokens", engine->context),
+                     .got = fmt::format("{} and one more", tokens.size()),
                      .fix = fmt::format("use a longer --context (this model allows {})",
-                                        s.engine->model->config.max_position)});
-    const Impl::Mark before = s.mark();
-    try {
-        s.prefill_to(before.size - 1); // what a rewind left to repeat
-        s.serve(Impl::Request::next);
-    } catch (...) {
-        s.undo_to(before);
-        throw;
+                                        engine->model->config.max_position)});
+}
+
+// A session that fails is as before; the others have their token.
+void Engine::Impl::next(std::span<Session::Impl* const> sessions) {
+    std::vector<Session::Impl::Mark> before;
+    for (Session::Impl* s : sessions) {
+        s->cancelled = false;
+        s->taps.clear();
+        s->check_next();
+        before.push_back(s->mark());
     }
-    return s.tokens.back();
+    std::exception_ptr first;
+    const auto failed = [&](size_t i, std::exception_ptr error) {
+        sessions[i]->undo_to(before[i]);
+        if (!first) first = std::move(error);
+    };
+    std::vector<Session::Impl*> ready;
+    for (size_t i = 0; i < sessions.size(); ++i) try {
+            sessions[i]->prefill_to(before[i].size - 1); // what a rewind left to repeat
+            ready.push_back(sessions[i]);
+        } catch (...) {
+            failed(i, std::current_exception());
+        }
+    serve(ready, Session::Impl::Request::next);
+    for (size_t i = 0; i < sessions.size(); ++i)
+        if (sessions[i]->error) failed(i, std::exchange(sessions[i]->error, nullptr));
+    if (first) std::rethrow_exception(first);
+}
+
+Token Session::next() {
+    Impl* const self = impl_.get();
+    self->engine->next({&self, 1});
+    return self->tokens.back();
 }
 
 void Session::Impl::run_logits(std::span<const Token> added,

@@ -65,10 +65,6 @@ class Laboratory final : public Executor {
     void run(const Plan& plan) override {
         for (const Op& op : plan.ops()) op.reference(op.params);
     }
-    std::vector<double> profile(const Plan& plan) override {
-        run(plan);
-        return {};
-    }
 
   private:
     static constexpr size_t SIZE = 32u << 20;

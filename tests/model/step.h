@@ -25,8 +25,8 @@ inline std::unique_ptr<Model> model_of(const std::string& golden_case, Executor&
     golden::ScratchFolder folder;
     golden::write_checkpoint(golden::case_named(golden_case), folder.path());
     const ModelFiles files = open_model(folder.path());
-    return std::make_unique<Model>(parse_config(files.config, files.config_where), files.checkpoint, options,
-                                   on);
+    return std::make_unique<Model>(parse_config(files.config, files.config_where),
+                                   source_of(files.checkpoint, options.weights), options, on);
 }
 
 struct Situation {

@@ -98,7 +98,7 @@ void expert_sort_reference(const ExpertSort& p) {
 
 template <Format F> void moe_up_reference(const MoeUp& p) {
     for (uint32_t pair = 0; pair < n_rows(p.state) * p.n_slots; ++pair) {
-        const uint64_t bank = (p.experts ? words(p.experts)[pair] : 0) * p.expert_bytes;
+        const uint64_t bank = (p.experts ? words(p.experts)[pair] : 0) * uint64_t(p.expert_bytes);
         const float* x = row(p.x, pair / p.n_slots, p.x_stride);
         for (uint32_t n = 0; n < p.width; ++n) {
             float& act = row(p.act, pair, p.act_stride)[n];
@@ -115,7 +115,8 @@ template <Format F> void moe_down_reference(const MoeDown& p) {
         for (uint32_t n = 0; n < p.dim; ++n) {
             double total = 0;
             for (uint32_t pair = t * p.n_slots; pair < (t + 1) * p.n_slots; ++pair) {
-                const ADDRESS bank = p.weights + (p.experts ? words(p.experts)[pair] : 0) * p.expert_bytes;
+                const ADDRESS bank =
+                    p.weights + (p.experts ? words(p.experts)[pair] : 0) * uint64_t(p.expert_bytes);
                 const double value = dot<F>(bank, n, p.row_bytes, row(p.act, pair, p.act_stride), p.width);
                 if (p.grouped) row(p.y, pair, p.y_stride)[n] = static_cast<float>(value);
                 total += (p.expert_weights ? floats(p.expert_weights)[pair] : 1.0f) * value;
@@ -205,7 +206,7 @@ void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, co
                   lists.pairs.address,
                   lists.items.address,
                   act.address,
-                  gate.matrix_bytes,
+                  BYTES{gate.matrix_bytes},
                   x.cols,
                   width,
                   gate.row_bytes,
@@ -252,7 +253,7 @@ void moe_down(Plan& plan, const std::string& label, const StepMemory& step, cons
                     lists.pairs.address,
                     lists.items.address,
                     out.address,
-                    down.matrix_bytes,
+                    BYTES{down.matrix_bytes},
                     y.cols,
                     down.cols,
                     down.row_bytes,

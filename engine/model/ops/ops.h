@@ -114,5 +114,6 @@ struct SampleMemory {
 };
 void sample(Plan&, const std::string& label, const StepMemory&, const SampleMemory& memory);
 void copy_rows(Plan&, const std::string& label, const StepMemory&, Rows x, uint32_t repeat, Rows y);
+void random_rows(Plan&, const std::string& label, RandomRows params);
 
 } // namespace fathom

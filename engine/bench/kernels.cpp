@@ -1,0 +1,162 @@
+// Kernels one by one; see kernels.h.
+#include "bench/kernels.h"
+
+#include "base/numbers.h"
+#include "bench/check.h"
+#include "bench/roofs.h"
+#include "bench/timer.h"
+#include "model/forward.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <random>
+#include <tuple>
+
+namespace fathom::bench {
+
+namespace {
+
+constexpr double HOT_SECONDS = 0.004; // of launches in one list
+constexpr uint32_t HOT_LAUNCHES = 64;
+
+std::string format_of(const Op& op) {
+    const std::string_view kernel = kernel_of(op.module);
+    return op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "";
+}
+
+class Bench {
+  public:
+    Bench(Model& model, Executor& executor, uint32_t sequence, const KernelOptions& options,
+          const Report& report, const Stop& stop)
+        : model_(model), executor_(executor), sequence_(sequence), options_(options), report_(report),
+          timer_(*executor.gpu(), stop), scratch_(executor.allocate("benchmark", gpu::Placement::device,
+                                                                    flush_bytes(executor.gpu()->info()))) {}
+
+    void step(const std::string& name, StepKind kind, const std::vector<StepRow>& rows) {
+        rows_ = rows;
+        const Plan& plan = model_.plan(kind);
+        write_state(kind);
+        executor_.run(plan);
+        for (const size_t i : distinct_ops(plan)) {
+            timer_.stop().check();
+            const Op& op = plan.ops()[i];
+            const std::string id = name + " " + op_name(op);
+            if (options_.skip.contains(id)) continue;
+            if (options_.starts) options_.starts(id);
+            if (kernel_of(op.module) == options_.lost)
+                throw gpu::DeviceLost({.what = "the GPU was lost", .where = "test hook"});
+            write_state(kind);
+            KernelRow row = measure(op, kind);
+            row.step = name;
+            options_.on_row(row);
+        }
+    }
+
+  private:
+    void write_state(StepKind kind) { // before each launch: sampling moves on
+        const auto n = static_cast<uint32_t>(rows_.size());
+        const StepHeader header{n, kind.mode == StepKind::Mode::decode ? n : 0, 0, 0};
+        std::byte* const state = executor_.mapped(model_.state);
+        std::memcpy(state, &header, sizeof(header));
+        std::memcpy(state + sizeof(header), rows_.data(), n * sizeof(StepRow));
+    }
+
+    StepFacts facts() const {
+        return {rows_, [this](View view, std::span<uint32_t> words) {
+                    executor_.download(view, std::as_writable_bytes(words));
+                }};
+    }
+
+    gpu::Dispatch launch_of(const Op& op) const {
+        gpu::Dispatch launch = op;
+        launch.barrier = true;
+        if (kernel_of(op.module) == options_.wrong) *std::max_element(launch.grid, launch.grid + 3) /= 2;
+        return launch;
+    }
+
+    KernelRow measure(const Op& op, StepKind kind) {
+        const Traffic traffic = traffic_of(op, facts());
+        const gpu::Dispatch launch = launch_of(op);
+        KernelRow row{.op = op_name(op),
+                      .kernel = std::string(kernel_of(op.module)),
+                      .format = format_of(op),
+                      .shape = traffic.shape,
+                      .rows = static_cast<uint32_t>(rows_.size()),
+                      .depth = rows_.back().position + 1,
+                      .bytes = traffic.bytes(),
+                      .flops = traffic.flops};
+        const Verdict verdict = check_kernel(op, launch, facts(), executor_);
+        row.error = verdict.error;
+        row.failure = verdict.failure;
+        if (!row.failure.empty()) return row;
+        write_state(kind);
+        const std::vector<double> cold =
+            timer_.samples(op.label, {flush_dispatch(scratch_), launch}, options_.samples, 1);
+        row.cold = scaled(spread_of(cold), 1e6);
+        const double once = std::max(spread_of(cold).median, 1e-7);
+        const auto n = static_cast<uint32_t>(std::clamp(HOT_SECONDS / once, 1.0, double(HOT_LAUNCHES)));
+        const std::vector<gpu::Dispatch> list(n, launch);
+        row.hot = scaled(spread_of(timer_.samples(op.label, list, options_.samples)), 1e6 / n);
+        row.gbs = double(row.bytes) / row.cold.median * 1e-3;
+        row.gops = row.flops / row.cold.median * 1e-3;
+        const Share share = share_of_roof(report_, double(row.bytes), row.flops, row.cold.median);
+        row.percent = share.percent;
+        row.bound = share.bound;
+        return row;
+    }
+
+    Model& model_;
+    Executor& executor_;
+    const uint32_t sequence_;
+    const KernelOptions& options_;
+    const Report& report_;
+    const Timer timer_;
+    const View scratch_;
+    std::vector<StepRow> rows_;
+};
+
+} // namespace
+
+std::string op_name(const Op& op) {
+    if (!op.label.starts_with("layers.")) return op.label;
+    return op.label.substr(op.label.find('.', 7) + 1);
+}
+
+std::vector<size_t> distinct_ops(const Plan& plan) {
+    std::vector<size_t> found;
+    std::set<std::tuple<std::string, std::string_view, std::vector<uint32_t>, std::array<uint32_t, 3>>> seen;
+    for (size_t i = 0; i < plan.ops().size(); ++i) {
+        const Op& op = plan.ops()[i];
+        if (seen.emplace(op_name(op), op.module, op.constants, std::to_array(op.grid)).second)
+            found.push_back(i);
+    }
+    return found;
+}
+
+void measure_kernels(Engine& engine, const KernelOptions& options, const Report& report, Stop& stop) {
+    std::mt19937 random(1);
+    std::uniform_int_distribution<Token> any(0, engine.config().vocab_size - 1);
+    std::vector<Token> tokens(options.depth);
+    for (Token& token : tokens) token = any(random);
+    Session session = engine.open();
+    session.sampling().temperature = 0;
+    {
+        const Stop::Working working(stop, session);
+        session.feed(tokens);
+        session.next();
+    }
+    engine.examine(session, [&](Model& model, Executor& executor, uint32_t sequence) {
+        Bench bench(model, executor, sequence, options, report, stop);
+        const uint32_t last = options.depth - 1, n = std::min<uint32_t>(options.depth, MAX_ROWS),
+                       first = options.depth - n;
+        bench.step("decode", {StepKind::Mode::decode, 1}, {{tokens[last], last, sequence, 0}});
+        std::vector<StepRow> rows;
+        for (uint32_t i = first; i < options.depth; ++i) rows.push_back({tokens[i], i, sequence, first});
+        const bool expanded = model.config.is_mla();
+        bench.step("prefill", {StepKind::Mode::prefill, bucket_for(n), expanded, expanded && first > 0},
+                   rows);
+    });
+}
+
+} // namespace fathom::bench

@@ -1,0 +1,30 @@
+// Every kernel of the model's own plans, one launch at a time: right or wrong, cold and hot, against the
+// roofs.
+#pragma once
+
+#include "bench/report.h"
+#include "bench/stop.h"
+
+#include <functional>
+#include <set>
+
+namespace fathom::bench {
+
+struct KernelOptions {
+    uint32_t samples = 10;
+    uint32_t depth = 512;       // positions in the cache
+    std::string wrong;          // test hook: launches of this kernel leave half of their workgroups out
+    std::string lost;           // test hook: the device is lost in the first launch of this kernel
+    std::set<std::string> skip; // "decode moe_up": not again, since the device was lost there
+    std::function<void(const std::string&)> starts; // hears the name of each, as in `skip`
+    std::function<void(const KernelRow&)> on_row;
+};
+// One decode step of one token and one prefill chunk. Launches that are alike in kernel and shape are
+// measured once. `roofs` has the roofs and overheads of this device.
+void measure_kernels(Engine& engine, const KernelOptions& options, const Report& roofs, Stop& stop);
+
+// A step's launches that differ in kernel or shape, in order: indices into the plan's ops.
+std::vector<size_t> distinct_ops(const Plan& plan);
+std::string op_name(const Op& op); // its label without the layer
+
+} // namespace fathom::bench

@@ -1,0 +1,88 @@
+// Plans without memory, compiled; see offline.h.
+#include "bench/offline.h"
+
+#include "base/error.h"
+#include "bench/facts.h"
+#include "bench/kernels.h"
+#include "model/forward.h"
+#include "model/traffic.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <set>
+
+namespace fathom::bench {
+
+namespace {
+
+PipelineRow compile(gpu::Device& device, const char* step, const Op& op) {
+    const std::string_view kernel = kernel_of(op.module);
+    PipelineRow row{
+        .step = step,
+        .op = op_name(op),
+        .kernel = std::string(kernel),
+        .format = op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "",
+        .constants = op.constants};
+    try {
+        for (const gpu::Statistic& s : device.statistics(op)) row.statistics[s.name] += s.value;
+    } catch (const std::exception& error) {
+        row.failure = error.what();
+    }
+    return row;
+}
+
+} // namespace
+
+Report offline(const RunOptions& options) {
+    Report report{.kind = "offline", .tool = options.tool};
+    report.time_utc = utc_now();
+    report.run_id = random_id();
+    report.host = host_facts();
+    gpu::DeviceOptions wish;
+    wish.select = options.load.device;
+    gpu::Device device(wish);
+    report.device = device_facts(device.info());
+    if (!device.info().caps.statistics)
+        throw Error({.what = "this driver tells nothing about compiled pipelines",
+                     .where = device.info().name,
+                     .expected = "VK_KHR_pipeline_executable_properties",
+                     .got = device.info().driver,
+                     .fix = "choose another --device"});
+    const std::string name = options.preset.empty()    ? "v2-lite"
+                             : options.preset == SLICE ? "v3"
+                                                       : options.preset;
+    const Preset* preset = find_preset(name);
+    if (!preset)
+        throw Error({.what = "no such preset",
+                     .where = "--preset",
+                     .expected = fmt::format("{}", fmt::join(preset_names(), ", ")),
+                     .got = printable(name)});
+    const ModelConfig& config = preset->config;
+    report.subject = {.name = preset->name,
+                      .source = "preset",
+                      .format = std::string(name_of(options.format)),
+                      .layers = config.n_layers,
+                      .of_layers = config.n_layers};
+    WeightSource source = source_of({.dtype = dtype_of(options.format)});
+    source.fill = [](const Layout&, Executor&) {};
+    const auto executor = make_planning_executor(device.info().caps);
+    fathom::ModelOptions model_options;
+    model_options.context = std::min(config.max_position, 4096u);
+    model_options.pages = model_options.context / PAGE_TOKENS;
+    Model model(config, source, model_options, *executor);
+    const auto steps = {
+        std::pair{"decode", StepKind{StepKind::Mode::decode, 1}},
+        std::pair{"prefill", StepKind{StepKind::Mode::prefill, MAX_ROWS, config.is_mla(), config.is_mla()}}};
+    std::set<std::pair<std::string_view, std::vector<uint32_t>>> seen;
+    for (const auto& [step, kind] : steps) {
+        const Plan& plan = model.plan(kind);
+        for (const size_t i : distinct_ops(plan))
+            if (seen.emplace(plan.ops()[i].module, plan.ops()[i].constants).second) {
+                report.pipelines.push_back(compile(device, step, plan.ops()[i]));
+                if (options.on_change) options.on_change(report);
+            }
+    }
+    return report;
+}
+
+} // namespace fathom::bench

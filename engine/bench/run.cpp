@@ -1,0 +1,241 @@
+// The order of things; see run.h.
+#include "bench/run.h"
+
+#include "base/error.h"
+#include "bench/facts.h"
+#include "bench/kernels.h"
+#include "bench/models.h"
+#include "bench/roofs.h"
+#include "bench/subject.h"
+#include "bench/timer.h"
+#include "model/forward.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fmt/format.h>
+
+namespace fathom::bench {
+
+namespace {
+
+// Roofs that are held against themselves at the end of a run.
+constexpr std::string_view REFERENCE_ROOFS[] = {"read", "copy", "fma_f32"};
+
+class Run {
+  public:
+    Run(const RunOptions& options, Stop& stop) : options_(options), stop_(stop) {
+        report_.tool = options.tool;
+        report_.time_utc = utc_now();
+        report_.run_id = random_id();
+        report_.host = host_facts();
+    }
+
+    Report go() {
+        try {
+            first_roofs();
+            if (wants(Section::kernels) || wants(Section::model)) subject();
+            if (wants(Section::roofs)) last_roofs();
+        } catch (const Stopped&) {
+        } catch (const Cancelled&) {
+        }
+        if (stop_.requested()) report_.flags.push_back("interrupted");
+        judge();
+        changed();
+        return std::move(report_);
+    }
+
+  private:
+    bool wants(Section section) const { return options_.sections.contains(section); }
+    void changed() const {
+        if (options_.on_change) options_.on_change(report_);
+    }
+    void progress(const std::string& what) const {
+        if (options_.on_progress) options_.on_progress(what);
+    }
+    gpu::DeviceOptions device_options() const {
+        gpu::DeviceOptions device;
+        device.select = options_.load.device;
+        return device;
+    }
+
+    void first_roofs() {
+        gpu::Device device(device_options());
+        report_.device = device_facts(device.info());
+        if (device.info().caps.cpu) report_.flags.push_back("software device");
+        const Timer timer(device, stop_);
+        report_.method.clock = timer.by_gpu() ? "gpu" : "wall";
+        report_.method.samples = options_.samples;
+        report_.method.flush_bytes = flush_bytes(device.info());
+        changed();
+        try {
+            progress("overheads");
+            if (wants(Section::overheads)) report_.overheads = measure_overheads(timer, options_.samples);
+            changed();
+            if (!wants(Section::roofs)) return;
+            progress("roofs");
+            measure_roofs(timer, options_.samples, [&](const Roof& roof) {
+                report_.roofs.push_back(roof);
+                changed();
+            });
+        } catch (const gpu::DeviceLost& error) {
+            report_.errors.push_back(std::string("roofs: ") + error.what());
+        }
+    }
+
+    void last_roofs() {
+        progress("roofs again");
+        try {
+            gpu::Device device(device_options());
+            const Timer timer(device, stop_);
+            measure_roofs(timer, options_.samples, [&](const Roof& roof) {
+                for (Roof& first : report_.roofs)
+                    if (first.name == roof.name) first.last = roof.rate.median;
+            });
+        } catch (const gpu::DeviceLost& error) {
+            report_.errors.push_back(std::string("roofs at the end: ") + error.what());
+        }
+    }
+
+    void subject() {
+        progress("choosing what to measure");
+        const Roof* read = report_.roof("read");
+        const SubjectUnderTest subject(options_, read ? read->rate.median * 1e9 : INFINITY);
+        report_.subject = subject.facts();
+        changed();
+        progress("making the weights");
+        std::unique_ptr<Engine> engine = subject.load();
+        report_.dispatches_per_token = engine->dispatches_per_token();
+        report_.peak_bytes = engine->memory().total;
+        if (wants(Section::kernels)) kernels(subject, engine);
+        if (wants(Section::model)) model(subject, *engine);
+    }
+
+    // A lost device takes the engine with it: a new one goes on after the kernel that it was lost in.
+    void kernels(const SubjectUnderTest& subject, std::unique_ptr<Engine>& engine) {
+        std::string current, last_lost;
+        KernelOptions options{
+            .samples = options_.samples,
+            .depth = std::min(
+                subject.context() - 2,
+                engine->config().max_position > 4096 && !report_.flagged("software device") ? 4096u : 512u),
+            .wrong = options_.wrong_kernel,
+            .lost = options_.lost_kernel,
+            .starts =
+                [&](const std::string& id) {
+                    current = id;
+                    progress(id);
+                },
+            .on_row =
+                [&](const KernelRow& row) {
+                    done_.insert(current);
+                    report_.kernels.push_back(row);
+                    changed();
+                }};
+        for (;;) {
+            options.skip = done_;
+            current.clear();
+            try {
+                measure_kernels(*engine, options, report_, stop_);
+                return;
+            } catch (const gpu::DeviceLost& error) {
+                const std::string where = current.empty() ? "before the first kernel" : current;
+                report_.errors.push_back(where + ": " + error.what());
+                engine.reset();
+                if (current.empty() || !done_.insert(current).second) return;
+                const size_t space = current.find(' ');
+                report_.kernels.push_back({.step = current.substr(0, space),
+                                           .op = current.substr(space + 1),
+                                           .failure = "the device was lost"});
+                changed();
+                options.lost.clear();
+                engine = subject.load();
+            }
+        }
+    }
+
+    void model(const SubjectUnderTest& subject, Engine& engine) {
+        progress("model");
+        ModelBench bench(engine, stop_);
+        ModelBenchOptions options{.samples = options_.samples,
+                                  .seconds = 0.6 * options_.seconds,
+                                  .on_row =
+                                      [&](const ModelRow& row) {
+                                          report_.model.push_back(row);
+                                          changed();
+                                      },
+                                  .on_skip =
+                                      [&](const std::string& why) {
+                                          report_.skipped.push_back(why);
+                                          changed();
+                                      }};
+        try {
+            measure_model(bench, subject.context(), options, subject.token_bytes(), report_);
+            report_.subject.busiest_tenth = bench.busiest_tenth();
+            if (report_.subject.layers != report_.subject.of_layers) scale(subject, engine);
+            report_.peak_bytes = std::max(report_.peak_bytes, engine.memory().total);
+        } catch (const gpu::DeviceLost& error) {
+            report_.errors.push_back(std::string("model: ") + error.what());
+        }
+    }
+
+    // Of a slice: what the whole model would do; see Subject::scaling.
+    void scale(const SubjectUnderTest& subject, Engine& engine) {
+        Session session = engine.open();
+        session.sampling().temperature = 0;
+        session.feed(std::vector<Token>{0});
+        session.next();
+        engine.examine(session, [&](Model& model, Executor& executor, uint32_t) {
+            const Plan& plan = model.plan({StepKind::Mode::decode, 1});
+            const Timer timer(*executor.gpu(), stop_);
+            if (!timer.by_gpu()) {
+                report_.skipped.push_back("the whole model's speed: this device has no timestamps");
+                return;
+            }
+            gpu::Recording recording = executor.gpu()->record("layers", plan.dispatches(), true);
+            double rest = 0, dense = 0, moe = 0;
+            for (uint32_t i = 0; i < options_.samples; ++i) {
+                timer.wall(recording);
+                const std::vector<double> seconds = recording.seconds();
+                for (size_t k = 0; k < seconds.size(); ++k) {
+                    const std::string& label = plan.ops()[k].label;
+                    (!label.starts_with("layers.")    ? rest
+                     : label.starts_with("layers.0.") ? dense
+                                                      : moe) += seconds[k];
+                }
+            }
+            const double d = 1, m = model.config.n_layers - d, all_dense = subject.whole().first_moe_layer,
+                         all_moe = subject.whole().n_layers - all_dense;
+            const double factor = (rest + dense * all_dense / d + moe * all_moe / m) / (rest + dense + moe);
+            for (ModelRow& row : report_.model) row.whole = row.tokens_per_second.median / factor;
+        });
+    }
+
+    void judge() {
+        for (const std::string_view name : REFERENCE_ROOFS) {
+            const Roof* roof = report_.roof(name);
+            if (!roof) continue;
+            if (roof->last != 0 && std::abs(roof->last / roof->rate.median - 1) > NOISY)
+                report_.flags.push_back(fmt::format("throttled: {} {:.4g} {} at first, {:.4g} at the end",
+                                                    name, roof->rate.median, roof->unit, roof->last));
+            if (roof->rate.width() > 2 * NOISY)
+                report_.flags.push_back(
+                    fmt::format("noisy: {} spreads by {:.0f} %", name, 100 * roof->rate.width()));
+        }
+        for (const ModelRow& row : report_.model)
+            if (row.tokens_per_second.width() > 4 * NOISY)
+                report_.flags.push_back(fmt::format("noisy: {} spreads by {:.0f} %", row.name,
+                                                    100 * row.tokens_per_second.width()));
+    }
+
+    const RunOptions& options_;
+    Stop& stop_;
+    Report report_;
+    std::set<std::string> done_; // kernels that are done, or lost
+};
+
+} // namespace
+
+Report run(const RunOptions& options, Stop& stop) { return Run(options, stop).go(); }
+
+} // namespace fathom::bench

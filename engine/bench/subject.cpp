@@ -1,0 +1,167 @@
+// Choices; see subject.h.
+#include "bench/subject.h"
+
+#include "base/error.h"
+#include "base/units.h"
+#include "checkpoint/weight_format.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace fathom::bench {
+
+namespace {
+
+// Tried in this order where no preset is named: the largest that fits and is quick enough.
+constexpr const char* CANDIDATES[] = {"glm-4.7-flash", "moonlight-16b-a3b", "v2-lite", "tiny"};
+constexpr uint32_t CONTEXTS[] = {16384 + 128, 4096 + 128, 2048 + 128, 1024, 512}; // the longest that fits
+constexpr double LEAST_RATE = 10; // tokens a second that a preset should decode with, by its bytes
+constexpr const char* FORMULA =
+    "t(whole) = t(slice) x (rest + D dense + M moe) / (rest + d dense + m moe), with the times of one dense "
+    "layer, one MoE layer and the rest of a step from timestamps, d and m layers in the slice, D and M in "
+    "all";
+
+ModelConfig sliced(ModelConfig config, uint32_t layers) { // one dense layer, then MoE layers
+    config.first_moe_layer = 1;
+    config.n_layers = layers;
+    config.n_mtp_layers = 0;
+    return config;
+}
+
+} // namespace
+
+std::vector<std::string> preset_names() {
+    std::vector<std::string> names{SLICE};
+    for (const Preset& preset : presets()) names.push_back(preset.name);
+    return names;
+}
+
+SubjectUnderTest::SubjectUnderTest(const RunOptions& options, double read_rate) : options_(options) {
+    load_ = options.load;
+    gpu::DeviceOptions device;
+    device.select = load_.device;
+    const auto executor = make_gpu_executor(device);
+    if (options.files) {
+        whole_ = model_config(*options.files);
+        facts_ = {
+            .name = options.files->name, .source = "checkpoint", .format = "as stored", .routing = "its own"};
+    } else {
+        choose_preset(*executor, read_rate);
+        facts_ = {.name = model_.name,
+                  .source = "preset",
+                  .format = std::string(name_of(options.format)),
+                  .routing = options.skewed ? "skewed" : "uniform",
+                  .seed = options.seed};
+    }
+    choose_context(*executor);
+    const ModelConfig& config = options.files ? whole_ : model_.config;
+    facts_.layers = config.n_layers;
+    facts_.of_layers = whole_.n_layers;
+    if (facts_.layers != facts_.of_layers) facts_.scaling = FORMULA;
+}
+
+SyntheticModel SubjectUnderTest::synthetic(const Preset& preset) const {
+    return {preset.name,
+            preset.config,
+            {.dtype = dtype_of(options_.format), .seed = options_.seed, .skewed = options_.skewed}};
+}
+
+FitQuestion SubjectUnderTest::question(const SyntheticModel& model, uint32_t context) const {
+    LoadOptions load = load_;
+    load.context = std::min(context, model.config.max_position);
+    return fit_question(model, load);
+}
+
+bool SubjectUnderTest::fits(const SyntheticModel& model, uint32_t context, Executor& executor) const {
+    return fit(question(model, context), executor).obstacle.empty();
+}
+
+void SubjectUnderTest::choose_preset(Executor& executor, double read_rate) {
+    const bool automatic = options_.preset.empty();
+    const std::string name = !automatic ? options_.preset : executor.caps().cpu ? "tiny" : "";
+    if (name == SLICE) return choose_slice(executor);
+    if (name.empty()) {
+        for (const char* candidate : CANDIDATES) {
+            model_ = synthetic(*find_preset(candidate));
+            whole_ = model_.config;
+            const Fit plan = fit(question(model_, CONTEXTS[2]), executor);
+            uint64_t read = 0;
+            for (const uint64_t bytes : plan.plan.read) read += bytes;
+            if (plan.obstacle.empty() && read_rate > LEAST_RATE * double(read)) return;
+        }
+        return; // tiny
+    }
+    const Preset* preset = find_preset(name);
+    if (!preset)
+        throw Error({.what = "no such preset",
+                     .where = "--preset",
+                     .expected = fmt::format("{}", fmt::join(preset_names(), ", ")),
+                     .got = printable(name)});
+    model_ = synthetic(*preset);
+    whole_ = model_.config;
+}
+
+void SubjectUnderTest::choose_slice(Executor& executor) {
+    const Preset& v3 = *find_preset("v3");
+    model_ = synthetic(v3);
+    model_.name = SLICE;
+    whole_ = v3.config;
+    whole_.n_mtp_layers = 0;
+    uint32_t fitting = 1, too_many = whole_.n_layers + 1; // layers
+    while (fitting + 1 < too_many) {
+        const uint32_t middle = fitting + (too_many - fitting) / 2;
+        model_.config = sliced(whole_, middle);
+        (fits(model_, CONTEXTS[2], executor) ? fitting : too_many) = middle;
+    }
+    model_.config = sliced(whole_, std::max(2u, fitting)); // the least has a layer of each kind
+}
+
+void SubjectUnderTest::choose_context(Executor& executor) {
+    Fit plan;
+    std::vector<uint32_t> contexts(std::begin(CONTEXTS), std::end(CONTEXTS));
+    if (load_.context != 0) contexts = {load_.context};
+    for (const uint32_t context : contexts) {
+        if (options_.files) {
+            load_.context = std::min(context, whole_.max_position);
+            plan = fit(fit_question(*options_.files, load_), executor);
+        } else {
+            load_.context = std::min(context, model_.config.max_position);
+            plan = fit(question(model_, context), executor);
+        }
+        if (!plan.obstacle.empty()) continue;
+        for (const uint64_t bytes : plan.plan.read) token_bytes_ += bytes;
+        for (const auto& item : plan.plan.items)
+            if (item.owner.starts_with("weights")) facts_.weight_bytes += item.bytes;
+        return;
+    }
+    refuse(plan, executor);
+}
+
+void SubjectUnderTest::refuse(const Fit& plan, Executor& executor) const {
+    std::string fix;
+    for (const auto& other : plan.alternatives) fix += (fix.empty() ? "" : ", ") + other.change;
+    std::vector<std::string> others;
+    for (const char* candidate : CANDIDATES)
+        if (candidate != model_.name && fits(synthetic(*find_preset(candidate)), CONTEXTS[2], executor))
+            others.push_back(candidate);
+    if (!others.empty())
+        fix += fmt::format("{}--preset {}", fix.empty() ? "" : ", ", fmt::join(others, ", "));
+    std::string expected;
+    for (const MemoryPool& pool : plan.pools)
+        expected += fmt::format("{}at most {} of {}", expected.empty() ? "" : ", ",
+                                bytes_text(pool.available), pool.name);
+    throw Error(
+        {.what = fmt::format("{} in {} does not fit into memory", facts_.name, facts_.format),
+         .where = plan.device,
+         .expected = expected,
+         .got = fmt::format("{} ({})", pools_text(plan.pools), plan.obstacle),
+         .fix = fix.empty() ? "nothing fits here: choose another --device" : "what would fit: " + fix});
+}
+
+std::unique_ptr<Engine> SubjectUnderTest::load() const {
+    return options_.files ? std::make_unique<Engine>(*options_.files, load_)
+                          : std::make_unique<Engine>(model_, load_);
+}
+
+} // namespace fathom::bench

@@ -1,0 +1,7 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+// requires: GL_KHR_cooperative_matrix
+// Cooperative matrices of types f16 summed in f32. Only for the shapes of Caps::matrices.   Grid: (any).
+#define A float16_t
+#define R float
+#include "roof_matrix.glsl"
