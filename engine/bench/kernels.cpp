@@ -148,7 +148,7 @@ void measure_kernels(Engine& engine, const KernelOptions& options, const Report&
     }
     engine.examine(session, [&](Model& model, Executor& executor, uint32_t sequence) {
         Bench bench(model, executor, sequence, options, report, stop);
-        const uint32_t last = options.depth - 1, n = std::min<uint32_t>(options.depth, MAX_ROWS),
+        const uint32_t last = options.depth - 1, n = std::min(options.depth, options.rows),
                        first = options.depth - n;
         bench.step("decode", {StepKind::Mode::decode, 1}, {{tokens[last], last, sequence, 0}});
         std::vector<StepRow> rows;

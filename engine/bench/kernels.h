@@ -12,10 +12,10 @@ namespace fathom::bench {
 
 struct KernelOptions {
     uint32_t samples = 10;
-    uint32_t depth = 512;       // positions in the cache
-    std::string wrong;          // test hook: launches of this kernel leave half of their workgroups out
-    std::string lost;           // test hook: the device is lost in the first launch of this kernel
-    std::set<std::string> skip; // "decode moe_up": not again, since the device was lost there
+    uint32_t depth = 512, rows = 256; // positions in the cache; tokens of the prefill chunk
+    std::string wrong;                // test hook: launches of this kernel leave half of their workgroups out
+    std::string lost;                 // test hook: the device is lost in the first launch of this kernel
+    std::set<std::string> skip;       // "decode moe_up": not again, since the device was lost there
     std::function<void(const std::string&)> starts; // hears the name of each, as in `skip`
     std::function<void(const KernelRow&)> on_row;
 };

@@ -2,6 +2,7 @@
 #include "bench/models.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <fmt/format.h>
 #include <numeric>
@@ -174,7 +175,10 @@ void measure_model(ModelBench& bench, uint32_t context, const ModelBenchOptions&
                    uint64_t token_bytes, const Report& roofs) {
     Rows rows(bench, context, options, token_bytes, roofs);
     rows.prompts();
-    for (const uint32_t depth : options.depths) rows.decode(depth, 1);
+    std::vector<uint32_t> depths = options.depths;
+    const auto deep = [&](uint32_t d) { return d != 0 && d + options.tokens + 2 <= context; };
+    if (std::none_of(depths.begin(), depths.end(), deep)) depths = {0, std::bit_floor(context / 2)};
+    for (const uint32_t depth : depths) rows.decode(depth, 1);
     for (const uint32_t batch : options.batches) rows.decode(0, batch);
 }
 

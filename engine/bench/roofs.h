@@ -12,7 +12,8 @@ namespace fathom::bench {
 void measure_roofs(const Timer& timer, uint32_t samples, const std::function<void(const Roof&)>& on_roof);
 Overheads measure_overheads(const Timer& timer, uint32_t samples);
 
-// 256 MiB, or less on a CPU and where there is little memory: the size of the buffers that bandwidth is measured on.
+// 256 MiB, or less on a CPU and where there is little memory: the size of the buffers that bandwidth is
+// measured on.
 uint64_t roof_bytes(const gpu::DeviceInfo& info);
 // Bytes read between two cold launches: more than any cache holds.
 uint64_t flush_bytes(const gpu::DeviceInfo& info);

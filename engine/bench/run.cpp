@@ -114,24 +114,23 @@ class Run {
     // A lost device takes the engine with it: a new one goes on after the kernel that it was lost in.
     void kernels(const SubjectUnderTest& subject, std::unique_ptr<Engine>& engine) {
         std::string current, last_lost;
-        KernelOptions options{
-            .samples = options_.samples,
-            .depth = std::min(
-                subject.context() - 2,
-                engine->config().max_position > 4096 && !report_.flagged("software device") ? 4096u : 512u),
-            .wrong = options_.wrong_kernel,
-            .lost = options_.lost_kernel,
-            .starts =
-                [&](const std::string& id) {
-                    current = id;
-                    progress(id);
-                },
-            .on_row =
-                [&](const KernelRow& row) {
-                    done_.insert(current);
-                    report_.kernels.push_back(row);
-                    changed();
-                }};
+        const bool software = report_.flagged("software device");
+        KernelOptions options{.samples = options_.samples,
+                              .depth = std::min(subject.context() - 2, software ? 256u : 4096u),
+                              .rows = software ? 64u : 256u,
+                              .wrong = options_.wrong_kernel,
+                              .lost = options_.lost_kernel,
+                              .starts =
+                                  [&](const std::string& id) {
+                                      current = id;
+                                      progress(id);
+                                  },
+                              .on_row =
+                                  [&](const KernelRow& row) {
+                                      done_.insert(current);
+                                      report_.kernels.push_back(row);
+                                      changed();
+                                  }};
         for (;;) {
             options.skip = done_;
             current.clear();
@@ -162,6 +161,7 @@ class Run {
                                   .on_row =
                                       [&](const ModelRow& row) {
                                           report_.model.push_back(row);
+                                          report_.subject.busiest_tenth = bench.busiest_tenth();
                                           changed();
                                       },
                                   .on_skip =
@@ -171,7 +171,6 @@ class Run {
                                       }};
         try {
             measure_model(bench, subject.context(), options, subject.token_bytes(), report_);
-            report_.subject.busiest_tenth = bench.busiest_tenth();
             if (report_.subject.layers != report_.subject.of_layers) scale(subject, engine);
             report_.peak_bytes = std::max(report_.peak_bytes, engine.memory().total);
         } catch (const gpu::DeviceLost& error) {

@@ -6,6 +6,7 @@
 //   Plan::finish, sees the conflict.
 // Each check is itself shown to object to a declaration that lacks a read or a write.
 #include "model/step.h"
+#include "model/traffic.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -196,6 +197,46 @@ TEST_CASE("hazards: ops read and write what they declare, and nothing else") {
                 const std::string objection = objection_to(lab, op);
                 if (!objection.empty())
                     FAIL_CHECK(fmt::format("{}, {}: {} {}", name, situation.name, op.label, objection));
+            }
+        }
+    }
+}
+
+// What rooflines divide by, and checks copy: no less than a result depends on, and no more than is there.
+TEST_CASE("hazards: an op's traffic is what its result depends on") {
+    for (const char* name : CASES) {
+        Laboratory lab;
+        const auto model = model_of(name, lab);
+        for (const Situation& situation : situations()) {
+            const Plan& plan = model->plan(situation.kind);
+            prepare(*model, lab, situation);
+            const auto read_words = [&](View view, std::span<uint32_t> words) {
+                lab.download(view, std::as_writable_bytes(words));
+            };
+            for (const Op& op : plan.ops()) {
+                const Traffic traffic = traffic_of(op, {situation.rows, read_words});
+                INFO(std::string(name), ", ", std::string(situation.name), ": ", op.label);
+                std::vector<View> written;
+                for (const Traffic::Write& write : traffic.writes) written.push_back(write.view);
+                const auto declared = marked(lab, op.reads), writes = marked(lab, op.writes);
+                const auto reads_part = marked(lab, traffic.reads), writes_part = marked(lab, written);
+                size_t strays = 0;
+                for (size_t i = 0; i < declared.size(); ++i)
+                    strays += (reads_part[i] && !declared[i]) + (writes_part[i] && !writes[i]);
+                CHECK(strays == 0);
+                CHECK(traffic.bytes() > 0);
+                Op narrow = op;
+                narrow.reads = traffic.reads;
+                for (const View& view : written)
+                    std::fill_n(lab.mapped(view), reads_part[lab.offset(view.address)] ? 0 : view.bytes,
+                                std::byte{0xFF});
+                const std::string objection = objection_to(lab, narrow); // leaves the op's result behind
+                if (!objection.empty()) FAIL_CHECK(objection);
+                for (const View& view : written)
+                    for (uint64_t word = 0; word < view.bytes; word += 4)
+                        if (std::all_of(lab.mapped(view) + word, lab.mapped(view) + word + 4,
+                                        [](std::byte b) { return b == std::byte{0xFF}; }))
+                            FAIL_CHECK(fmt::format("word {} of its writes is not written", word / 4));
             }
         }
     }

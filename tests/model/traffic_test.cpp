@@ -1,0 +1,51 @@
+// Operations and bytes of launches, counted by hand. (That the bytes are the right ones: hazards_test.cpp.)
+#include "model/step.h"
+#include "model/traffic.h"
+
+using namespace fathom;
+using namespace fathom::test;
+
+TEST_CASE("traffic: of a decode step, by hand") {
+    const auto executor = make_reference_executor();
+    const auto model = model_of("v3_base", *executor);
+    const Situation situation = situations().front(); // one row, at position 70
+    prepare(*model, *executor, situation);
+    const Plan& plan = model->plan(situation.kind);
+    executor->run(plan);
+    const StepFacts facts{situation.rows, [&](View view, std::span<uint32_t> words) {
+                              executor->download(view, std::as_writable_bytes(words));
+                          }};
+    const ModelConfig& c = model->config;
+    const auto traffic = [&](const std::string& label) {
+        for (const Op& op : plan.ops())
+            if (op.label == label) return traffic_of(op, facts);
+        FAIL("no op " << label);
+        return Traffic{};
+    };
+    const uint64_t state = 32; // the header and one row
+    const Traffic logits = traffic("logits");
+    CHECK(logits.flops == 2.0 * c.vocab_size * c.dim);
+    CHECK(logits.bytes() ==
+          state + uint64_t{c.vocab_size} * row_bytes(Format::f32, c.dim) + 4 * c.dim + 4 * c.vocab_size);
+    const uint32_t moe_layer = c.first_moe_layer;
+    const Traffic up = traffic(fmt::format("layers.{}.moe_up", moe_layer));
+    const uint32_t slots = c.n_active_experts + c.n_shared_experts;
+    CHECK(up.flops == 2.0 * slots * 2 * c.expert_dim * c.dim);
+    CHECK(up.bytes() == state + 4 * slots + // each slot another expert
+                            2ull * slots * c.expert_dim * row_bytes(Format::f32, c.dim) + 4 * c.dim +
+                            4ull * slots * c.expert_dim);
+    const Traffic attention = traffic("layers.0.latent_attention");
+    CHECK(attention.flops == 71.0 * c.n_heads * 2 * (2 * c.kv_lora_rank + c.qk_rope_head_dim));
+    const uint64_t q = 4ull * c.n_heads * model->row_floats, cached = 4ull * 71 * model->row_floats;
+    const uint64_t partial = 4ull * c.n_heads * executor->caps().attention_parts * (c.kv_lora_rank + 4);
+    CHECK(attention.bytes() == state + q + cached + 2 * 4 + partial); // two pages
+}
+
+TEST_CASE("traffic: kernels by their names without the format") {
+    CHECK(kernel_of("matmul_q4_k") == "matmul");
+    CHECK(kernel_of("absorb_split_bf16") == "absorb_split");
+    CHECK(kernel_of("rms_norm") == "rms_norm");
+    Op unknown;
+    unknown.module = "no_such_kernel";
+    CHECK_THROWS_AS(traffic_of(unknown, {}), std::logic_error);
+}
