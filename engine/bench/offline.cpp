@@ -15,6 +15,22 @@ namespace fathom::bench {
 
 namespace {
 
+// The words of RADV, ANV and NVK. Spills are those of vector registers; ANV counts its fills apart.
+const std::map<std::string_view, const char*> WORDS = {{"Subgroup size", "subgroup"},
+                                                       {"VGPRs", "registers"},
+                                                       {"Spilled VGPRs", "spills"},
+                                                       {"Subgroups per SIMD", "occupancy"},
+                                                       {"Latency", "cycles"},
+                                                       {"Instructions", "instructions"},
+                                                       {"Max live registers", "registers"},
+                                                       {"Spills", "spills"},
+                                                       {"Cycles", "cycles"},
+                                                       {"Number of GPRs", "registers"},
+                                                       {"Spills to memory", "spills"},
+                                                       {"Max warps/SM", "occupancy"},
+                                                       {"Static cycle count", "cycles"},
+                                                       {"Instruction count", "instructions"}};
+
 PipelineRow compile(gpu::Device& device, const char* step, const Op& op) {
     const std::string_view kernel = kernel_of(op.module);
     PipelineRow row{
@@ -24,7 +40,12 @@ PipelineRow compile(gpu::Device& device, const char* step, const Op& op) {
         .format = op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "",
         .constants = op.constants};
     try {
-        for (const gpu::Statistic& s : device.statistics(op)) row.statistics[s.name] += s.value;
+        for (const gpu::Statistic& s : device.statistics(op)) {
+            if (s.name.find("ash") != std::string::npos) continue; // hashes are no numbers
+            row.statistics[s.name] = s.value;
+            if (const auto word = WORDS.find(s.name); word != WORDS.end())
+                row.summary[word->second] = s.value;
+        }
     } catch (const std::exception& error) {
         row.failure = error.what();
     }

@@ -23,7 +23,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelRow, step, op, kernel, format, shape, r
                                    cold, hot, gbs, gops, percent, bound, error, failure)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelRow, name, prompt, depth, batch, tokens_per_second, seconds, percent,
                                    whole)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PipelineRow, step, op, kernel, format, constants, statistics, failure)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(PipelineRow, step, op, kernel, format, constants, summary, statistics,
+                                   failure)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Report, schema, kind, method, tool, time_utc, run_id, host, device,
                                    subject, roofs, overheads, kernels, model, pipelines, peak_bytes,
                                    dispatches_per_token, flags, skipped, errors)

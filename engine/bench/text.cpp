@@ -134,10 +134,23 @@ std::string Printer::news(const Report& r) {
     }
     for (; pipelines_ < r.pipelines.size(); ++pipelines_) {
         const PipelineRow& p = r.pipelines[pipelines_];
-        if (pipelines_ == 0) out += title("kernels", "as compiled");
-        out += fmt::format("  {:<8}{:<26}{:<8}", p.step, p.op, p.format);
+        constexpr const char* columns[] = {"registers", "spills", "subgroup",
+                                           "occupancy", "cycles", "instructions"};
+        if (pipelines_ == 0) {
+            out += "\n" + look_.bold("kernels") + fmt::format("{:<35}", "");
+            for (const char* column : columns) out += look_.dim(fmt::format("{:>13}", column));
+            out += "\n";
+        }
+        out += fmt::format("  {:<8}{:<26}{:<6}", p.step, p.op, p.format);
         if (!p.failure.empty()) out += look_.red("FAILED: " + p.failure);
-        for (const auto& [name, value] : p.statistics) out += fmt::format("{} {}  ", name, number(value));
+        for (const char* column : columns) {
+            const auto found = p.summary.find(column);
+            const std::string cell =
+                fmt::format("{:>13}", found == p.summary.end() ? "" : fmt::format("{:.0f}", found->second));
+            out += std::string_view(column) == "spills" && found != p.summary.end() && found->second > 0
+                       ? look_.red(cell)
+                       : cell;
+        }
         out += "\n";
     }
     return out;

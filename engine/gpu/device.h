@@ -128,7 +128,7 @@ class Recording {
 
 // A number that a driver tells about a compiled kernel.
 struct Statistic {
-    std::string name, about;
+    std::string name;
     double value = 0;
 };
 
@@ -171,8 +171,8 @@ class Device {
     Recording record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps = false);
     uint64_t submit(Recording& recording); // returns a ticket
     void wait(uint64_t ticket); // until that submit is finished; throws DeviceLost naming the last op
-    // What the driver tells about a kernel as it compiled it, in its own order; empty where Caps::statistics
-    // is not set. Nothing runs.
+    // What the driver tells about a kernel as it compiled it: the subgroup size, then what it likes, in its
+    // own words. Empty where Caps::statistics is not set. Nothing runs.
     std::vector<Statistic> statistics(const Dispatch& dispatch);
 
   private:

@@ -111,17 +111,21 @@ Pipeline Pipelines::create(const Dispatch& dispatch, vk::PipelineCreateFlags fla
 std::vector<Statistic> Pipelines::statistics(const Dispatch& dispatch) {
     if (!caps_.statistics) return {};
     const Pipeline pipeline = create(dispatch, vk::PipelineCreateFlagBits::eCaptureStatisticsKHR);
-    std::vector<Statistic> found;
     const auto parts = device_.getPipelineExecutablePropertiesKHR({*pipeline.pipeline});
-    for (uint32_t i = 0; i < parts.size(); ++i)
-        for (const auto& s : device_.getPipelineExecutableStatisticsKHR({*pipeline.pipeline, i})) {
-            using Kind = vk::PipelineExecutableStatisticFormatKHR;
-            const double value = s.format == Kind::eBool32   ? double(s.value.b32)
-                                 : s.format == Kind::eInt64  ? double(s.value.i64)
-                                 : s.format == Kind::eUint64 ? double(s.value.u64)
-                                                             : s.value.f64;
-            found.push_back({s.name.data(), s.description.data(), value});
-        }
+    if (parts.empty()) return {};
+    const auto widest = std::max_element(parts.begin(), parts.end(), [](const auto& a, const auto& b) {
+        return a.subgroupSize < b.subgroupSize; // Intel compiles several where the size is not fixed
+    });
+    std::vector<Statistic> found{{"Subgroup size", double(widest->subgroupSize)}};
+    const auto index = static_cast<uint32_t>(widest - parts.begin());
+    for (const auto& s : device_.getPipelineExecutableStatisticsKHR({*pipeline.pipeline, index})) {
+        using Kind = vk::PipelineExecutableStatisticFormatKHR;
+        const double value = s.format == Kind::eBool32   ? double(s.value.b32)
+                             : s.format == Kind::eInt64  ? double(s.value.i64)
+                             : s.format == Kind::eUint64 ? double(s.value.u64)
+                                                         : s.value.f64;
+        found.push_back({s.name.data(), value});
+    }
     return found;
 }
 

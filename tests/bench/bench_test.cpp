@@ -138,7 +138,7 @@ TEST_CASE("bench: skewed routing is skewed") {
         share[skewed] = report.subject.busiest_tenth;
     }
     CHECK(share[0] > 0);
-    CHECK(share[1] > 1.5 * share[0]);
+    CHECK(share[1] > 1.1 * share[0]); // one of 16 experts: at most half of the tokens instead of a quarter
 }
 
 TEST_CASE("bench: what cannot be measured is said") {

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""What compilers make of the kernels, for chips of AMD, Intel and NVIDIA that are not here.
+
+usage: offline.py [--preset NAME] [--format FORMAT] [--chips VENDOR:CHIP,...] [--out FOLDER]
+
+Runs `fathom bench --offline` in the lab (../shared/tools/lab) on one pretended chip after another, and prints
+registers, spills and static cycles of every kernel for all of them; with --out, FOLDER gets the reports, to be
+compared later. Fails when a kernel does not compile anywhere, or a driver says nothing of it. Standard library
+only.
+"""
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAB = ROOT / "../shared/tools/lab"
+CHIPS = ("amd:polaris10,amd:vega10,amd:navi10,amd:navi21,amd:navi31,amd:gfx1201,intel:tgl,intel:dg2,intel:bmg,"
+         "nvidia:turing,nvidia:ampere,nvidia:ada")
+
+
+def report_of(vendor: str, chip: str, options: list[str]) -> dict:
+    """The report for one chip. `./fathom` builds in the lab what has changed."""
+    command = [LAB, vendor, chip, "build/debian-forky-release/fathom", "bench", "--offline", "--json", "-", *options]
+    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if result.returncode != 0:
+        sys.exit(f"{vendor} {chip}: exit code {result.returncode}\n{result.stderr}")
+    return json.loads(result.stdout)
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="v2-lite")
+    parser.add_argument("--format", default="q4_k")
+    parser.add_argument("--chips", default=CHIPS)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    built = subprocess.run([LAB, "run", "./fathom", "--version"], cwd=ROOT, text=True, capture_output=True)
+    if built.returncode != 0:
+        sys.exit(f"no build in the lab:\n{built.stdout}{built.stderr}")
+    reports, problems = {}, []
+    for name in options.chips.split(","):
+        vendor, chip = name.split(":")
+        report = report_of(vendor, chip, ["--preset", options.preset, "--format", options.format])
+        reports[chip] = {(row["step"], row["op"], row["format"]): row for row in report["pipelines"]}
+        print(f"{chip}: {report['device']['name']}, {report['device']['driver']}", flush=True)
+        for row in report["pipelines"]:
+            if row["failure"] or row["summary"].get("registers", 0) <= 0 or row["summary"].get("cycles", 0) <= 0:
+                problems.append(f"{chip}: {row['step']} {row['op']}: {row['failure'] or 'nothing is told'}")
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / f"{vendor}-{chip}.json").write_text(json.dumps(report, indent=2) + "\n")
+    kernels = list(dict.fromkeys(key for rows in reports.values() for key in rows))
+    for what in ("registers", "spills", "cycles"):
+        print(f"\n{what:<44}" + "".join(f"{chip:>11}" for chip in reports))
+        for kernel in kernels:
+            cells = [rows.get(kernel, {}).get("summary", {}).get(what) for rows in reports.values()]
+            print(f"  {' '.join(kernel):<42}" + "".join(f"{number(cell):>11}" for cell in cells))
+    if problems:
+        sys.exit("\n".join(problems))
+    print(f"\n{len(kernels)} kernels compiled for {len(reports)} chips")
+
+
+if __name__ == "__main__":
+    main()
