@@ -15,7 +15,8 @@ uint mix32(uint x) {
 }
 
 void main() {
-    const uint i = (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * WORKGROUP + gl_LocalInvocationID.x;
+    const uint group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+    const uint i = group * WORKGROUP + gl_LocalInvocationID.x;
     const uint row = i / p.words, w = i % p.words;
     if (row >= p.rows) return;
     const uint random = mix32(mix32(i ^ p.seed) + p.seed);

@@ -9,12 +9,15 @@ layout(constant_id = 2) const uint K = 16;
 
 void main() {
     const uint seed = p.seed & 1u; // the same everywhere
-    coopmat<A, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a = coopmat<A, gl_ScopeSubgroup, M, K, gl_MatrixUseA>(A(seed));
-    coopmat<A, gl_ScopeSubgroup, K, N, gl_MatrixUseB> b = coopmat<A, gl_ScopeSubgroup, K, N, gl_MatrixUseB>(A(seed));
+    const coopmat<A, gl_ScopeSubgroup, K, N, gl_MatrixUseB> b =
+        coopmat<A, gl_ScopeSubgroup, K, N, gl_MatrixUseB>(A(seed));
     coopmat<R, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator> r[4];
     [[unroll]] for (uint k = 0u; k < 4u; ++k)
         r[k] = coopmat<R, gl_ScopeSubgroup, M, N, gl_MatrixUseAccumulator>(R(k));
-    for (uint round = 0u; round < p.n; ++round)
-        [[unroll]] for (uint k = 0u; k < 4u; ++k) r[k] = coopMatMulAdd(a, b, r[k]);
+    for (uint round = 0u; round < p.n; ++round) { // a changes, or a compiler would multiply once
+        const coopmat<A, gl_ScopeSubgroup, M, K, gl_MatrixUseA> a =
+            coopmat<A, gl_ScopeSubgroup, M, K, gl_MatrixUseA>(A(round & 1u));
+        [[unroll]] for (uint k = 0u; k < 8u; ++k) r[k & 3u] = coopMatMulAdd(a, b, r[k & 3u]);
+    }
     roof_use(float(r[0][0]) + float(r[1][0]) + float(r[2][0]) + float(r[3][0]));
 }

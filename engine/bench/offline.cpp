@@ -8,7 +8,6 @@
 #include "model/traffic.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <set>
 
 namespace fathom::bench {
@@ -72,14 +71,9 @@ Report offline(const RunOptions& options) {
     const std::string name = options.preset.empty()    ? "v2-lite"
                              : options.preset == SLICE ? "v3"
                                                        : options.preset;
-    const Preset* preset = find_preset(name);
-    if (!preset)
-        throw Error({.what = "no such preset",
-                     .where = "--preset",
-                     .expected = fmt::format("{}", fmt::join(preset_names(), ", ")),
-                     .got = printable(name)});
-    const ModelConfig& config = preset->config;
-    report.subject = {.name = preset->name,
+    const Preset& preset = preset_named(name);
+    const ModelConfig& config = preset.config;
+    report.subject = {.name = preset.name,
                       .source = "preset",
                       .format = std::string(name_of(options.format)),
                       .layers = config.n_layers,

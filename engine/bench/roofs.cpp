@@ -50,7 +50,7 @@ class Prober {
             const double subgroups = 64.0 / info_.caps.subgroup_size;
             compute(fmt::format("matrix_{}_{}x{}x{}", shape.types, shape.m, shape.n, shape.k),
                     matrix_module(shape.types), {shape.m, shape.n, shape.k},
-                    4 * subgroups * 2 * shape.m * shape.n * shape.k);
+                    8 * subgroups * 2 * shape.m * shape.n * shape.k);
         }
     }
 

@@ -32,9 +32,12 @@ class Run {
     }
 
     Report go() {
+        const bool with_model = wants(Section::kernels) || wants(Section::model);
+        // What was named is refused before anything is measured; else the roofs help to choose.
+        if (with_model && (options_.files || !options_.preset.empty())) subject_.emplace(options_, INFINITY);
         try {
             first_roofs();
-            if (wants(Section::kernels) || wants(Section::model)) subject();
+            if (with_model) subject();
             if (wants(Section::roofs)) last_roofs();
         } catch (const Stopped&) {
         } catch (const Cancelled&) {
@@ -98,9 +101,12 @@ class Run {
     }
 
     void subject() {
-        progress("choosing what to measure");
-        const Roof* read = report_.roof("read");
-        const SubjectUnderTest subject(options_, read ? read->rate.median * 1e9 : INFINITY);
+        if (!subject_) {
+            progress("choosing what to measure");
+            const Roof* read = report_.roof("read");
+            subject_.emplace(options_, read ? read->rate.median * 1e9 : INFINITY);
+        }
+        const SubjectUnderTest& subject = *subject_;
         report_.subject = subject.facts();
         changed();
         progress("making the weights");
@@ -157,6 +163,7 @@ class Run {
         progress("model");
         ModelBench bench(engine, stop_);
         ModelBenchOptions options{.samples = options_.samples,
+                                  .tokens = report_.flagged("software device") ? 32u : 128u,
                                   .seconds = 0.6 * options_.seconds,
                                   .on_row =
                                       [&](const ModelRow& row) {
@@ -230,6 +237,7 @@ class Run {
     const RunOptions& options_;
     Stop& stop_;
     Report report_;
+    std::optional<SubjectUnderTest> subject_;
     std::set<std::string> done_; // kernels that are done, or lost
 };
 

@@ -37,5 +37,6 @@ Report run(const RunOptions& options, Stop& stop);
 // Presets that benchmarks know besides models/presets, and what is tried where none is named.
 constexpr const char* SLICE = "v3-slice";
 std::vector<std::string> preset_names();
+const Preset& preset_named(const std::string& name); // of models/presets; throws Error listing the names
 
 } // namespace fathom::bench

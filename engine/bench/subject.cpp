@@ -37,6 +37,14 @@ std::vector<std::string> preset_names() {
     return names;
 }
 
+const Preset& preset_named(const std::string& name) {
+    if (const Preset* preset = find_preset(name)) return *preset;
+    throw Error({.what = "no such preset",
+                 .where = "--preset",
+                 .expected = fmt::format("{}", fmt::join(preset_names(), ", ")),
+                 .got = printable(name)});
+}
+
 SubjectUnderTest::SubjectUnderTest(const RunOptions& options, double read_rate) : options_(options) {
     load_ = options.load;
     gpu::DeviceOptions device;
@@ -92,13 +100,7 @@ void SubjectUnderTest::choose_preset(Executor& executor, double read_rate) {
         }
         return; // tiny
     }
-    const Preset* preset = find_preset(name);
-    if (!preset)
-        throw Error({.what = "no such preset",
-                     .where = "--preset",
-                     .expected = fmt::format("{}", fmt::join(preset_names(), ", ")),
-                     .got = printable(name)});
-    model_ = synthetic(*preset);
+    model_ = synthetic(preset_named(name));
     whole_ = model_.config;
 }
 

@@ -38,8 +38,10 @@ std::string rate_text(double rate, std::string_view unit) {
     return fmt::format("{} {}", number(rate), unit);
 }
 
-std::string subject_text(const Subject& s) {
+std::string subject_text(const Report& r) {
+    const Subject& s = r.subject;
     std::string out = fmt::format("{} ({}), {}", printable(s.name), s.source, s.format);
+    if (r.kind == "offline") return out + ", only compiled";
     if (s.source == "preset") out += fmt::format(", routing {}, seed {}", s.routing, s.seed);
     out += fmt::format(", weights {}", bytes_text(s.weight_bytes));
     if (s.layers != s.of_layers) out += fmt::format(", {} of {} layers", s.layers, s.of_layers);
@@ -87,72 +89,72 @@ std::string Printer::kernel(const KernelRow& k) {
            fmt::format("  {:<8}{:>9}\n", k.bound, k.error == 0 ? "exact" : fmt::format("{:.0e}", k.error));
 }
 
+std::string Printer::launches(const Overheads& o) {
+    std::string out = title("launches", "microseconds of each, and of a submit with them");
+    const auto line = [&](std::string_view name, double value, const std::string& more) {
+        out += fmt::format("  {:<26}{:>10}{}\n", name, number(value), more);
+    };
+    for (const Overhead& launch : o.launches)
+        line(launch.name, launch.per_dispatch, fmt::format("{:>10}", number(launch.per_submit)));
+    line("recording one", o.record, "");
+    line("submitting", o.submit, "");
+    line("round trip", o.round_trip, "");
+    return out;
+}
+
+std::string Printer::model(const ModelRow& m) {
+    return fmt::format("  {:<22}{:>12}    {:<20}{:>12}{}{}\n", m.name, number(m.tokens_per_second.median),
+                       spread_text(m.tokens_per_second), number(m.seconds.median * 1e3),
+                       m.prompt ? " to the first token" : "",
+                       m.percent > 0 ? fmt::format("  {:.1f} % of the read roof", m.percent) : "");
+}
+
+namespace {
+constexpr const char* COMPILED[] = {"registers", "spills", "subgroup", "occupancy", "cycles", "instructions"};
+}
+
+std::string Printer::pipeline(const PipelineRow& p) {
+    std::string out = fmt::format("  {:<8}{:<26}{:<6}", p.step, p.op, p.format);
+    if (!p.failure.empty()) return out + look_.red("FAILED: " + p.failure) + "\n";
+    for (const std::string_view column : COMPILED) {
+        const auto found = p.summary.find(std::string(column));
+        const bool told = found != p.summary.end();
+        const std::string cell = fmt::format("{:>13}", told ? fmt::format("{:.0f}", found->second) : "");
+        out += column == "spills" && told && found->second > 0 ? look_.red(cell) : cell;
+    }
+    return out + "\n";
+}
+
 std::string Printer::news(const Report& r) {
     std::string out;
-    if (!head_ && !r.device.name.empty()) {
-        head_ = true;
-        out += head(r);
-    }
-    if (!overheads_ && !r.overheads.launches.empty()) {
-        overheads_ = true;
-        out += title("launches", "microseconds of each, and of a submit with them");
-        for (const Overhead& o : r.overheads.launches)
-            out +=
-                fmt::format("  {:<26}{:>10}{:>10}\n", o.name, number(o.per_dispatch), number(o.per_submit));
-        out += fmt::format("  {:<26}{:>10}\n  {:<26}{:>10}\n  {:<26}{:>10}\n", "recording one",
-                           number(r.overheads.record), "submitting", number(r.overheads.submit), "round trip",
-                           number(r.overheads.round_trip));
-    }
+    if (!head_ && !r.device.name.empty()) out += head(r);
+    head_ |= !r.device.name.empty();
+    if (!overheads_ && !r.overheads.launches.empty()) out += launches(r.overheads);
+    overheads_ |= !r.overheads.launches.empty();
+    if (roofs_ == 0 && !r.roofs.empty()) out += title("roofs", "                  median    10 % .. 90 %");
     for (; roofs_ < r.roofs.size(); ++roofs_) {
-        if (roofs_ == 0) out += title("roofs", "                  median    10 % .. 90 %");
         const Roof& roof = r.roofs[roofs_];
         out += fmt::format("  {:<26}{:>14}    {}\n", roof.name, rate_text(roof.rate.median, roof.unit),
                            spread_text(roof.rate));
     }
-    if (!subject_ && !r.subject.name.empty()) {
-        subject_ = true;
-        out += "\n" + look_.bold(subject_text(r.subject)) + "\n";
-    }
-    for (; kernels_ < r.kernels.size(); ++kernels_) {
-        if (kernels_ == 0)
-            out += "\n" + look_.bold("kernels") +
-                   look_.dim(fmt::format("{:<75}{:>9}{:>9}{:>9}{:>9}{:>9}{}  {:<8}{:>9}\n", "", "cold us",
-                                         "hot us", "GB/s", "Gop/s", "of roof",
-                                         look_.bars ? "           " : "", "bound", "error"));
-        out += kernel(r.kernels[kernels_]);
-    }
-    for (; model_ < r.model.size(); ++model_) {
-        if (model_ == 0)
-            out += "\n" + look_.bold("model") +
-                   look_.dim(
-                       fmt::format("{:<19}{:>12}    {:<20}{:>12}\n", "", "tokens/s", "10 % .. 90 %", "ms"));
-        const ModelRow& m = r.model[model_];
-        out += fmt::format("  {:<22}{:>12}    {:<20}{:>12}{}{}\n", m.name, number(m.tokens_per_second.median),
-                           spread_text(m.tokens_per_second), number(m.seconds.median * 1e3),
-                           m.prompt ? " to the first token" : "",
-                           m.percent > 0 ? fmt::format("  {:.1f} % of the read roof", m.percent) : "");
-    }
-    for (; pipelines_ < r.pipelines.size(); ++pipelines_) {
-        const PipelineRow& p = r.pipelines[pipelines_];
-        constexpr const char* columns[] = {"registers", "spills", "subgroup",
-                                           "occupancy", "cycles", "instructions"};
-        if (pipelines_ == 0) {
-            out += "\n" + look_.bold("kernels") + fmt::format("{:<35}", "");
-            for (const char* column : columns) out += look_.dim(fmt::format("{:>13}", column));
-            out += "\n";
-        }
-        out += fmt::format("  {:<8}{:<26}{:<6}", p.step, p.op, p.format);
-        if (!p.failure.empty()) out += look_.red("FAILED: " + p.failure);
-        for (const char* column : columns) {
-            const auto found = p.summary.find(column);
-            const std::string cell =
-                fmt::format("{:>13}", found == p.summary.end() ? "" : fmt::format("{:.0f}", found->second));
-            out += std::string_view(column) == "spills" && found != p.summary.end() && found->second > 0
-                       ? look_.red(cell)
-                       : cell;
-        }
+    if (!subject_ && !r.subject.name.empty()) out += "\n" + look_.bold(subject_text(r)) + "\n";
+    subject_ |= !r.subject.name.empty();
+    if (kernels_ == 0 && !r.kernels.empty())
+        out += "\n" + look_.bold("kernels") +
+               look_.dim(fmt::format("{:<75}{:>9}{:>9}{:>9}{:>9}{:>9}{}  {:<8}{:>9}\n", "", "cold us",
+                                     "hot us", "GB/s", "Gop/s", "of roof", look_.bars ? "           " : "",
+                                     "bound", "error"));
+    for (; kernels_ < r.kernels.size(); ++kernels_) out += kernel(r.kernels[kernels_]);
+    if (model_ == 0 && !r.model.empty())
+        out += "\n" + look_.bold("model") +
+               look_.dim(fmt::format("{:<19}{:>12}    {:<20}{:>12}\n", "", "tokens/s", "10 % .. 90 %", "ms"));
+    for (; model_ < r.model.size(); ++model_) out += model(r.model[model_]);
+    if (pipelines_ == 0 && !r.pipelines.empty()) {
+        out += "\n" + look_.bold("kernels") + fmt::format("{:<35}", "");
+        for (const char* column : COMPILED) out += look_.dim(fmt::format("{:>13}", column));
         out += "\n";
     }
+    for (; pipelines_ < r.pipelines.size(); ++pipelines_) out += pipeline(r.pipelines[pipelines_]);
     return out;
 }
 

@@ -25,7 +25,10 @@ class Printer {
   private:
     std::string head(const Report& report);
     std::string title(const char* text, const char* columns);
+    std::string launches(const Overheads& overheads);
     std::string kernel(const KernelRow& row);
+    std::string model(const ModelRow& row);
+    std::string pipeline(const PipelineRow& row);
 
     Look look_;
     bool head_ = false, subject_ = false, overheads_ = false;

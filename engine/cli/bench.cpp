@@ -42,6 +42,17 @@ bench::Look look_of(int fd) {
             [style](std::string_view text) { return style.red(text); }};
 }
 
+// What is being measured, on a terminal's last line.
+class Status {
+  public:
+    void show(const std::string& what) const {
+        if (terminal_) fmt::print(stderr, "\r\033[K{}", what.substr(0, 70));
+    }
+
+  private:
+    const bool terminal_ = is_terminal(STDERR_FILENO);
+};
+
 std::set<bench::Section> sections_of(const std::vector<std::string>& only) {
     using bench::Section;
     std::set<Section> sections;
@@ -103,10 +114,19 @@ int run_bench(const Options& options) {
     }
     bench::Printer printer(look_of(STDOUT_FILENO));
     const bool table = options.llama.json != "-" && !options.markdown;
-    if (table) run.on_change = [&](const bench::Report& report) { write_out(printer.news(report)); };
+    const Status status;
+    if (table)
+        run.on_change = [&](const bench::Report& report) {
+            const std::string news = printer.news(report);
+            if (news.empty()) return;
+            status.show("");
+            write_out(news);
+        };
+    run.on_progress = [&](const std::string& what) { status.show(what); };
     bench::Stop stop;
     const InterruptScope scope([&stop] { stop.request(); });
     const bench::Report report = options.offline ? bench::offline(run) : bench::run(run, stop);
+    status.show("");
     if (table) write_out(printer.end(report));
     give(report, options);
     if (stop.requested()) return INTERRUPTED;

@@ -3,10 +3,10 @@
 
 usage: offline.py [--preset NAME] [--format FORMAT] [--chips VENDOR:CHIP,...] [--out FOLDER]
 
-Runs `fathom bench --offline` in the lab (../shared/tools/lab) on one pretended chip after another, and prints
-registers, spills and static cycles of every kernel for all of them; with --out, FOLDER gets the reports, to be
-compared later. Fails when a kernel does not compile anywhere, or a driver says nothing of it. Standard library
-only.
+Runs `fathom bench --offline` in the lab (../shared/tools/lab) on one pretended chip after another, and
+prints registers, spills and static cycles of every kernel for all of them; with --out, FOLDER gets the
+reports, to be compared later. Fails when a kernel does not compile somewhere, or a driver says nothing of it.
+Standard library only.
 """
 import argparse
 import json
@@ -16,13 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAB = ROOT / "../shared/tools/lab"
-CHIPS = ("amd:polaris10,amd:vega10,amd:navi10,amd:navi21,amd:navi31,amd:gfx1201,intel:tgl,intel:dg2,intel:bmg,"
-         "nvidia:turing,nvidia:ampere,nvidia:ada")
+CHIPS = ("amd:polaris10,amd:vega10,amd:navi10,amd:navi21,amd:navi31,amd:gfx1201,"
+         "intel:tgl,intel:dg2,intel:bmg,nvidia:turing,nvidia:ampere,nvidia:ada")
+PROGRAM = "build/debian-forky-release/fathom"  # as the lab's `./fathom` builds it
 
 
 def report_of(vendor: str, chip: str, options: list[str]) -> dict:
-    """The report for one chip. `./fathom` builds in the lab what has changed."""
-    command = [LAB, vendor, chip, "build/debian-forky-release/fathom", "bench", "--offline", "--json", "-", *options]
+    command = [LAB, vendor, chip, PROGRAM, "bench", "--offline", "--json", "-", *options]
     result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     if result.returncode != 0:
         sys.exit(f"{vendor} {chip}: exit code {result.returncode}\n{result.stderr}")
@@ -34,13 +34,15 @@ def number(value: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--preset", default="v2-lite")
     parser.add_argument("--format", default="q4_k")
     parser.add_argument("--chips", default=CHIPS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    built = subprocess.run([LAB, "run", "./fathom", "--version"], cwd=ROOT, text=True, capture_output=True)
+    build = [LAB, "run", "./fathom", "--version"]
+    built = subprocess.run(build, cwd=ROOT, text=True, capture_output=True)
     if built.returncode != 0:
         sys.exit(f"no build in the lab:\n{built.stdout}{built.stderr}")
     reports, problems = {}, []
@@ -50,7 +52,8 @@ def main() -> None:
         reports[chip] = {(row["step"], row["op"], row["format"]): row for row in report["pipelines"]}
         print(f"{chip}: {report['device']['name']}, {report['device']['driver']}", flush=True)
         for row in report["pipelines"]:
-            if row["failure"] or row["summary"].get("registers", 0) <= 0 or row["summary"].get("cycles", 0) <= 0:
+            told = row["summary"]
+            if row["failure"] or told.get("registers", 0) <= 0 or told.get("cycles", 0) <= 0:
                 problems.append(f"{chip}: {row['step']} {row['op']}: {row['failure'] or 'nothing is told'}")
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
