@@ -250,7 +250,8 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<ExpandedAttention> && fits_push_constants<Router> &&
               fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&
               fits_push_constants<MoeReduce> && fits_push_constants<Sample> &&
-              fits_push_constants<CopyRows> && fits_push_constants<RandomRows> && fits_push_constants<RoofProbe>);
+              fits_push_constants<CopyRows> && fits_push_constants<RandomRows> &&
+              fits_push_constants<RoofProbe>);
 static_assert(count_addresses<MatMul>() == 4 && count_addresses<MoeUp>() == 8 &&
               count_addresses<LatentWrite>() == 7);
 static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 &&

@@ -4,6 +4,7 @@
 
 #include "bench/report.h"
 #include "bench/stop.h"
+#include "model/plan.h"
 
 #include <functional>
 #include <set>

@@ -4,6 +4,7 @@
 
 #include "bench/report.h"
 #include "bench/stop.h"
+#include "checkpoint/weight_format.h"
 #include "model/preset.h"
 
 #include <functional>

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/numbers.h"
 #include "checkpoint/block_layout.h"
+#include "model/layout.h"
 
 #include <algorithm>
 #include <bit>

@@ -3,9 +3,15 @@
 // activations near 1; norms are 1, biases 0.
 #pragma once
 
-#include "model/layout.h"
+#include "checkpoint/checkpoint.h"
 
 namespace fathom {
+
+class Plan;    // plan.h
+struct Layout; // layout.h
+struct Target;
+struct TensorSpec;
+struct WeightSource;
 
 struct SyntheticWeights {
     DType dtype = DType::bf16;

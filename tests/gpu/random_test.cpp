@@ -1,5 +1,6 @@
 // Weights out of a seed: the kernel against its reference to the bit, and what comes out of them.
 #include "gpu/help.h"
+#include "model/layout.h"
 #include "model/synthetic.h"
 
 using namespace fathom;

@@ -94,7 +94,7 @@ TEST_CASE("errors: more sessions than there is room for") {
 }
 
 TEST_CASE("errors: options that the engine refuses") {
-    const Model model("v3_base");
+    const SmallModel model("v3_base");
     const auto refused = [&](const LoadOptions& options, const char* says) {
         CHECK_ERROR(says, Engine(model.files(), on_device(options)));
     };

@@ -48,7 +48,7 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 } // namespace
 
 TEST_CASE("a model is loaded into the last byte it needs, and refused with one less") {
-    const Model model("v3_base");
+    const SmallModel model("v3_base");
     const ModelFiles files = model.files();
     const uint64_t bytes = needed(files, {.context = 256});
     {
@@ -67,7 +67,7 @@ TEST_CASE("a model is loaded into the last byte it needs, and refused with one l
 }
 
 TEST_CASE("the context that is offered is the longest that fits") {
-    const Model model("v3_base");
+    const SmallModel model("v3_base");
     const ModelFiles files = model.files();
     for (const uint32_t longest : {64u, 128u, 320u}) {
         CAPTURE(longest);
@@ -80,7 +80,7 @@ TEST_CASE("the context that is offered is the longest that fits") {
 }
 
 TEST_CASE("every alternative that is offered fits") {
-    const Model model("v3_base");
+    const SmallModel model("v3_base");
     const ModelFiles files = model.files();
     const uint64_t host = needed(files, {.context = 512, .experts_on_host = true});
     {

@@ -24,8 +24,8 @@ inline LoadOptions on_device(LoadOptions options = {}) {
 }
 
 // The model `name` as files: a golden case, or the embedded model for "".
-struct Model {
-    explicit Model(const std::string& name) {
+struct SmallModel {
+    explicit SmallModel(const std::string& name) {
         if (name.empty()) return;
         folder.emplace();
         golden::write_checkpoint(golden::case_named(name), folder->path());
@@ -35,7 +35,7 @@ struct Model {
 };
 
 inline std::unique_ptr<Engine> load(const std::string& name, const LoadOptions& options = {}) {
-    const Model model(name);
+    const SmallModel model(name);
     return std::make_unique<Engine>(model.files(), on_device(options));
 }
 
@@ -78,8 +78,10 @@ inline std::vector<Step> steps_of(Session& session, int n) {
 // Where two runs part, or nothing: for messages.
 inline std::string difference(const std::vector<Step>& a, const std::vector<Step>& b) {
     for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-        if (a[i].token != b[i].token) return fmt::format("token {}: {} and {}", i, a[i].token, b[i].token);
-        else if (a[i] != b[i]) return fmt::format("the candidates of token {}", i);
+        if (a[i].token != b[i].token)
+            return fmt::format("token {}: {} and {}", i, a[i].token, b[i].token);
+        else if (a[i] != b[i])
+            return fmt::format("the candidates of token {}", i);
     return a.size() == b.size() ? "" : "the lengths";
 }
 #define CHECK_SAME_STEPS(a, b) CHECK(::fathom::session_test::difference(a, b) == "")
@@ -132,7 +134,7 @@ template <class Action> std::string error_of(Action&& action) {
     FAIL("no Error");
     return "";
 }
-#define CHECK_ERROR(says, ...) \
+#define CHECK_ERROR(says, ...)                                                                               \
     CHECK(::fathom::session_test::error_of([&] { __VA_ARGS__; }).find(says) != std::string::npos)
 
 } // namespace fathom::session_test

@@ -185,18 +185,19 @@ TEST_CASE("sampling: top_k, top_p and min_p keep what they say") {
     CHECK(check_kept({.temperature = 3, .top_k = 4, .seed = 1}, [](auto) { return size_t{4}; }) == 4);
     CHECK(check_kept({.temperature = 3, .top_k = 1, .seed = 2}, [](auto) { return size_t{1}; }) == 1);
     CHECK(check_kept({.temperature = 1, .top_p = 0.3f, .seed = 3}, [](std::span<const Candidate> candidates) {
-        double sum = 0;
-        size_t n = 0;
-        while (n < candidates.size() && sum < 0.3f - 1e-5) sum += std::exp(double(candidates[n++].logprob));
-        return n;
-    }) > 1);
+              double sum = 0;
+              size_t n = 0;
+              while (n < candidates.size() && sum < 0.3f - 1e-5)
+                  sum += std::exp(double(candidates[n++].logprob));
+              return n;
+          }) > 1);
     CHECK(check_kept({.temperature = 2, .min_p = 0.7f, .seed = 4}, [](std::span<const Candidate> candidates) {
-        size_t n = 0; // the ratio to the best, at this temperature
-        while (n < candidates.size() &&
-               (candidates[n].logprob - candidates[0].logprob) / 2 > std::log(0.7) - 1e-5)
-            ++n;
-        return n;
-    }) > 1);
+              size_t n = 0; // the ratio to the best, at this temperature
+              while (n < candidates.size() &&
+                     (candidates[n].logprob - candidates[0].logprob) / 2 > std::log(0.7) - 1e-5)
+                  ++n;
+              return n;
+          }) > 1);
 }
 
 TEST_CASE("sampling: the same seed gives the same tokens twice, another seed others") {
