@@ -70,9 +70,7 @@ SubjectUnderTest::SubjectUnderTest(const RunOptions& options, double read_rate) 
 }
 
 SyntheticModel SubjectUnderTest::synthetic(const Preset& preset) const {
-    return {preset.name,
-            preset.config,
-            {.dtype = dtype_of(options_.format), .seed = options_.seed, .skewed = options_.skewed}};
+    return {preset.name, preset.config, {.dtype = dtype_of(options_.format), .seed = options_.seed}};
 }
 
 FitQuestion SubjectUnderTest::question(const SyntheticModel& model, uint32_t context) const {
@@ -162,8 +160,22 @@ void SubjectUnderTest::refuse(const Fit& plan, Executor& executor) const {
 }
 
 std::unique_ptr<Engine> SubjectUnderTest::load() const {
-    return options_.files ? std::make_unique<Engine>(*options_.files, load_)
-                          : std::make_unique<Engine>(model_, load_);
+    if (options_.files) return std::make_unique<Engine>(*options_.files, load_);
+    auto engine = std::make_unique<Engine>(model_, load_);
+    if (options_.skewed) favour_a_tenth(*engine);
+    return engine;
+}
+
+// About what lies between the least score that is chosen and the middle one.
+void favour_a_tenth(Engine& engine) {
+    const ModelConfig& c = engine.config();
+    if (c.n_routed_experts == 0) return;
+    const float key = c.scoring == Scoring::sigmoid ? 0.3f : 2.0f / static_cast<float>(c.n_routed_experts);
+    Steering steering;
+    for (uint32_t layer = 0; layer < c.n_layers; ++layer)
+        for (uint32_t e = 0; c.is_moe(layer) && e < c.n_routed_experts; ++e)
+            steering.key.push_back(e < std::max(1u, c.n_routed_experts / 10) ? key : 0);
+    engine.set_steering(steering);
 }
 
 } // namespace fathom::bench

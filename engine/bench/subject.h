@@ -37,4 +37,7 @@ class SubjectUnderTest {
     uint64_t token_bytes_ = 0;
 };
 
+// Adds to the selection keys of each layer's first tenth of experts, so that these take most of the tokens.
+void favour_a_tenth(Engine& engine);
+
 } // namespace fathom::bench

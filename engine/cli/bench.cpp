@@ -29,6 +29,7 @@ struct Options {
     bool like_llama_bench = false, offline = false, markdown = false, schema = false;
     std::string preset, format = "q4_k", routing = "uniform";
     uint32_t seed = 1, samples = 10, seconds = 100;
+    bool of_preset = false; // one of the three above was given
     std::vector<std::string> only, compare;
     std::optional<std::string> html;
 };
@@ -88,10 +89,13 @@ bench::Tool tool() {
 
 void check(const Options& options) {
     if (options.samples < 10) throw UsageError("--samples is at least 10");
-    if (!options.preset.empty() && !options.llama.model.model.empty())
-        throw UsageError("MODEL or --preset, not both");
-    if (!options.llama.model.model.empty() && options.offline)
-        throw UsageError("--offline takes a --preset: no weights are read");
+    const bool checkpoint = !options.llama.model.model.empty();
+    if (checkpoint && !options.preset.empty()) throw UsageError("MODEL or --preset, not both");
+    if (checkpoint && options.of_preset)
+        throw UsageError("--format, --routing and --seed are for presets: a MODEL has its own");
+    if (!checkpoint && !options.llama.model.quantize.empty())
+        throw UsageError("--quantize is for a MODEL; --format is that of a preset's weights");
+    if (checkpoint && options.offline) throw UsageError("--offline takes a --preset: no weights are read");
     if (options.markdown && options.llama.json == "-")
         throw UsageError("--markdown and --json - both want standard output");
 }
@@ -197,7 +201,11 @@ Action prepare_bench(CLI::App& app) {
     add_flag(app, "--schema", options->schema, "Print the JSON Schema of reports");
     add_llama_bench(app, *options);
     add_context(app, options->llama.model);
-    return [options] { return bench_command(*options); };
+    return [options, &app] {
+        for (const char* name : {"--format", "--routing", "--seed"})
+            options->of_preset |= app.count(name) != 0;
+        return bench_command(*options);
+    };
 }
 
 } // namespace fathom::cli

@@ -104,11 +104,18 @@ constexpr Command commands[] = {
      "  fathom compare ~/models/DeepSeek-V2-Lite v2-lite-q4_k.gguf wiki.test.raw --windows 20\n"
      "  fathom compare fathom-tiny other/ story.txt --json figures.json\n",
      prepare_compare},
-    {"bench", "Measure how fast a model runs",
+    {"bench", "Measure a GPU on MoE and MLA: roofs, kernels, a model",
      "Examples:\n"
+     "  fathom bench                             two minutes, without a download\n"
+     "  fathom bench --preset v2-lite --format q8_0 --json run.json --html run.html\n"
+     "  fathom bench --compare before.json after.json\n"
+     "  fathom bench model.gguf --only kernels,model\n"
      "  fathom bench model.gguf --like-llama-bench -p 64,512 -n 64 -d 0,4096 -r 5\n"
      "  fathom bench --like-llama-bench -p 256 -n 32 --json - | jq '.[].avg_ts'\n"
-     "Each token that is generated is sampled too, which llama-bench leaves out.\n",
+     "A slice (v3-slice) runs as many layers as fit, and says what all would do. Comparisons end with 1 "
+     "when\n"
+     "something became slower, 3 when runs cannot be judged: noisy, throttled, or not of one device.\n"
+     "As llama-bench does: each token that is generated is sampled too, which llama-bench leaves out.\n",
      prepare_bench},
 };
 

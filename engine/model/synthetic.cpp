@@ -87,15 +87,14 @@ std::vector<Pattern> patterns_of(Format format, double rms) {
     return patterns;
 }
 
-// `rows` of a target from `first` on.
-void fill_rows(const Matrix& m, uint32_t first, uint32_t rows, const std::vector<Pattern>& patterns,
-               uint32_t seed, Plan& plan) {
+void fill_rows(const Matrix& m, uint32_t rows, const std::vector<Pattern>& patterns, uint32_t seed,
+               Plan& plan) {
     const std::vector<RowPlane> planes = planes_of_row(m.format, m.cols);
     for (size_t i = 0; i < planes.size(); ++i) {
         const RowPlane& plane = planes[i];
         check(plane.used % 4 == 0 || !plane.quants, "rows of synthetic weights are whole words");
         const auto period = static_cast<uint32_t>(patterns[i].mask.size());
-        RandomRows p{m.view.address + uint64_t{first} * m.row_bytes,
+        RandomRows p{m.view.address,
                      rows,
                      m.row_bytes,
                      plane.at / 4,
@@ -126,13 +125,10 @@ void fill_target(const Target& target, const Layout& layout, const SyntheticWeig
     const uint32_t seed = (weights.seed * 0x9E3779B9u) ^ (index * 0x85EBCA6Bu);
     if (target.vector) {
         const float value = tensor.name.ends_with("_bias") ? 0.0f : 1.0f;
-        return fill_rows(m, 0, 1, {{{0}, {std::bit_cast<uint32_t>(value)}}}, seed, plan);
+        return fill_rows(m, 1, {{{0}, {std::bit_cast<uint32_t>(value)}}}, seed, plan);
     }
     const double rms = is_embedding(tensor) ? 1 : 1 / std::sqrt(double(m.cols));
-    const uint32_t rows = m.rows * m.count;
-    const uint32_t favoured = weights.skewed && is_router(tensor) ? std::max(1u, rows / 10) : 0;
-    if (favoured != 0) fill_rows(m, 0, favoured, patterns_of(m.format, 4 * rms), seed + 1, plan);
-    fill_rows(m, favoured, rows - favoured, patterns_of(m.format, rms), seed, plan);
+    fill_rows(m, m.rows * m.count, patterns_of(m.format, rms), seed, plan);
 }
 
 WeightSource source_of(const SyntheticWeights& weights) {

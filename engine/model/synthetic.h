@@ -16,9 +16,6 @@ struct WeightSource;
 struct SyntheticWeights {
     DType dtype = DType::bf16;
     uint32_t seed = 1;
-    // The rows of a tenth of each router's experts are four times as long as the others', so that these take
-    // more than their share of the tokens. Else all experts are alike.
-    bool skewed = false;
 };
 
 // A checkpoint whose weights are of one dtype: norms and the router's bias are F32, the router BF16, as files

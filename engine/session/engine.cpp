@@ -39,8 +39,7 @@ std::string fingerprint_of(const ModelFiles& files, const std::string& quantize)
 }
 
 std::string fingerprint_of(const SyntheticModel& model) {
-    return fmt::format("{} {} {}{}", model.name, name_of(model.weights.dtype), model.weights.seed,
-                       model.weights.skewed ? " skewed" : "");
+    return fmt::format("{} {} {}", model.name, name_of(model.weights.dtype), model.weights.seed);
 }
 
 uint32_t choose_context(const ModelConfig& config, uint32_t wanted) {

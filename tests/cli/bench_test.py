@@ -203,6 +203,8 @@ class Bench(unittest.TestCase):
         self.assertRegex(small.stderr, r"what would fit: .*--preset tiny")
         for code, word, arguments in ((1, "v3-slice", ["--preset", "no-such"]),
                                       (2, "not both", [TINY, "--preset", "tiny"]),
+                                      (2, "for presets", [TINY, "--format", "q8_0"]),
+                                      (2, "--format", ["--preset", "tiny", "--quantize", "q8_0"]),
                                       (2, "at least 10", ["--samples", 3]),
                                       (2, "", ["--only", "everything"]),
                                       (2, "", ["--routing", "odd"]),

@@ -203,7 +203,7 @@ class Basics(Case):
         self.works(run("inspect", env=NO_DRIVER))
 
 
-class Bench(Case):
+class LikeLlamaBench(Case):
     def test_rows_of_llama_bench(self):
         options = ("bench", "--like-llama-bench", "-p", "8,16", "-n", 2, "-d", "0,70", "-r", 2)
         table = self.works(run(*options)).out.splitlines()
@@ -234,7 +234,6 @@ class Bench(Case):
         self.assertEqual(process.returncode, 130)
 
     def test_what_is_wrong(self):
-        self.fails(run("bench"), "--like-llama-bench", code=2)
         self.fails(run("bench", "--like-llama-bench", "-p", 0, "-n", 0), "nothing to measure", code=2)
         self.fails(run("bench", "--like-llama-bench", "-p", "x"), code=2)
         self.fails(run("bench", "--like-llama-bench", "-p", 5000), "max_position_embeddings")

@@ -191,3 +191,28 @@ TEST_CASE("session: cancel between calls cancels nothing") {
     session.next();
     CHECK(session.position() == 11);
 }
+
+TEST_CASE("batch: one call for several sessions gives each what its own would") {
+    const SmallModel model("v3_base");
+    Engine engine(model.files(), on_device({}));
+    std::vector<Session> apart, together;
+    for (Token first = 1; first <= 3; ++first) {
+        for (auto* all : {&apart, &together}) {
+            all->push_back(engine.open());
+            all->back().sampling().temperature = 0;
+            all->back().feed(std::vector<Token>{first, 7, first + 20});
+        }
+    }
+    for (Session& session : apart)
+        for (int i = 0; i < 5; ++i) session.next();
+    std::vector<Session*> all;
+    for (Session& session : together) all.push_back(&session);
+    for (int i = 0; i < 5; ++i) engine.next(all);
+    for (size_t i = 0; i < all.size(); ++i) CHECK(together[i].tokens() == apart[i].tokens());
+
+    Session empty = engine.open(); // nothing to continue: refused before anyone moves
+    const auto before = together[0].tokens();
+    std::vector<Session*> with_empty{&together[0], &empty};
+    CHECK_THROWS_AS(engine.next(with_empty), Error);
+    CHECK(together[0].tokens() == before);
+}
