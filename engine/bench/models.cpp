@@ -106,12 +106,13 @@ class Rows {
         : bench_(bench), context_(context), options_(options), token_bytes_(token_bytes), roofs_(roofs) {}
 
     void prompts() {
-        double first = bench_.prompt(1, 0); // makes pipelines
+        constexpr uint32_t FEW = 33;
+        bench_.prompt(FEW, 0); // makes pipelines
+        const double few = bench_.prompt(FEW, 0);
         for (const uint32_t n : options_.prompts) {
             const std::string name = fmt::format("prefill {}", n);
             if (!fits(name, n + 1)) continue;
-            // A first guess is what the largest prompt before says, or one token for each of these.
-            const double guess = per_token_ > 0 ? per_token_ * n : first * n / 16;
+            const double guess = per_token_ > 0 ? per_token_ * n : few / FEW * n;
             if (!affordable(name, guess * (options_.samples + 1))) continue;
             std::vector<double> seconds;
             bench_.prompt(n, 0); // its pipelines

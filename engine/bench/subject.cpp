@@ -133,9 +133,20 @@ void SubjectUnderTest::choose_context(Executor& executor) {
         for (const uint64_t bytes : plan.plan.read) token_bytes_ += bytes;
         for (const auto& item : plan.plan.items)
             if (item.owner.starts_with("weights")) facts_.weight_bytes += item.bytes;
+        count_parameters();
         return;
     }
     refuse(plan, executor);
+}
+
+void SubjectUnderTest::count_parameters() {
+    const FitQuestion asked = options_.files ? fit_question(*options_.files, load_) : question(model_, 1);
+    Weights unused;
+    for (const TensorSpec& spec : layout_of(asked.config, asked.source(std::nullopt), {}, unused).tensors) {
+        uint64_t count = spec.mtp ? 0 : 1;
+        for (const uint64_t extent : spec.shape) count *= extent;
+        facts_.parameters += count;
+    }
 }
 
 void SubjectUnderTest::refuse(const Fit& plan, Executor& executor) const {

@@ -24,6 +24,7 @@ class SubjectUnderTest {
     void choose_preset(Executor& executor, double read_rate);
     void choose_slice(Executor& executor);
     void choose_context(Executor& executor);
+    void count_parameters();
     [[noreturn]] void refuse(const Fit& fit, Executor& executor) const;
     FitQuestion question(const SyntheticModel& model, uint32_t context) const;
     bool fits(const SyntheticModel& model, uint32_t context, Executor& executor) const;

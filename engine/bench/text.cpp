@@ -43,7 +43,7 @@ std::string subject_text(const Report& r) {
     std::string out = fmt::format("{} ({}), {}", printable(s.name), s.source, s.format);
     if (r.kind == "offline") return out + ", only compiled";
     if (s.source == "preset") out += fmt::format(", routing {}, seed {}", s.routing, s.seed);
-    out += fmt::format(", weights {}", bytes_text(s.weight_bytes));
+    out += fmt::format(", {} parameters in {}", count_text(s.parameters), bytes_text(s.weight_bytes));
     if (s.layers != s.of_layers) out += fmt::format(", {} of {} layers", s.layers, s.of_layers);
     return out;
 }
@@ -67,11 +67,11 @@ std::string Printer::head(const Report& r) {
            fmt::format("\n  {}, {}, Vulkan {}, {}, subgroups of {}, {} shared\n", r.device.type,
                        printable(r.device.driver), r.device.api_version, bytes_text(r.device.memory),
                        r.device.subgroup_size, bytes_text(r.device.shared_bytes)) +
-           look_.dim(fmt::format(
-               "  {}\n  {}, {} cores, {}; {}\n  fathom {} ({}), glslang {}, method {}, {} clock\n",
-               features.empty() ? "no optional features" : features, r.host.cpu, r.host.cores,
-               bytes_text(r.host.memory), r.host.os, r.tool.version, r.tool.commit, r.tool.glslang,
-               r.method.version, r.method.clock));
+           look_.dim(fmt::format("  {}\n  {}, {} cores, {}; {}\n  fathom {} ({}), glslang {}, method {}{}\n",
+                                 features.empty() ? "no optional features" : features, r.host.cpu,
+                                 r.host.cores, bytes_text(r.host.memory), r.host.os, r.tool.version,
+                                 r.tool.commit, r.tool.glslang, r.method.version,
+                                 r.method.clock.empty() ? "" : fmt::format(", {} clock", r.method.clock)));
 }
 
 std::string Printer::title(const char* text, const char* columns) {
