@@ -4,9 +4,9 @@
 usage: bench_repeat.py [--runs N] [--attempts N] [--program PROGRAM] [-- ARGUMENTS of fathom bench...]
 
 Runs the default benchmark until N runs (5) came without a flag of noise or throttling: a flagged run is
-repeated, never judged. Prints, for every median of roofs and of the model, its range over those runs, and fails
-where one exceeds 5 %, or where the attempts (30) end before. Kernels of some microseconds are printed with
-them, and not judged. A benchmark, not a test. Standard library only.
+repeated, never judged. Prints, for every median of roofs and of the model, its range over those runs, and
+fails where one exceeds 5 %, or where the attempts (30) end before. Kernels of some microseconds are printed
+with them, and not judged. A benchmark, not a test. Standard library only.
 """
 import argparse
 import json
