@@ -1,6 +1,7 @@
 // Kernels one by one; see kernels.h.
 #include "bench/kernels.h"
 
+#include "base/error.h"
 #include "base/numbers.h"
 #include "bench/check.h"
 #include "bench/roofs.h"
@@ -25,13 +26,21 @@ std::string format_of(const Op& op) {
     return op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "";
 }
 
+// What is read between cold launches; less where the model has left little.
+View scratch_of(Executor& executor) {
+    for (uint64_t bytes = flush_bytes(executor.gpu()->info());; bytes /= 2) try {
+            return executor.allocate("benchmark", gpu::Placement::device, bytes);
+        } catch (const Error&) {
+            if (bytes <= (1u << 20)) throw;
+        }
+}
+
 class Bench {
   public:
     Bench(Model& model, Executor& executor, uint32_t sequence, const KernelOptions& options,
           const Report& report, const Stop& stop)
         : model_(model), executor_(executor), sequence_(sequence), options_(options), report_(report),
-          timer_(*executor.gpu(), stop), scratch_(executor.allocate("benchmark", gpu::Placement::device,
-                                                                    flush_bytes(executor.gpu()->info()))) {}
+          timer_(*executor.gpu(), stop), scratch_(scratch_of(executor)) {}
 
     void step(const std::string& name, StepKind kind, const std::vector<StepRow>& rows) {
         rows_ = rows;

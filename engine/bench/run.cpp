@@ -37,7 +37,11 @@ class Run {
         if (with_model && (options_.files || !options_.preset.empty())) subject_.emplace(options_, INFINITY);
         try {
             first_roofs();
-            if (with_model) subject();
+            if (with_model) try {
+                    subject();
+                } catch (const Error& error) { // what was measured before counts
+                    report_.errors.push_back(error.what());
+                }
             if (wants(Section::roofs)) last_roofs();
         } catch (const Stopped&) {
         } catch (const Cancelled&) {
@@ -199,21 +203,22 @@ class Run {
                 return;
             }
             gpu::Recording recording = executor.gpu()->record("layers", plan.dispatches(), true);
-            double rest = 0, dense = 0, moe = 0;
+            SliceTimes times{.n_moe = model.config.n_layers - 1};
             for (uint32_t i = 0; i < options_.samples; ++i) {
                 timer.wall(recording);
                 const std::vector<double> seconds = recording.seconds();
                 for (size_t k = 0; k < seconds.size(); ++k) {
                     const std::string& label = plan.ops()[k].label;
-                    (!label.starts_with("layers.")    ? rest
-                     : label.starts_with("layers.0.") ? dense
-                                                      : moe) += seconds[k];
+                    (!label.starts_with("layers.")    ? times.rest
+                     : label.starts_with("layers.0.") ? times.dense
+                                                      : times.moe) += seconds[k];
                 }
             }
-            const double d = 1, m = model.config.n_layers - d, all_dense = subject.whole().first_moe_layer,
-                         all_moe = subject.whole().n_layers - all_dense;
-            const double factor = (rest + dense * all_dense / d + moe * all_moe / m) / (rest + dense + moe);
-            for (ModelRow& row : report_.model) row.whole = row.tokens_per_second.median / factor;
+            const ModelConfig& whole = subject.whole();
+            const double factor =
+                slice_factor(times, whole.first_moe_layer, whole.n_layers - whole.first_moe_layer);
+            for (ModelRow& row : report_.model)
+                if (row.prompt == 0) row.whole = row.tokens_per_second.median / factor;
         });
     }
 

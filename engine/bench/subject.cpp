@@ -19,7 +19,8 @@ constexpr uint32_t CONTEXTS[] = {16384 + 128, 4096 + 128, 2048 + 128, 1024, 512}
 constexpr double LEAST_RATE = 10; // tokens a second that a preset should decode with, by its bytes
 constexpr const char* FORMULA =
     "t(whole) = t(slice) x (rest + D dense + M moe) / (rest + d dense + m moe), with the times of one dense "
-    "layer, one MoE layer and the rest of a step from timestamps, d and m layers in the slice, D and M in "
+    "layer, one MoE layer and the rest of a decode step from timestamps, d and m layers in the slice, D and "
+    "M in "
     "all";
 
 ModelConfig sliced(ModelConfig config, uint32_t layers) { // one dense layer, then MoE layers
@@ -175,6 +176,11 @@ std::unique_ptr<Engine> SubjectUnderTest::load() const {
     auto engine = std::make_unique<Engine>(model_, load_);
     if (options_.skewed) favour_a_tenth(*engine);
     return engine;
+}
+
+double slice_factor(const SliceTimes& t, uint32_t all_dense, uint32_t all_moe) {
+    return (t.rest + t.dense * all_dense / t.n_dense + t.moe * all_moe / t.n_moe) /
+           (t.rest + t.dense + t.moe);
 }
 
 // About what lies between the least score that is chosen and the middle one.

@@ -38,6 +38,14 @@ class SubjectUnderTest {
     uint64_t token_bytes_ = 0;
 };
 
+// How much longer the whole model takes than a slice of it; see Subject::scaling. Seconds of the slice's
+// parts.
+struct SliceTimes {
+    double rest = 0, dense = 0, moe = 0;
+    uint32_t n_dense = 1, n_moe = 1; // layers in it
+};
+double slice_factor(const SliceTimes& slice, uint32_t all_dense, uint32_t all_moe);
+
 // Adds to the selection keys of each layer's first tenth of experts, so that these take most of the tokens.
 void favour_a_tenth(Engine& engine);
 

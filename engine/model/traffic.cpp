@@ -123,17 +123,22 @@ void traffic(B b, const MatMul& p) {
     b.out.shape = fmt::format("{} x {}", p.n_out, p.n_in);
 }
 
-void traffic(B b, const LatentWrite& p) {
-    b.state(p.state);
-    b.read_rows(p.kv, b.n, p.latent_dim + p.rope_dim, p.kv_stride);
-    b.read(p.weight, 4ull * p.latent_dim);
+// The cache row of each token, written with its rotation.
+template <class Params> void write_cache(B b, const Params& p, uint32_t rope_dim) {
     for (uint32_t t = 0; t < b.n; ++t) {
         const StepRow& r = b.row(t);
-        b.read(p.rope + 4ull * r.position * p.rope_dim, 4ull * p.rope_dim);
+        b.read(p.rope + 4ull * r.position * rope_dim, 4ull * rope_dim);
         b.read(p.pages + 4ull * (r.sequence * p.max_pages + r.position / PAGE_TOKENS), 4);
         b.write(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, p.row_floats),
                 4ull * p.row_floats);
     }
+}
+
+void traffic(B b, const LatentWrite& p) {
+    b.state(p.state);
+    b.read_rows(p.kv, b.n, p.latent_dim + p.rope_dim, p.kv_stride);
+    b.read(p.weight, 4ull * p.latent_dim);
+    write_cache(b, p, p.rope_dim);
     b.write(p.unpaged, 4ull * b.n * p.row_floats);
     b.out.flops = b.n * (4.0 * p.latent_dim + 3.0 * p.rope_dim);
     b.out.shape = fmt::format("{} + {}", p.latent_dim, p.rope_dim);
@@ -218,13 +223,7 @@ void traffic(B b, const KvWrite& p) {
     b.state(p.state);
     b.read_rows(p.k, b.n, p.n_heads * p.head_dim, p.k_stride);
     b.read_rows(p.v, b.n, p.n_heads * p.value_dim, p.v_stride);
-    for (uint32_t t = 0; t < b.n; ++t) {
-        const StepRow& r = b.row(t);
-        b.read(p.rope + 4ull * r.position * p.head_dim, 4ull * p.head_dim);
-        b.read(p.pages + 4ull * (r.sequence * p.max_pages + r.position / PAGE_TOKENS), 4);
-        b.write(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, p.row_floats),
-                4ull * p.row_floats);
-    }
+    write_cache(b, p, p.head_dim);
     b.out.flops = 3.0 * b.n * p.n_heads * p.head_dim;
     b.out.shape = fmt::format("{} heads x {} + {}", p.n_heads, p.head_dim, p.value_dim);
 }

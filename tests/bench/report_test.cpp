@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "bench/compare.h"
 #include "bench/html.h"
+#include "bench/subject.h"
 
 #include <doctest/doctest.h>
 
@@ -47,6 +48,12 @@ TEST_CASE("bench: a line through times of launches") {
     const Line line = line_through(n, t);
     CHECK(line.intercept == doctest::Approx(30));
     CHECK(line.slope == doctest::Approx(2));
+}
+
+TEST_CASE("bench: a slice, scaled") { // 2 ms outside the layers, 1 dense of 3 ms, 2 MoE of 5 ms each
+    const SliceTimes slice{.rest = 2, .dense = 3, .moe = 10, .n_dense = 1, .n_moe = 2};
+    CHECK(slice_factor(slice, 1, 2) == 1);
+    CHECK(slice_factor(slice, 3, 58) == doctest::Approx((2 + 3 * 3 + 58 * 5) / 15.0));
 }
 
 TEST_CASE("bench: the lower roof") {
