@@ -50,7 +50,7 @@ class Bench {
         for (const size_t i : distinct_ops(plan)) {
             timer_.stop().check();
             const Op& op = plan.ops()[i];
-            const std::string id = name + " " + op_name(op);
+            const KernelId id{name, i, op_name(op)};
             if (options_.skip.contains(id)) continue;
             if (options_.starts) options_.starts(id);
             if (kernel_of(op.module) == options_.lost)

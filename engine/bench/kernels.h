@@ -11,13 +11,21 @@
 
 namespace fathom::bench {
 
+// A launch of a step: its place in the plan, and the op it is.
+struct KernelId {
+    std::string step; // "decode" or "prefill"
+    size_t index = 0;
+    std::string op;
+    auto operator<=>(const KernelId&) const = default;
+};
+
 struct KernelOptions {
     uint32_t samples = 10;
     uint32_t depth = 512, rows = 256; // positions in the cache; tokens of the prefill chunk
     std::string wrong;                // test hook: launches of this kernel leave half of their workgroups out
     std::string lost;                 // test hook: the device is lost in the first launch of this kernel
-    std::set<std::string> skip;       // "decode moe_up": not again, since the device was lost there
-    std::function<void(const std::string&)> starts; // hears the name of each, as in `skip`
+    std::set<KernelId> skip;          // what is done already, or was running when the device was lost
+    std::function<void(const KernelId&)> starts;
     std::function<void(const KernelRow&)> on_row;
 };
 // One decode step of one token and one prefill chunk. Launches that are alike in kernel and shape are

@@ -99,7 +99,7 @@ class Run {
                 for (Roof& first : report_.roofs)
                     if (first.name == roof.name) first.last = roof.rate.median;
             });
-        } catch (const gpu::DeviceLost& error) {
+        } catch (const Error& error) {
             report_.errors.push_back(std::string("roofs at the end: ") + error.what());
         }
     }
@@ -123,7 +123,7 @@ class Run {
 
     // A lost device takes the engine with it: a new one goes on after the kernel that it was lost in.
     void kernels(const SubjectUnderTest& subject, std::unique_ptr<Engine>& engine) {
-        std::string current, last_lost;
+        std::optional<KernelId> current;
         const bool software = report_.flagged("software device");
         KernelOptions options{.samples = options_.samples,
                               .depth = std::min(subject.context() - 2, software ? 256u : 4096u),
@@ -131,36 +131,32 @@ class Run {
                               .wrong = options_.wrong_kernel,
                               .lost = options_.lost_kernel,
                               .starts =
-                                  [&](const std::string& id) {
+                                  [&](const KernelId& id) {
                                       current = id;
-                                      progress(id);
+                                      progress(id.step + " " + id.op);
                                   },
                               .on_row =
                                   [&](const KernelRow& row) {
-                                      done_.insert(current);
+                                      options.skip.insert(*current);
                                       report_.kernels.push_back(row);
                                       changed();
                                   }};
-        for (;;) {
-            options.skip = done_;
-            current.clear();
-            try {
+        for (bool lost = true; lost;) try {
+                current.reset();
+                lost = false;
                 measure_kernels(*engine, options, report_, stop_);
-                return;
             } catch (const gpu::DeviceLost& error) {
-                const std::string where = current.empty() ? "before the first kernel" : current;
-                report_.errors.push_back(where + ": " + error.what());
                 engine.reset();
-                if (current.empty() || !done_.insert(current).second) return;
-                const size_t space = current.find(' ');
-                report_.kernels.push_back({.step = current.substr(0, space),
-                                           .op = current.substr(space + 1),
-                                           .failure = "the device was lost"});
-                changed();
+                if (!current) throw; // with no kernel to leave out
+                lost = true;
+                options.skip.insert(*current);
                 options.lost.clear();
+                report_.errors.push_back(fmt::format("{} {}: {}", current->step, current->op, error.what()));
+                report_.kernels.push_back(
+                    {.step = current->step, .op = current->op, .failure = "the device was lost"});
+                changed();
                 engine = subject.load();
             }
-        }
     }
 
     void model(const SubjectUnderTest& subject, Engine& engine) {
@@ -243,7 +239,6 @@ class Run {
     Stop& stop_;
     Report report_;
     std::optional<SubjectUnderTest> subject_;
-    std::set<std::string> done_; // kernels that are done, or lost
 };
 
 } // namespace

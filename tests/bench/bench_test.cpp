@@ -98,17 +98,23 @@ TEST_CASE("bench: a kernel that is wrong shows no speed, and the others stay rig
 
 TEST_CASE("bench: a lost device marks its kernel, and the rest goes on") {
     const Report whole = run_decode(quick({Section::kernels}));
-    RunOptions options = quick({Section::kernels});
-    options.lost_kernel = "latent_attention";
-    const Report report = run_decode(options);
-    REQUIRE(report.kernels.size() == whole.kernels.size());
-    for (size_t i = 0; i < report.kernels.size(); ++i) {
-        CHECK(report.kernels[i].op == whole.kernels[i].op);
-        const bool lost = report.kernels[i].step == "decode" && report.kernels[i].op == "latent_attention";
-        CHECK(report.kernels[i].failure == (lost ? "the device was lost" : ""));
+    for (const char* kernel : {"latent_attention", "moe_up"}) { // the latter twice in a step
+        RunOptions options = quick({Section::kernels});
+        options.lost_kernel = kernel;
+        const Report report = run_decode(options);
+        REQUIRE(report.kernels.size() == whole.kernels.size());
+        bool met = false;
+        for (size_t i = 0; i < report.kernels.size(); ++i) {
+            CAPTURE(report.kernels[i].op);
+            CHECK(report.kernels[i].op == whole.kernels[i].op);
+            const bool lost = !met && whole.kernels[i].kernel == kernel;
+            CHECK(report.kernels[i].failure == (lost ? "the device was lost" : ""));
+            met |= lost;
+        }
+        CHECK(met);
+        REQUIRE(report.errors.size() == 1);
+        CHECK(report.errors.front().starts_with(fmt::format("decode {}: the GPU was lost", kernel)));
     }
-    REQUIRE(report.errors.size() == 1);
-    CHECK(report.errors.front().starts_with("decode latent_attention: the GPU was lost"));
 }
 
 TEST_CASE("bench: stopping keeps what was measured") {
