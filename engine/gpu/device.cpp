@@ -104,7 +104,7 @@ void Device::Impl::create_device() {
     features12.bufferDeviceAddress = true;
     features12.timelineSemaphore = true;
     features12.shaderFloat16 = info.caps.float16;
-    features12.vulkanMemoryModel = !info.caps.matrices.empty();
+    features12.vulkanMemoryModel = features12.vulkanMemoryModelDeviceScope = !info.caps.matrices.empty();
     features12.pNext = &features13;
     std::vector<const char*> extensions;
     vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable(true);

@@ -120,8 +120,10 @@ std::vector<MatrixShape> matrix_shapes(const vk::raii::PhysicalDevice& physical)
     using Features = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR;
     const auto features =
         physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan12Features, Features>();
-    if (!features.get<Features>().cooperativeMatrix ||
-        !features.get<vk::PhysicalDeviceVulkan12Features>().vulkanMemoryModel)
+    const auto& core = features.get<vk::PhysicalDeviceVulkan12Features>();
+    // Kernels with matrices need the memory model, which, once enabled, binds all others too.
+    if (!features.get<Features>().cooperativeMatrix || !core.vulkanMemoryModel ||
+        !core.vulkanMemoryModelDeviceScope)
         return shapes;
     for (const auto& shape : physical.getCooperativeMatrixPropertiesKHR()) {
         const std::string types = types_of(shape), module = "roof_matrix_" + types;
