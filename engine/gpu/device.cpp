@@ -104,6 +104,9 @@ void Device::Impl::create_device() {
     features12.bufferDeviceAddress = true;
     features12.timelineSemaphore = true;
     features12.shaderFloat16 = info.caps.float16;
+    features12.shaderInt8 =
+        std::any_of(info.caps.matrices.begin(), info.caps.matrices.end(),
+                    [](const MatrixShape& shape) { return shape.types.starts_with("s8"); });
     features12.vulkanMemoryModel = features12.vulkanMemoryModelDeviceScope = !info.caps.matrices.empty();
     features12.pNext = &features13;
     std::vector<const char*> extensions;

@@ -127,6 +127,7 @@ std::vector<MatrixShape> matrix_shapes(const vk::raii::PhysicalDevice& physical)
         return shapes;
     for (const auto& shape : physical.getCooperativeMatrixPropertiesKHR()) {
         const std::string types = types_of(shape), module = "roof_matrix_" + types;
+        if (types.starts_with("s8") ? !core.shaderInt8 : !core.shaderFloat16) continue;
         const auto all = modules();
         if (!types.empty() &&
             std::any_of(all.begin(), all.end(), [&](const auto& m) { return m.name == module; }))
