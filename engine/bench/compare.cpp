@@ -139,8 +139,8 @@ std::string text_of(const Comparison& c, const Look& look) {
             out += fmt::format("{:>11}", number(row.values[i]));
             if (i == 0) continue;
             const std::string gain = row.values[i].n == 0 || row.values[0].n == 0
-                                         ? fmt::format("{:>9}", "")
-                                         : fmt::format("{:>+7.1f} %", 100 * row.gain[i]);
+                                         ? fmt::format("{:>12}", "")
+                                         : fmt::format("{:>+10.1f} %", 100 * row.gain[i]);
             out += c.judged && row.worse[i] ? look.red(gain + " worse") : gain + "      ";
         }
         out += " " + row.unit + "\n";
