@@ -21,11 +21,6 @@ namespace {
 constexpr double HOT_SECONDS = 0.004; // of launches in one list
 constexpr uint32_t HOT_LAUNCHES = 64;
 
-std::string format_of(const Op& op) {
-    const std::string_view kernel = kernel_of(op.module);
-    return op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "";
-}
-
 // What is read between cold launches; less where the model has left little.
 View scratch_of(Executor& executor) {
     for (uint64_t bytes = flush_bytes(executor.gpu()->info());; bytes /= 2) try {
@@ -89,7 +84,7 @@ class Bench {
         const gpu::Dispatch launch = launch_of(op);
         KernelRow row{.op = op_name(op),
                       .kernel = std::string(kernel_of(op.module)),
-                      .format = format_of(op),
+                      .format = op_format(op),
                       .shape = traffic.shape,
                       .rows = static_cast<uint32_t>(rows_.size()),
                       .depth = rows_.back().position + 1,
@@ -130,6 +125,11 @@ class Bench {
 std::string op_name(const Op& op) {
     if (!op.label.starts_with("layers.")) return op.label;
     return op.label.substr(op.label.find('.', 7) + 1);
+}
+
+std::string op_format(const Op& op) {
+    const std::string_view kernel = kernel_of(op.module);
+    return op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "";
 }
 
 std::vector<size_t> distinct_ops(const Plan& plan) {

@@ -34,6 +34,7 @@ void measure_kernels(Engine& engine, const KernelOptions& options, const Report&
 
 // A step's launches that differ in kernel or shape, in order: indices into the plan's ops.
 std::vector<size_t> distinct_ops(const Plan& plan);
-std::string op_name(const Op& op); // its label without the layer
+std::string op_name(const Op& op);   // its label without the layer
+std::string op_format(const Op& op); // of its weights; empty where it has none
 
 } // namespace fathom::bench

@@ -1,20 +1,14 @@
 // Sessions under the clock; see models.h.
 #include "bench/models.h"
 
+#include "bench/timer.h"
+
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <fmt/format.h>
 #include <numeric>
 
 namespace fathom::bench {
-
-namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-} // namespace
 
 double ModelBench::prompt(uint32_t tokens, uint32_t depth) {
     Session session = behind(depth);

@@ -31,13 +31,11 @@ const std::map<std::string_view, const char*> WORDS = {{"Subgroup size", "subgro
                                                        {"Instruction count", "instructions"}};
 
 PipelineRow compile(gpu::Device& device, const char* step, const Op& op) {
-    const std::string_view kernel = kernel_of(op.module);
-    PipelineRow row{
-        .step = step,
-        .op = op_name(op),
-        .kernel = std::string(kernel),
-        .format = op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "",
-        .constants = op.constants};
+    PipelineRow row{.step = step,
+                    .op = op_name(op),
+                    .kernel = std::string(kernel_of(op.module)),
+                    .format = op_format(op),
+                    .constants = op.constants};
     try {
         for (const gpu::Statistic& s : device.statistics(op)) {
             if (s.name.find("ash") != std::string::npos) continue; // hashes are no numbers

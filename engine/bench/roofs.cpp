@@ -4,7 +4,6 @@
 #include "params.h"
 
 #include <algorithm>
-#include <chrono>
 #include <fmt/format.h>
 
 namespace fathom::bench {
@@ -13,8 +12,6 @@ namespace {
 
 using gpu::Dispatch;
 using gpu::View;
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 constexpr uint32_t GROUP_BYTES = 64 * ROOF_STEPS * 16; // that a workgroup of a memory kernel moves
 

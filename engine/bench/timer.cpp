@@ -5,20 +5,12 @@
 #include "base/log.h"
 #include "params.h"
 
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <fmt/format.h>
 #include <numeric>
 
 namespace fathom::bench {
-
-namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-} // namespace
 
 gpu::Dispatch roof_dispatch(std::string_view module, uint32_t groups, gpu::View x, gpu::View y, gpu::View z,
                             uint32_t n) {

@@ -6,10 +6,16 @@
 #include "bench/stop.h"
 #include "gpu/device.h"
 
+#include <chrono>
 #include <functional>
 #include <string>
 
 namespace fathom::bench {
+
+using Clock = std::chrono::steady_clock;
+inline double since(Clock::time_point start) { // seconds
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 class Timer {
   public:
