@@ -37,7 +37,7 @@ void main() {
             }
         }
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-            if (t0 + t >= rows) break;
+            if (t0 + t >= rows) continue;
             const uvec2 y = at(p.y, (t0 + t) * p.n_heads + h, 4u * p.row_floats);
             Vec4(y).v[2u * chunk] = sum_a[t]; // weights past the latent are zero, and so is the padding
             if (8u * chunk + 4u < key) Vec4(y).v[2u * chunk + 1u] = sum_b[t];
@@ -45,7 +45,7 @@ void main() {
     }
     if (gl_WorkGroupID.x != 0u) return;
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-        if (t0 + t >= rows) break;
+        if (t0 + t >= rows) continue;
         write_rotated(t0 + t, h);
     }
 }

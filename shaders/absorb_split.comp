@@ -8,24 +8,23 @@
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;
 layout(constant_id = 1) const uint TOKENS = 1;
-layout(constant_id = 2) const uint NOPE_CHUNKS = 1; // nope / 8, rounded up
+layout(constant_id = 2) const uint X_CHUNKS = 1;    // nope / 8, rounded up
 #include "dequant.glsl"
-#include "dot.glsl"
+#include "shared_dot.glsl"
 #include "rope.glsl"
 #include "cache.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { AbsorbSplit p; };
 #include "absorb.glsl"
-shared vec4 query[TOKENS * 2 * NOPE_CHUNKS];
 
 void load_queries(uint t0, uint rows, uint h) {
-    for (uint i = thread_index(); i < TOKENS * 2u * NOPE_CHUNKS; i += WORKGROUP) {
-        const uint t = min(t0 + i / (2u * NOPE_CHUNKS), rows - 1u), d = i % (2u * NOPE_CHUNKS) * 4u;
+    for (uint i = thread_index(); i < TOKENS * 2u * X_CHUNKS; i += WORKGROUP) {
+        const uint t = min(t0 + i / (2u * X_CHUNKS), rows - 1u), d = i % (2u * X_CHUNKS) * 4u;
         const uvec2 q = at(p.q, t, 4u * p.q_stride);
         vec4 x = vec4(0);
         [[unroll]] for (uint k = 0; k < 4u; ++k)
             if (d + k < p.nope_dim) x[k] = FloatsIn(q).v[h * (p.nope_dim + p.rope_dim) + d + k];
-        query[i] = x;
+        shared_x[i] = x;
     }
 }
 
@@ -41,17 +40,8 @@ void main() {
         const uint c = c0 + thread_index() / K_LANES;
         const uvec2 w = at(p.weights, h * p.latent_dim + min(c, p.latent_dim - 1u), p.row_bytes);
         float sum[TOKENS];
-        [[unroll]] for (uint t = 0; t < TOKENS; ++t) sum[t] = 0;
-        for (uint chunk = lane; chunk < NOPE_CHUNKS; chunk += K_LANES) {
-            vec4 wa, wb;
-            load8(w, chunk, p.nope_dim, wa, wb);
-            [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-                const uint i = 2u * (t * NOPE_CHUNKS + chunk);
-                sum[t] = dot8(wa, wb, query[i], query[i + 1u], sum[t]);
-            }
-        }
+        shared_dots(w, p.nope_dim, sum);
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-            sum[t] = lanes_sum(sum[t]);
             if (lane != 0u || c >= key || t0 + t >= rows) continue;
             const uvec2 y = at(p.y, (t0 + t) * p.n_heads + h, 4u * p.row_floats);
             Floats(y).v[c] = c < p.latent_dim ? sum[t] : 0.0;
@@ -59,7 +49,7 @@ void main() {
     }
     if (gl_WorkGroupID.x != 0u) return;
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-        if (t0 + t >= rows) break;
+        if (t0 + t >= rows) continue;
         write_rotated(t0 + t, h);
     }
 }

@@ -3,64 +3,77 @@
 // y[t, h] = W_UV[h] (sum over parts of exp(m_part - m) value_part) / (sum over parts of exp(m_part - m)
 // sum_part). With `chunk`, (values, m, sum) of the expanded half of a prefill, both halves are weighed by
 // their log-sum-exp.
-// Grid: (heads, rows of the block). The joined latent goes through shared memory to the value up-projection,
-// whose rows are the last value_dim of head h.
+// Grid: (heads, slices of the values, rows of the block / TOKENS). The joined latents go through shared
+// memory to the value up-projection, whose rows are the last value_dim of head h: a weight is decoded once
+// for TOKENS tokens.
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;
-layout(constant_id = 1) const uint LATENT_CHUNKS = 1; // latent / 8, rounded up
+layout(constant_id = 1) const uint X_CHUNKS = 1; // latent / 8, rounded up
+layout(constant_id = 2) const uint TOKENS = 1;
 #include "dequant.glsl"
-#include "dot.glsl"
+#include "shared_dot.glsl"
 #include "cache.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { AttentionCombine p; };
-shared vec4 context[2 * LATENT_CHUNKS];
 
-void main() {
-    const uint h = gl_WorkGroupID.x, t = p.first_row + gl_WorkGroupID.y;
-    if (t >= n_rows(p.state)) return;
+// What the parts of a row sum up to: the latent into shared memory, the weights' sum and maximum.
+void join_parts(uint slot, uint t, uint h, out float sum, out float largest) {
     const uint latent4 = pad4(p.latent_dim) / 4u, stride = 16u * (latent4 + 1u);
     const uvec2 parts = at(p.partial, ((t - p.first_row) * p.n_heads + h) * p.n_parts, stride);
-
-    float largest = LOWEST, sum = 0;
-    for (uint part = 0; part < p.n_parts; ++part)
+    const uint pages = pages_of(attended(step_row(p.state, t), p.history_only));
+    const uint used = pages == 0u ? 0u : (pages - 1u) / part_pages(pages, p.n_parts) + 1u;
+    largest = LOWEST;
+    sum = 0;
+    for (uint part = 0; part < used; ++part)
         largest = max(largest, Vec4In(at(parts, part, stride)).v[latent4].x);
-    for (uint part = 0; part < p.n_parts; ++part) {
+    for (uint part = 0; part < used; ++part) {
         const vec4 state = Vec4In(at(parts, part, stride)).v[latent4];
         sum = fma(exp(state.x - largest), state.y, sum);
     }
-    for (uint c = thread_index(); c < 2u * LATENT_CHUNKS; c += WORKGROUP) {
+    for (uint c = thread_index(); c < 2u * X_CHUNKS; c += WORKGROUP) {
         vec4 joined = vec4(0);
-        for (uint part = 0; part < p.n_parts && c < latent4; ++part) {
+        for (uint part = 0; part < used && c < latent4; ++part) {
             const float weight = exp(Vec4In(at(parts, part, stride)).v[latent4].x - largest);
             joined = fma(vec4(weight), Vec4In(at(parts, part, stride)).v[c], joined);
         }
-        context[c] = joined;
+        shared_x[slot * 2u * X_CHUNKS + c] = joined;
+    }
+}
+
+void main() {
+    const uint h = gl_WorkGroupID.x, t0 = p.first_row + gl_WorkGroupID.z * TOKENS;
+    const uint end = min(n_rows(p.state), p.last_row);
+    if (t0 >= end) return;
+    const bool with_chunk = given(p.chunk);
+    uvec2 chunk[TOKENS];
+    float sum[TOKENS], history_weight[TOKENS], chunk_weight[TOKENS];
+    [[unroll]] for (uint i = 0; i < TOKENS; ++i) {
+        const uint t = min(t0 + i, end - 1u); // past the end: the last one again, never written
+        float largest;
+        join_parts(i, t, h, sum[i], largest);
+        chunk[i] = with_chunk ? at(p.chunk, t * p.n_heads + h, 4u * (p.value_dim + 2u)) : p.weights;
+        history_weight[i] = 1;
+        chunk_weight[i] = 0;
+        if (!with_chunk) continue;
+        const float chunk_largest = FloatsIn(chunk[i]).v[p.value_dim], m = max(largest, chunk_largest);
+        history_weight[i] = exp(largest - m);
+        chunk_weight[i] = exp(chunk_largest - m);
+        sum[i] = history_weight[i] * sum[i] + chunk_weight[i] * FloatsIn(chunk[i]).v[p.value_dim + 1u];
     }
     barrier();
 
-    float chunk_weight = 0, history_weight = 1;
-    const uvec2 chunk = given(p.chunk) ? at(p.chunk, t * p.n_heads + h, 4u * (p.value_dim + 2u)) : p.weights;
-    if (given(p.chunk)) {
-        const float chunk_largest = FloatsIn(chunk).v[p.value_dim], m = max(largest, chunk_largest);
-        history_weight = exp(largest - m);
-        chunk_weight = exp(chunk_largest - m);
-        sum = history_weight * sum + chunk_weight * FloatsIn(chunk).v[p.value_dim + 1u];
-    }
-    const uint lane = thread_index() % K_LANES;
-    for (uint r0 = 0; r0 < p.value_dim; r0 += WORKGROUP / K_LANES) { // uniform: all lanes shuffle together
-        const uint r = r0 + thread_index() / K_LANES;
+    const uint step = gl_NumWorkGroups.y * (WORKGROUP / K_LANES);
+    for (uint r0 = gl_WorkGroupID.y * (WORKGROUP / K_LANES); r0 < p.value_dim; r0 += step) {
+        const uint r = r0 + thread_index() / K_LANES; // r0 is uniform: all lanes shuffle together
         const uint row = h * (p.skipped_rows + p.value_dim) + p.skipped_rows + min(r, p.value_dim - 1u);
-        const uvec2 w = at(p.weights, row, p.row_bytes);
-        float dot = 0;
-        for (uint c = lane; c < LATENT_CHUNKS; c += K_LANES) {
-            vec4 wa, wb;
-            load8(w, c, p.latent_dim, wa, wb);
-            dot = dot8(wa, wb, context[2u * c], context[2u * c + 1u], dot);
+        float dot[TOKENS];
+        shared_dots(at(p.weights, row, p.row_bytes), p.latent_dim, dot);
+        [[unroll]] for (uint i = 0; i < TOKENS; ++i) {
+            if (thread_index() % K_LANES != 0u || r >= p.value_dim || t0 + i >= end) continue;
+            float y = dot[i];
+            if (with_chunk) y = history_weight[i] * y + chunk_weight[i] * FloatsIn(chunk[i]).v[r];
+            Floats(at(p.y, t0 + i, 4u * p.y_stride)).v[h * p.value_dim + r] = y / sum[i];
         }
-        dot = lanes_sum(dot);
-        if (lane != 0u || r >= p.value_dim) continue;
-        if (given(p.chunk)) dot = history_weight * dot + chunk_weight * FloatsIn(chunk).v[r];
-        Floats(at(p.y, t, 4u * p.y_stride)).v[h * p.value_dim + r] = dot / sum;
     }
 }

@@ -7,3 +7,11 @@ uvec2 cache_row(uvec2 cache, uvec2 pages, uint sequence, uint position, uint max
     const uint page = WordsIn(pages).v[sequence * max_pages + position / PAGE_TOKENS];
     return at(at(cache, page, page_bytes), (position % PAGE_TOKENS) * row_floats * 4u);
 }
+
+// What attention over the cache covers: the positions up to and with a token's own, or those before its
+// chunk; in pages, and in pages of each part of at most n_parts.
+uint attended(StepRow row, uint history_only) {
+    return history_only != 0u ? row.history : row.position + 1u;
+}
+uint pages_of(uint length) { return (length + PAGE_TOKENS - 1u) / PAGE_TOKENS; }
+uint part_pages(uint pages, uint n_parts) { return (pages + n_parts - 1u) / n_parts; }

@@ -1,13 +1,21 @@
-// Weights of the FORMAT this module is compiled for, eight at a time, as floats: load8() gives weights 8 *
-// chunk to 8 * chunk + 7 of a row of `cols`. A row is made of planes (formats.h); within a plane the weights
-// stand in order, the first in the lowest bits, so that eight neighbours are one word of 4-bit quants, half a
-// word of 2-bit ones, a byte of single bits. Every decoding rounds as ggml's does: `precise` keeps a product
-// and a sum from becoming one fma.
+// Weights of the FORMAT this module is compiled for, as floats. A row is made of planes (formats.h); within a
+// plane the weights stand in order, the first in the lowest bits, so that a chunk of eight neighbours is one
+// word of 4-bit quants, half a word of 2-bit ones, a byte of single bits.
+//
+// load8() gives one chunk, rounded as ggml rounds it: `precise` keeps a product and a sum from becoming one
+// fma. Dot products take a span of 32 weights at a time (dot.glsl): load_span() reads what it holds in loads
+// of 16 bytes where the format has as many, span8() gives its chunk i still without the scale,
+// span_scale() the scale to apply to the chunk's sum; of formats with a least value the scale is applied
+// already.
 #if FORMAT == FORMAT_F32
 void load8(uvec2 row, uint chunk, uint cols, out vec4 a, out vec4 b) {
     a = Vec4In(row).v[2u * chunk];
     b = Vec4In(row).v[2u * chunk + 1u];
 }
+struct Span { uvec2 row; uint first; };
+Span load_span(uvec2 row, uint span, uint cols) { return Span(row, 4u * span); }
+void span8(Span s, uint i, out vec4 a, out vec4 b) { load8(s.row, s.first + i, 0u, a, b); }
+float span_scale(Span s, uint i) { return 1.0; }
 #elif FORMAT == FORMAT_F16 || FORMAT == FORMAT_BF16
 vec2 unpack2(uint word) {
 #if FORMAT == FORMAT_F16
@@ -21,6 +29,10 @@ void load8(uvec2 row, uint chunk, uint cols, out vec4 a, out vec4 b) {
     a = vec4(unpack2(w.x), unpack2(w.y));
     b = vec4(unpack2(w.z), unpack2(w.w));
 }
+struct Span { uvec2 row; uint first; };
+Span load_span(uvec2 row, uint span, uint cols) { return Span(row, 4u * span); }
+void span8(Span s, uint i, out vec4 a, out vec4 b) { load8(s.row, s.first + i, 0u, a, b); }
+float span_scale(Span s, uint i) { return 1.0; }
 #else
 
 // BLOCK weights share a block; QUANTS, HIGH and so on are the bytes that a block has in each plane, in order.
@@ -98,34 +110,46 @@ uvec4 fields(uint w, uint bits) {
     return uvec4(w, w >> bits, w >> (2u * bits), w >> (3u * bits)) & ((1u << bits) - 1u);
 }
 
-// The two times four low quants of a chunk: 8, 4 or 2 bits each.
-void quants8(uvec2 row, uint chunk, out uvec4 a, out uvec4 b) {
+// The words that hold the low quants of a chunk: two of 8 bits each, one of 4, half a one of 2 in the low
+// half; and what they hold, two times four.
 #if QUANTS == BLOCK
-    a = fields(word(row, 2u * chunk), 8u);
-    b = fields(word(row, 2u * chunk + 1u), 8u);
+#define CHUNK_WORDS uvec2
+CHUNK_WORDS quant_words(uvec2 row, uint chunk) { return Words2In(row).v[chunk]; }
+void quants8(CHUNK_WORDS w, out uvec4 a, out uvec4 b) {
+    a = fields(w.x, 8u);
+    b = fields(w.y, 8u);
+}
 #elif 2 * QUANTS == BLOCK
-    const uint w = word(row, chunk);
+#define CHUNK_WORDS uint
+CHUNK_WORDS quant_words(uvec2 row, uint chunk) { return word(row, chunk); }
+void quants8(CHUNK_WORDS w, out uvec4 a, out uvec4 b) {
     a = fields(w, 4u);
     b = fields(w >> 16, 4u);
+}
 #else
-    const uint w = word(row, chunk / 2u) >> (16u * (chunk % 2u));
+#define CHUNK_WORDS uint
+CHUNK_WORDS quant_words(uvec2 row, uint chunk) { return word(row, chunk / 2u) >> (16u * (chunk % 2u)); }
+void quants8(CHUNK_WORDS w, out uvec4 a, out uvec4 b) {
     a = fields(w, 2u);
     b = fields(w >> 8, 2u);
-#endif
 }
+#endif
 
 #ifdef HIGH
-// The high bits of a chunk: one bit each, or two (Q6_K).
-void high8(uvec2 row, uint plane, uint chunk, out uvec4 a, out uvec4 b) {
+// The high bits of a chunk from the bits that hold them, the lowest first: one bit each, or two (Q6_K).
 #if 8 * HIGH == BLOCK
-    const uint w = byte_of(row, plane, chunk);
-    a = fields(w, 1u);
-    b = fields(w >> 4, 1u);
+#define HIGH_BITS 1u
+uint high_word(uvec2 row, uint plane, uint chunk) { return byte_of(row, plane, chunk); }
 #else
-    const uint w = word(row, plane + chunk / 2u) >> (16u * (chunk % 2u));
-    a = fields(w, 2u);
-    b = fields(w >> 8, 2u);
+#define HIGH_BITS 2u
+uint high_word(uvec2 row, uint plane, uint chunk) {
+    return word(row, plane + chunk / 2u) >> (16u * (chunk % 2u));
+}
 #endif
+void add_high8(uint w, inout uvec4 a, inout uvec4 b) {
+    const uint shift = FORMAT == FORMAT_Q3_K ? 2u : 4u;
+    a |= fields(w, HIGH_BITS) << shift;
+    b |= fields(w >> (4u * HIGH_BITS), HIGH_BITS) << shift;
 }
 #endif
 
@@ -227,27 +251,99 @@ vec2 scale_of(uvec2 row, uint blocks, uint chunk) {
 #define ZERO 0.0
 #endif
 
+#if FORMAT == FORMAT_Q2_K || FORMAT == FORMAT_Q4_K || FORMAT == FORMAT_Q5_K || FORMAT == FORMAT_Q4_1 ||      \
+    FORMAT == FORMAT_Q5_1
+#define LEAST // a least value is subtracted
+#endif
+
 void load8(uvec2 row, uint chunk, uint cols, out vec4 a, out vec4 b) {
     const uint blocks = (cols + BLOCK - 1u) / BLOCK;
     uvec4 qa, qb;
-    quants8(row, chunk, qa, qb);
+    quants8(quant_words(row, chunk), qa, qb);
 #ifdef HIGH
-    uvec4 ha, hb;
-    high8(row, high_plane(blocks), chunk, ha, hb);
-    const uint shift = FORMAT == FORMAT_Q3_K ? 2u : 4u;
-    qa |= ha << shift;
-    qb |= hb << shift;
+    add_high8(high_word(row, high_plane(blocks), chunk), qa, qb);
 #endif
     const vec2 scale = scale_of(row, blocks, chunk);
     precise const vec4 scaled_a = scale.x * (levels(qa) - ZERO), scaled_b = scale.x * (levels(qb) - ZERO);
-#if FORMAT == FORMAT_Q2_K || FORMAT == FORMAT_Q4_K || FORMAT == FORMAT_Q5_K || FORMAT == FORMAT_Q4_1 ||      \
-    FORMAT == FORMAT_Q5_1
+#ifdef LEAST
     precise const vec4 shifted_a = scaled_a - scale.y, shifted_b = scaled_b - scale.y;
     a = shifted_a;
     b = shifted_b;
 #else
     a = scaled_a;
     b = scaled_b;
+#endif
+}
+
+struct Span {
+#if QUANTS == BLOCK
+    uvec4 quants[2];
+#elif 2 * QUANTS == BLOCK
+    uvec4 quants;
+#else
+    uvec2 quants;
+#endif
+#if defined(HIGH) && 8 * HIGH == BLOCK
+    uint high;
+#elif defined(HIGH)
+    uvec2 high;
+#endif
+    vec2 scales[2]; // of its halves, which formats with a scale for 16 weights tell apart
+};
+
+Span load_span(uvec2 row, uint span, uint cols) {
+    const uint blocks = (cols + BLOCK - 1u) / BLOCK;
+    Span s;
+#if QUANTS == BLOCK
+    s.quants[0] = Words4In(row).v[2u * span];
+    s.quants[1] = Words4In(row).v[2u * span + 1u];
+#elif 2 * QUANTS == BLOCK
+    s.quants = Words4In(row).v[span];
+#else
+    s.quants = Words2In(row).v[span];
+#endif
+#if defined(HIGH) && 8 * HIGH == BLOCK
+    s.high = word(row, high_plane(blocks) + span);
+#elif defined(HIGH)
+    s.high = Words2In(row).v[high_plane(blocks) / 2u + span];
+#endif
+    s.scales[0] = scale_of(row, blocks, 4u * span);
+#if FORMAT == FORMAT_Q2_K || FORMAT == FORMAT_Q3_K || FORMAT == FORMAT_Q6_K
+    s.scales[1] = scale_of(row, blocks, 4u * span + 2u);
+#else
+    s.scales[1] = s.scales[0];
+#endif
+    return s;
+}
+
+void span8(Span s, uint i, out vec4 a, out vec4 b) { // i is a constant wherever loops are unrolled
+    uvec4 qa, qb;
+#if QUANTS == BLOCK
+    quants8(i % 2u == 0u ? s.quants[i / 2u].xy : s.quants[i / 2u].zw, qa, qb);
+#elif 2 * QUANTS == BLOCK
+    quants8(s.quants[i], qa, qb);
+#else
+    quants8(s.quants[i / 2u] >> (16u * (i % 2u)), qa, qb);
+#endif
+#if defined(HIGH) && 8 * HIGH == BLOCK
+    add_high8(s.high >> (8u * i), qa, qb);
+#elif defined(HIGH)
+    add_high8(s.high[i / 2u] >> (16u * (i % 2u)), qa, qb);
+#endif
+    a = levels(qa) - ZERO;
+    b = levels(qb) - ZERO;
+#ifdef LEAST
+    const vec2 scale = s.scales[i / 2u];
+    a = fma(a, vec4(scale.x), vec4(-scale.y));
+    b = fma(b, vec4(scale.x), vec4(-scale.y));
+#endif
+}
+
+float span_scale(Span s, uint i) {
+#ifdef LEAST
+    return 1.0;
+#else
+    return s.scales[i / 2u].x;
 #endif
 }
 #endif

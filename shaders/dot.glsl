@@ -1,11 +1,12 @@
 // The one order in which every matrix product of a tier sums, so that a token's bits do not depend on how
 // many tokens are computed beside it or by which kernel. K_LANES neighbouring lanes share a dot product:
-// lane l takes the chunks of eight terms l, l + K_LANES, l + 2 K_LANES, ..., adds their terms one after the
-// other, and the lanes' sums meet in a butterfly (in which every lane gets the same bits, since addition
-// commutes). K_LANES divides the subgroup size.
+// lane l takes the spans of 32 terms l, l + K_LANES, l + 2 K_LANES, ..., then in the same way the chunks of
+// eight behind the last whole span. The eight products of a chunk are added one after the other, their sum
+// is scaled and added to the lane's, and the lanes' sums meet in a butterfly (in which every lane gets the
+// same bits, since addition commutes). K_LANES divides the subgroup size.
 
-float dot8(vec4 wa, vec4 wb, vec4 xa, vec4 xb, float sum) {
-    sum = fma(wa.x, xa.x, sum);
+float dot8(vec4 wa, vec4 wb, vec4 xa, vec4 xb) {
+    float sum = wa.x * xa.x;
     sum = fma(wa.y, xa.y, sum);
     sum = fma(wa.z, xa.z, sum);
     sum = fma(wa.w, xa.w, sum);
@@ -20,13 +21,9 @@ float lanes_sum(float sum) {
     return sum;
 }
 
-// Eight floats of x from a row that holds n; those beyond n, which are padding, count as zero.
-void load_x8(uvec2 x, uint chunk, uint n, out vec4 a, out vec4 b) {
-    a = Vec4In(x).v[2u * chunk];
-    b = Vec4In(x).v[2u * chunk + 1u];
-    if (8u * chunk + 8u > n) {
-        const uvec4 i = 8u * chunk + uvec4(0u, 1u, 2u, 3u);
-        a = mix(vec4(0), a, lessThan(i, uvec4(n)));
-        b = mix(vec4(0), b, lessThan(i + 4u, uvec4(n)));
-    }
+// Of a chunk of a row of n values: those beyond n, which are padding, count as zero.
+void zero_padding(uint chunk, uint n, inout vec4 a, inout vec4 b) {
+    const uvec4 i = 8u * chunk + uvec4(0u, 1u, 2u, 3u);
+    a = mix(vec4(0), a, lessThan(i, uvec4(n)));
+    b = mix(vec4(0), b, lessThan(i + 4u, uvec4(n)));
 }

@@ -33,7 +33,7 @@ void main() {
     }
     const uint n = min(p.nope_dim - 8u * chunk, 8u);
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-        if (t0 + t >= rows) break;
+        if (t0 + t >= rows) continue;
         const uvec2 y = at(at(p.y, t0 + t, 4u * p.y_stride), 4u * (h * p.nope_dim + 8u * chunk));
         for (uint i = 0; i < n; ++i) Floats(y).v[i] = i < 4u ? sum_a[t][i] : sum_b[t][i - 4u];
     }

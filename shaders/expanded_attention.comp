@@ -8,6 +8,7 @@
 layout(constant_id = 0) const uint QUERIES = 4;  // token rows of a tile
 layout(constant_id = 1) const uint HEAD_DIM = 8; // nope + rope
 layout(constant_id = 2) const uint CHANNELS = 1; // values for each invocation
+layout(constant_id = 3) const uint TILE_PAGES = 1;
 #include "rope.glsl"
 #include "cache.glsl"
 #include "softmax.glsl"
@@ -33,62 +34,78 @@ void load_queries(uint t0, uint rows, uint h) {
     }
 }
 
+// score[i, s] = scale * query i . key of this invocation on page s of the tile that starts at key k0.
+void score_tile(uint t0, uint k0, uint keys, uint keys_at, out float score[SCORES]) {
+    [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
+        const uint j = k0 + s * PAGE_TOKENS + thread_index(), k = min(j, keys - 1u);
+        float dot[QUERIES];
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] = 0;
+        if (k0 + s * PAGE_TOKENS < keys) {
+            const StepRow row = step_row(p.state, k);
+            const uvec2 k_nope = at(at(p.kv, k, 4u * p.kv_stride), 4u * keys_at);
+            const uvec2 k_pe = at(cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages,
+                                            p.page_bytes, p.row_floats), 4u * pad4(p.latent_dim));
+            for (uint d = 0; d < p.nope_dim; ++d)
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+                    dot[i] = fma(query[i * HEAD_DIM + d], FloatsIn(k_nope).v[d], dot[i]);
+            for (uint d = 0; d < p.rope_dim; ++d)
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+                    dot[i] = fma(query[i * HEAD_DIM + p.nope_dim + d], FloatsIn(k_pe).v[d], dot[i]);
+        }
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            score[i * TILE_PAGES + s] = j <= t0 + i && j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
+    }
+}
+
 void main() {
     const uint rows = n_rows(p.state), t0 = gl_WorkGroupID.x * QUERIES, h = gl_WorkGroupID.y;
     if (t0 >= rows) return;
     load_queries(t0, rows, h);
     barrier();
 
-    const uint keys_at = h * p.k_stride, values_at = p.v_first + h * p.v_stride;
-    float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[QUERIES], value[QUERIES * CHANNELS];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) { largest[i] = LOWEST; sum[i] = 0; }
-    [[unroll]] for (uint i = 0; i < QUERIES * CHANNELS; ++i) value[i] = 0;
+    const uint values_at = p.v_first + h * p.v_stride;
+    const bool join = p.join != 0u;
+    float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[SCORES];
+    uvec2 y[QUERIES];
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+        largest[i] = LOWEST;
+        sum[i] = 0;
+        const uint t = min(t0 + i, rows - 1u);
+        y[i] = join ? at(p.y, t * p.n_heads + h, 4u * (p.value_dim + 2u))
+                    : at(at(p.y, t, 4u * p.y_stride), 4u * h * p.value_dim);
+    }
+    uint channel[CHANNELS]; // past the end: the last one again, never written
+    [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
+        channel[c] = min(thread_index() + c * WORKGROUP, p.value_dim - 1u);
 
     const uint keys = min(t0 + QUERIES, rows); // the last query of the tile sees these
-    for (uint k0 = 0; k0 < keys; k0 += PAGE_TOKENS) {
-        const uint j = k0 + thread_index(), k = min(j, keys - 1u);
-        const StepRow row = step_row(p.state, k);
-        const uvec2 k_nope = at(p.kv, k, 4u * p.kv_stride);
-        const uvec2 k_pe =
-            cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes, p.row_floats);
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] = 0;
-        for (uint d = 0; d < HEAD_DIM; ++d) {
-            const float x = d < p.nope_dim ? FloatsIn(k_nope).v[keys_at + d]
-                                           : FloatsIn(k_pe).v[pad4(p.latent_dim) + d - p.nope_dim];
-            [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] =
-                fma(query[i * HEAD_DIM + d], x, score[i]);
-        }
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-            score[i] = j <= t0 + i && j < rows ? score[i] * p.scale : 2.0 * LOWEST;
-        softmax_tile(score, largest, sum, rescale);
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) value[i * CHANNELS + c] *= rescale[i];
-        const uint tile_keys = min(keys - k0, PAGE_TOKENS);
-        [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-            const uint channel = thread_index() + c * WORKGROUP;
-            if (channel >= p.value_dim) break;
-            for (uint key = 0; key < tile_keys; ++key) {
-                const float v = FloatsIn(at(p.kv, k0 + key, 4u * p.kv_stride)).v[values_at + channel];
+    for (uint k0 = 0; k0 < keys; k0 += TILE_KEYS) {
+        const uint tile_keys = min(keys - k0, TILE_KEYS);
+        score_tile(t0, k0, keys, h * p.k_stride, score);
+        softmax_tile(score, tile_keys, largest, sum, rescale);
+        float value[QUERIES * CHANNELS];
+        [[unroll]] for (uint i = 0; i < QUERIES * CHANNELS; ++i) value[i] = 0;
+        const uint end = gl_SubgroupID * gl_SubgroupSize < p.value_dim ? tile_keys : 0;
+        for (uint key = 0; key < end; ++key) { // subgroups without a channel have nothing to sum
+            const uvec2 values = at(at(p.kv, k0 + key, 4u * p.kv_stride), 4u * values_at);
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                const float v = FloatsIn(values).v[channel[c]];
                 [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-                    value[i * CHANNELS + c] = fma(tile_p[i * PAGE_TOKENS + key], v, value[i * CHANNELS + c]);
+                    value[i * CHANNELS + c] = fma(tile_p[i * TILE_KEYS + key], v, value[i * CHANNELS + c]);
             }
         }
+        const bool finished = k0 + TILE_KEYS >= keys && !join;
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                if (t0 + i >= rows || thread_index() + c * WORKGROUP >= p.value_dim) continue;
+                float total = value[i * CHANNELS + c];
+                if (k0 != 0u) total = fma(Floats(y[i]).v[channel[c]], rescale[i], total);
+                Floats(y[i]).v[channel[c]] = finished ? total / sum[i] : total;
+            }
     }
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-        const uint t = t0 + i;
-        if (t >= rows) break;
-        const bool join = p.join != 0u;
-        const uvec2 y =
-            join ? at(p.y, t * p.n_heads + h, 4u * (p.value_dim + 2u)) : at(p.y, t, 4u * p.y_stride);
-        [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-            const uint channel = thread_index() + c * WORKGROUP;
-            if (channel >= p.value_dim) break;
-            if (join) Floats(y).v[channel] = value[i * CHANNELS + c];
-            else Floats(y).v[h * p.value_dim + channel] = value[i * CHANNELS + c] / sum[i];
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        if (join && t0 + i < rows && thread_index() == 0u) {
+            Floats(y[i]).v[p.value_dim] = largest[i];
+            Floats(y[i]).v[p.value_dim + 1u] = sum[i];
         }
-        if (join && thread_index() == 0u) {
-            Floats(y).v[p.value_dim] = largest[i];
-            Floats(y).v[p.value_dim + 1u] = sum[i];
-        }
-    }
 }

@@ -2,74 +2,105 @@
 #extension GL_GOOGLE_include_directive : require
 // partial[t, h, part] = sum over the part's positions j of exp(s_j - m) latent_j, with m and the sum of
 // exp(s_j - m), where s_j = scale * q[t, h] . cache[j].
-// Grid: (parts, heads / QUERIES, rows of the block). A tile is one page: invocation j scores position j for
-// the QUERIES heads of the group, so a cache row is read once for all of them; then each invocation
-// accumulates four channels a time, for all heads again. Parts depend on the token's position alone, hence
-// so do its bits.
+// Grid: (parts, heads / QUERIES, rows of the block). Invocation j scores position j of each page of a tile
+// for the QUERIES heads of the group, so a cache row is read once for all of them; then each invocation
+// sums four channels a time over the tile, for all heads again. Parts depend on the token's position alone,
+// hence so do its bits; those that it leaves without positions are not written.
 #include "common.glsl"
 layout(constant_id = 0) const uint QUERIES = 4;    // heads of a group
 layout(constant_id = 1) const uint ROW_FLOATS = 8;
 layout(constant_id = 2) const uint CHANNELS = 1;   // vec4 of the latent for each invocation
+layout(constant_id = 3) const uint TILE_PAGES = 1;
 #include "cache.glsl"
 #include "softmax.glsl"
+const uint VALUES = QUERIES * CHANNELS;
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { LatentAttention p; };
+
+// score[i, s] = scale * query i . key of this invocation on page s of the tile.
+void score_tile(uvec2 query[QUERIES], uvec2 page[TILE_PAGES], uint keys, out float score[SCORES]) {
+    [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
+        const uint j = s * PAGE_TOKENS + thread_index();
+        float dot[QUERIES];
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] = 0;
+        if (s * PAGE_TOKENS < keys) {
+            const uvec2 key = at(page[s], min(j, keys - 1u) % PAGE_TOKENS * ROW_FLOATS * 4u);
+            for (uint c = 0; c < ROW_FLOATS / 4u; ++c) {
+                const vec4 k = Vec4In(key).v[c];
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+                    const vec4 q = Vec4In(query[i]).v[c];
+                    dot[i] += fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, q.x * k.x)));
+                }
+            }
+        }
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            score[i * TILE_PAGES + s] = j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
+    }
+}
+
+// value[i, c] = sum over the tile's keys of their weight for query i times this invocation's channel c.
+void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint latent4, uint channel[CHANNELS],
+              out vec4 value[VALUES]) {
+    [[unroll]] for (uint i = 0; i < VALUES; ++i) value[i] = vec4(0);
+    if (gl_SubgroupID * gl_SubgroupSize >= latent4) return; // a subgroup without a channel
+    [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
+        const uint end = clamp(int(keys) - int(s * PAGE_TOKENS), 0, PAGE_TOKENS);
+        for (uint k = 0; k < end; ++k) {
+            const uvec2 latent = at(page[s], k * ROW_FLOATS * 4u);
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                const vec4 v = Vec4In(latent).v[channel[c]];
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+                    const float weight = tile_p[i * TILE_KEYS + s * PAGE_TOKENS + k];
+                    value[i * CHANNELS + c] = fma(vec4(weight), v, value[i * CHANNELS + c]);
+                }
+            }
+        }
+    }
+}
 
 void main() {
     const uint t = p.first_row + gl_WorkGroupID.z, h0 = gl_WorkGroupID.y * QUERIES, part = gl_WorkGroupID.x;
     if (t >= n_rows(p.state)) return;
     const StepRow row = step_row(p.state, t);
-    const uint length = p.history_only != 0u ? row.history : row.position + 1u;
-    const uint tiles = (length + PAGE_TOKENS - 1u) / PAGE_TOKENS;
-    const uint tiles_per_part = (tiles + p.n_parts - 1u) / p.n_parts;
-    const uint first = part * tiles_per_part, last = min(first + tiles_per_part, tiles);
-    const uint row4 = ROW_FLOATS / 4u, latent4 = pad4(p.latent_dim) / 4u;
+    const uint length = attended(row, p.history_only), pages = pages_of(length);
+    const uint pages_each = part_pages(pages, p.n_parts);
+    const uint first = part * pages_each, last = min(first + pages_each, pages);
+    if (first >= last) return;
+    const uint latent4 = pad4(p.latent_dim) / 4u;
 
-    uvec2 query[QUERIES]; // uniform: scalar loads where the hardware has them; heads past the end repeat the
-                          // last one
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-        query[i] = at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
-
-    float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[QUERIES];
-    vec4 value[QUERIES * CHANNELS];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) { largest[i] = LOWEST; sum[i] = 0; }
-    [[unroll]] for (uint i = 0; i < QUERIES * CHANNELS; ++i) value[i] = vec4(0);
-
-    for (uint tile = first; tile < last; ++tile) {
-        const uint keys = min(length - tile * PAGE_TOKENS, PAGE_TOKENS), j = thread_index();
-        const uvec2 page = cache_row(p.cache, p.pages, row.sequence, tile * PAGE_TOKENS, p.max_pages,
-                                     p.page_bytes, ROW_FLOATS);
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] = 0;
-        const uvec2 key = at(page, min(j, keys - 1u) * ROW_FLOATS * 4u);
-        for (uint c = 0; c < row4; ++c) {
-            const vec4 k = Vec4In(key).v[c];
-            [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-                const vec4 q = Vec4In(query[i]).v[c];
-                score[i] = fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, fma(q.x, k.x, score[i]))));
-            }
-        }
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i] = j < keys ? score[i] * p.scale : 2.0 * LOWEST;
-        softmax_tile(score, largest, sum, rescale);
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) value[i * CHANNELS + c] *= rescale[i];
-        [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-            const uint channel = thread_index() + c * WORKGROUP;
-            if (channel >= latent4) break;
-            for (uint k = 0; k < keys; ++k) {
-                const vec4 v = Vec4In(at(page, k * ROW_FLOATS * 4u)).v[channel];
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i) value[i * CHANNELS + c] =
-                    fma(vec4(tile_p[i * PAGE_TOKENS + k]), v, value[i * CHANNELS + c]);
-            }
-        }
-    }
+    // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
+    uvec2 query[QUERIES], y[QUERIES];
     [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-        if (h0 + i >= p.n_heads) break;
-        const uint block_row = (t - p.first_row) * p.n_heads + h0 + i;
-        const uvec2 y = at(p.partial, block_row * p.n_parts + part, 16u * (latent4 + 1u));
-        [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-            const uint channel = thread_index() + c * WORKGROUP;
-            if (channel < latent4) Vec4(y).v[channel] = value[i * CHANNELS + c];
-        }
-        if (thread_index() == 0u) Vec4(y).v[latent4] = vec4(largest[i], sum[i], 0, 0);
+        const uint h = min(h0 + i, p.n_heads - 1u);
+        query[i] = at(p.q, t * p.n_heads + h, 4u * ROW_FLOATS);
+        y[i] = at(p.partial, ((t - p.first_row) * p.n_heads + h) * p.n_parts + part, 16u * (latent4 + 1u));
     }
+    uint channel[CHANNELS]; // past the end: the last one again, never written
+    [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
+        channel[c] = min(thread_index() + c * WORKGROUP, latent4 - 1u);
+    float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[SCORES];
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) { largest[i] = LOWEST; sum[i] = 0; }
+
+    for (uint tile = first; tile < last; tile += TILE_PAGES) {
+        const uint keys = min(length, last * PAGE_TOKENS) - tile * PAGE_TOKENS;
+        uvec2 page[TILE_PAGES];
+        [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s)
+            page[s] = cache_row(p.cache, p.pages, row.sequence, min(tile + s, last - 1u) * PAGE_TOKENS,
+                                p.max_pages, p.page_bytes, ROW_FLOATS);
+        score_tile(query, page, keys, score);
+        softmax_tile(score, keys, largest, sum, rescale);
+        vec4 value[VALUES];
+        sum_tile(page, keys, latent4, channel, value);
+        // No break leaves a loop that is to be unrolled: arrays in registers want constant indices.
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                if (h0 + i >= p.n_heads || thread_index() + c * WORKGROUP >= latent4) continue;
+                vec4 total = value[i * CHANNELS + c];
+                if (tile != first) total = fma(Vec4(y[i]).v[channel[c]], vec4(rescale[i]), total);
+                Vec4(y[i]).v[channel[c]] = total;
+            }
+    }
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        if (h0 + i < p.n_heads && thread_index() == 0u)
+            Vec4(y[i]).v[latent4] = vec4(largest[i], sum[i], 0, 0);
 }

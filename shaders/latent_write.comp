@@ -3,7 +3,7 @@
 // cache[position of t] = (rms_norm(latent of t), rotate(k_pe of t)), where kv[t] = (latent, k_pe).   Grid:
 // (1, T). Replaces a norm, a rotation and a copy; the norm sums in the order of rms_norm.
 #include "common.glsl"
-#include "reduce.glsl"
+#include "norm.glsl"
 #include "rope.glsl"
 #include "cache.glsl"
 layout(local_size_x = WORKGROUP) in;
@@ -30,10 +30,7 @@ void main() {
     const uvec2 kv = at(p.kv, t, 4u * p.kv_stride);
     const uvec2 y =
         cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes, p.row_floats);
-    float squares = 0;
-    for (uint i = thread_index(); i < p.latent_dim; i += WORKGROUP)
-        squares = fma(FloatsIn(kv).v[i], FloatsIn(kv).v[i], squares);
-    const float scale = inversesqrt(workgroup_sum(squares) / float(p.latent_dim) + p.eps);
+    const float scale = norm_scale(kv, p.latent_dim, p.eps);
     write_row(y, kv, scale, row.position);
     if (given(p.unpaged)) write_row(at(p.unpaged, t, 4u * p.row_floats), kv, scale, row.position);
 }

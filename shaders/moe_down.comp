@@ -9,31 +9,21 @@
 layout(constant_id = 0) const uint K_LANES = 4;
 layout(constant_id = 1) const uint ROWS = 1;
 layout(constant_id = 2) const uint TOKENS = 1;
-const uint TILE = ROWS * TOKENS;
+#define NORM false
+#define TILE_ROWS ROWS
 #include "dequant.glsl"
-#include "dot.glsl"
+#include "tile.glsl"
 #include "moe_tile.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { MoeDown p; };
 
-// sum[r, t] = down[e, n0 + r] . act[pair[t]], the same in all lanes of a dot product.
-void tile_dots(uint expert, uint n0, uint pair[TOKENS], out float sum[TILE]) {
+// sum[r, t] = down[e, n0 + r] . act[pair[t]]
+void expert_dots(uint expert, uint n0, uint pair[TOKENS], out float sum[TILE]) {
     const uvec2 bank = at(p.weights, expert, p.expert_bytes);
     uvec2 w[ROWS], x[TOKENS];
     [[unroll]] for (uint r = 0; r < ROWS; ++r) w[r] = at(bank, min(n0 + r, p.dim - 1u), p.row_bytes);
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) x[t] = at(p.act, pair[t], 4u * p.act_stride);
-    [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = 0;
-    const uint chunks = (p.width + 7u) / 8u;
-    for (uint chunk = thread_index() % K_LANES; chunk < chunks; chunk += K_LANES) {
-        vec4 xa[TOKENS], xb[TOKENS], wa, wb;
-        [[unroll]] for (uint t = 0; t < TOKENS; ++t) load_x8(x[t], chunk, p.width, xa[t], xb[t]);
-        [[unroll]] for (uint r = 0; r < ROWS; ++r) {
-            load8(w[r], chunk, p.width, wa, wb);
-            [[unroll]] for (uint t = 0; t < TOKENS; ++t)
-                sum[r * TOKENS + t] = dot8(wa, wb, xa[t], xb[t], sum[r * TOKENS + t]);
-        }
-    }
-    [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = lanes_sum(sum[i]);
+    tile_dots(w, x, normed_by(p.act, 0.0, x, p.width), p.width, sum);
 }
 
 void main() {
@@ -45,7 +35,7 @@ void main() {
         MoeItem item;
         if (!load_tile(gl_WorkGroupID.y, true, p.items, p.experts, p.state, 0u, item)) return;
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) pair[t] = tile_pair(item, t, true, p.pairs);
-        tile_dots(item.expert, n0, pair, sum);
+        expert_dots(item.expert, n0, pair, sum);
         [[unroll]] for (uint t = 0; t < TOKENS; ++t)
             [[unroll]] for (uint r = 0; r < ROWS; ++r)
                 if (lane == r % K_LANES && n0 + r < p.dim && t < item.count)
@@ -58,7 +48,7 @@ void main() {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) total[r] = 0;
     for (uint slot = 0; slot < p.n_slots; ++slot) {
         pair[0] = t * p.n_slots + slot;
-        tile_dots(pair_expert(p.experts, pair[0], p.state), n0, pair, sum);
+        expert_dots(pair_expert(p.experts, pair[0], p.state), n0, pair, sum);
         const float weight = pair_weight(p.expert_weights, pair[0], p.state);
         [[unroll]] for (uint r = 0; r < ROWS; ++r) total[r] = fma(weight, sum[r * TOKENS], total[r]);
     }

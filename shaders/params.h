@@ -23,7 +23,7 @@ enum class BYTES : uint64_t {}; // a size, no address
 
 // Tokens in a page of the latent cache, and in one tile of the attention kernels.
 #define PAGE_TOKENS 64
-#define MAX_ROWS 256        // token rows of one step
+#define MAX_ROWS 1024       // token rows of one step
 #define MAX_CANDIDATES 20   // most probable tokens kept by the sampler
 #define MAX_BIAS 1024       // entries of a session's bias list
 #define MAX_ACTIVE 32       // experts chosen for one token, at most
@@ -73,9 +73,11 @@ struct RmsNorm { // y = x * weight / sqrt(mean(x^2) + eps)
     float eps;
 };
 
-struct MatMul { // y = x weights^T (+ y when add is 1)
-    ADDRESS state, weights, x, y;      // weights (n_out, n_in) in FORMAT; x (T, n_in); y (T, n_out)
+struct MatMul { // y = x weights^T (+ y when add is 1), of x normed where there is a norm
+    // weights (n_out, n_in) in FORMAT; x (T, n_in); norm (n_in) or 0; y (T, n_out)
+    ADDRESS state, weights, x, norm, y;
     uint n_out, n_in, row_bytes, x_stride, y_stride, add;
+    float eps;
 };
 
 // Latent norm, rotation of the shared key and cache write. A cache row is (latent, pad, k_pe, pad): each
@@ -126,7 +128,7 @@ struct AttentionCombine {
     // chunk (T, heads, value + 2) or 0; y (T, heads * value)
     ADDRESS state, partial, weights, chunk, y;
     uint n_heads, skipped_rows, value_dim, latent_dim, n_parts, row_bytes, y_stride;
-    uint first_row, last_row;
+    uint first_row, last_row, history_only; // as of LatentAttention
 };
 
 // Attention of a chunk to itself with keys and values expanded from the latent; causal.
@@ -157,13 +159,13 @@ struct PlainAttention {
 
 // Scores, selection and weights of a token's experts; see router.comp.
 struct Router {
-    // weights (E, dim) in FORMAT; bias (E) or 0
-    ADDRESS state, weights, bias, control, x, experts, expert_weights, trace;
+    // weights (E, dim) in FORMAT; bias (E) or 0; norm (dim) or 0, by which x is normed
+    ADDRESS state, weights, bias, control, x, norm, experts, expert_weights, trace;
     uint n_experts, dim, row_bytes, x_stride, n_active, n_groups, n_active_groups, flags;
     uint n_slots;       // columns of experts and expert_weights: active, then shared
     uint trace_stride;  // 32-bit words between tokens in the routing ring; 0: no trace
     uint trace_rows;    // rows of the ring
-    float scale;
+    float scale, eps;
 };
 #define ROUTER_SIGMOID 1u    // score: sigmoid; else softmax over all experts
 #define ROUTER_GROUP_MAX 2u  // groups ranked by their best key
@@ -180,12 +182,13 @@ struct MoeItem {
     uint expert, first, count, reserved;
 };
 
-struct MoeUp { // act[pair] = silu(gate x) * (up x)
-    // gate, up (experts, width, dim) in FORMAT; act (T * slots, width)
-    ADDRESS state, gate, up, x, experts, pairs, items, act;
+struct MoeUp { // act[pair] = silu(gate x) * (up x), of x normed where there is a norm
+    // gate, up (experts, width, dim) in FORMAT; norm (dim) or 0; act (T * slots, width)
+    ADDRESS state, gate, up, x, norm, experts, pairs, items, act;
     BYTES expert_bytes;                                  // from one expert to the next
     uint dim, width, row_bytes, n_slots, x_stride, act_stride, grouped;
     uint part; // MOE_UP_BOTH; or, where gate and up differ in format, one after the other
+    float eps;
 };
 #define MOE_UP_BOTH 0u
 #define MOE_UP_GATE 1u // act[pair] = silu(gate x)
@@ -252,7 +255,7 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<MoeReduce> && fits_push_constants<Sample> &&
               fits_push_constants<CopyRows> && fits_push_constants<RandomRows> &&
               fits_push_constants<RoofProbe>);
-static_assert(count_addresses<MatMul>() == 4 && count_addresses<MoeUp>() == 8 &&
+static_assert(count_addresses<MatMul>() == 5 && count_addresses<MoeUp>() == 9 &&
               count_addresses<LatentWrite>() == 7);
 static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 &&
               sizeof(MoeItem) == 16);

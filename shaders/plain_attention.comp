@@ -6,6 +6,7 @@
 // alone.
 #include "common.glsl"
 #define QUERIES 1
+#define TILE_PAGES 1
 layout(constant_id = 0) const uint HEAD_DIM = 2;
 layout(constant_id = 1) const uint CHANNELS = 1; // values for each invocation
 #include "rope.glsl"
@@ -29,7 +30,7 @@ void main() {
     }
     barrier();
 
-    float largest[1], sum[1], rescale[1], score[1], value[CHANNELS];
+    float largest[1], sum[1], rescale[1], score[SCORES], value[CHANNELS];
     largest[0] = LOWEST;
     sum[0] = 0;
     [[unroll]] for (uint c = 0; c < CHANNELS; ++c) value[c] = 0;
@@ -42,11 +43,10 @@ void main() {
         score[0] = 0;
         for (uint d = 0; d < HEAD_DIM; ++d) score[0] = fma(query[d], FloatsIn(key).v[d], score[0]);
         score[0] = j < keys ? score[0] * p.scale : 2.0 * LOWEST;
-        softmax_tile(score, largest, sum, rescale);
+        softmax_tile(score, keys, largest, sum, rescale);
         [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
             value[c] *= rescale[0];
-            const uint channel = thread_index() + c * WORKGROUP;
-            if (channel >= p.value_dim) break;
+            const uint channel = min(thread_index() + c * WORKGROUP, p.value_dim - 1u);
             for (uint k = 0; k < keys; ++k)
                 value[c] = fma(tile_p[k], FloatsIn(at(page, 4u * k * p.row_floats)).v[first_value + channel],
                                value[c]);

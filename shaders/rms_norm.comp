@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 // y = x * weight / sqrt(mean(x^2) + eps), a row at a time.   Grid: (1, T).
 #include "common.glsl"
-#include "reduce.glsl"
+#include "norm.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { RmsNorm p; };
 
@@ -10,10 +10,7 @@ void main() {
     const uint t = gl_WorkGroupID.y;
     if (t >= n_rows(p.state)) return;
     const uvec2 x = at(p.x, t, 4u * p.x_stride), y = at(p.y, t, 4u * p.y_stride);
-    float squares = 0;
-    for (uint i = thread_index(); i < p.n; i += WORKGROUP)
-        squares = fma(FloatsIn(x).v[i], FloatsIn(x).v[i], squares);
-    const float scale = inversesqrt(workgroup_sum(squares) / float(p.n) + p.eps);
+    const float scale = norm_scale(x, p.n, p.eps);
     for (uint i = thread_index(); i < p.n; i += WORKGROUP)
         Floats(y).v[i] = FloatsIn(x).v[i] * scale * FloatsIn(p.weight).v[i];
 }

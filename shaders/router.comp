@@ -8,9 +8,11 @@
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;
 layout(constant_id = 1) const uint N_EXPERTS = 8;
+layout(constant_id = 2) const bool NORM = false;
 #include "dequant.glsl"
-#include "dot.glsl"
-#include "reduce.glsl"
+#define TILE_ROWS 1
+#define TOKENS 1
+#include "tile.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { Router p; };
 
@@ -21,20 +23,15 @@ shared float group_key[N_EXPERTS];
 shared uint chosen[MAX_ACTIVE]; // of the first invocation alone
 
 void compute_scores(uint t) {
-    const uvec2 x = at(p.x, t, 4u * p.x_stride);
-    const uint lane = thread_index() % K_LANES, lanes_groups = WORKGROUP / K_LANES;
+    const uvec2 x[1] = {at(p.x, t, 4u * p.x_stride)};
+    const NormedBy norm = normed_by(p.norm, p.eps, x, p.dim);
+    const uint lanes_groups = WORKGROUP / K_LANES;
     for (uint e0 = 0; e0 < N_EXPERTS; e0 += lanes_groups) { // uniform: all lanes shuffle together
         const uint e = e0 + thread_index() / K_LANES;
-        const uvec2 w = at(p.weights, min(e, N_EXPERTS - 1u), p.row_bytes);
-        float logit = 0;
-        for (uint chunk = lane; chunk < (p.dim + 7u) / 8u; chunk += K_LANES) {
-            vec4 wa, wb, xa, xb;
-            load8(w, chunk, p.dim, wa, wb);
-            load_x8(x, chunk, p.dim, xa, xb);
-            logit = dot8(wa, wb, xa, xb, logit);
-        }
-        logit = lanes_sum(logit);
-        if (lane == 0u && e < N_EXPERTS) score[e] = logit;
+        const uvec2 w[1] = {at(p.weights, min(e, N_EXPERTS - 1u), p.row_bytes)};
+        float logit[TILE];
+        tile_dots(w, x, norm, p.dim, logit);
+        if (thread_index() % K_LANES == 0u && e < N_EXPERTS) score[e] = logit[0];
     }
     barrier();
     if ((p.flags & ROUTER_SIGMOID) != 0u) {

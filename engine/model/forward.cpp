@@ -79,9 +79,13 @@ const std::vector<TapBuffer>& Model::taps(const Plan& plan) const {
     return it == taps_.end() ? none : it->second;
 }
 
+bool Model::is_wanted(const std::string& tap) const {
+    const auto wanted = [&](const std::string& pattern) { return matches(pattern, tap); };
+    return std::any_of(options_.taps.begin(), options_.taps.end(), wanted);
+}
+
 void Model::keep_tap(Plan& plan, const TapPoint& point) {
-    const auto wanted = [&](const std::string& pattern) { return matches(pattern, point.name); };
-    if (std::none_of(options_.taps.begin(), options_.taps.end(), wanted)) return;
+    if (!is_wanted(point.name)) return;
     const uint32_t n = plan.rows() * point.repeat, cols = point.rows.cols;
     const View view = executor_.allocate("taps", gpu::Placement::readback, 4ull * n * cols);
     copy_rows(plan, "tap " + point.name, step_, point.rows, point.repeat, {view.address, cols, cols});
@@ -96,7 +100,6 @@ RoutingShape Model::routing_for(const LayerWeights& w) const {
 
 void Model::build(Plan& plan, StepKind kind) {
     Workspace& m = work_;
-    const auto eps = static_cast<float>(config.rms_norm_eps);
     embed(plan, "embed", step_, weights_.embedding, m.x, counts);
     plan.tap("embed", m.x);
     for (uint32_t i = 0, moe_layer = 0; i < config.n_layers; ++i) {
@@ -106,44 +109,53 @@ void Model::build(Plan& plan, StepKind kind) {
     }
     if (kind.mode == StepKind::Mode::prefill) return;
     const Rows scores{logits.address, config.vocab_size, logits_stride};
-    rms_norm(plan, "final_norm", step_, m.x, weights_.norm, m.normed, eps);
-    plan.tap("final_norm", m.normed);
-    matmul(plan, "logits", step_, weights_.head, m.normed, scores, false);
+    const Input x = normed(plan, "final_norm", m.x, weights_.norm, config.rms_norm_eps, m.normed);
+    matmul(plan, "logits", step_, weights_.head, x, scores, false);
     plan.tap("logits", scores);
     if (kind.mode != StepKind::Mode::decode) return;
     sample(plan, "sample", step_,
            {logits, work_.adjusted, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
 }
 
+Input Model::normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out) {
+    // One or two tokens: a launch of its own costs more than to norm in every workgroup anew.
+    const bool fused = plan.rows() <= 2;
+    if (!fused || is_wanted(label)) {
+        rms_norm(plan, label, step_, x, weight, out, static_cast<float>(eps));
+        plan.tap(label, out);
+    }
+    if (fused) return {x, weight, static_cast<float>(eps)};
+    return out;
+}
+
 void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
     Workspace& m = work_;
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
-    rms_norm(plan, label("attn_norm"), step_, m.x, w.attn_norm, m.normed,
-             static_cast<float>(config.rms_norm_eps));
-    plan.tap(label("attn_norm"), m.normed);
+    const Input x = normed(plan, label("attn_norm"), m.x, w.attn_norm, config.rms_norm_eps, m.normed);
     if (config.is_mla())
-        attend_to_latent(plan, kind, w, layer);
+        attend_to_latent(plan, kind, w, x, layer);
     else
-        attend_plainly(plan, w, layer);
+        attend_plainly(plan, w, x, layer);
     plan.tap(label("attended"), m.attended);
     matmul(plan, label("o"), step_, w.o, m.attended, m.x, true);
     plan.tap(label("after_attention"), m.x);
 }
 
-void Model::attend_plainly(Plan& plan, const LayerWeights& w, uint32_t layer) {
+void Model::attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, uint32_t layer) {
     Workspace& m = work_;
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
-    matmul(plan, label("q"), step_, w.q_kv_a, m.normed, m.q, false);
+    matmul(plan, label("q"), step_, w.q_kv_a, x, m.q, false);
     plan.tap(label("q"), m.q);
-    matmul(plan, label("k"), step_, w.k, m.normed, m.k, false);
+    matmul(plan, label("k"), step_, w.k, x, m.k, false);
     plan.tap(label("k"), m.k);
-    matmul(plan, label("v"), step_, w.v, m.normed, m.v, false);
+    matmul(plan, label("v"), step_, w.v, x, m.v, false);
     plan.tap(label("v"), m.v);
     kv_write(plan, label("kv_write"), step_, shape_, m.k, m.v, cache[layer]);
     plain_attention(plan, label("plain_attention"), step_, shape_, m.q, cache[layer], m.attended);
 }
 
-void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
+void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x,
+                             uint32_t layer) {
     Workspace& m = work_;
     const ModelConfig& c = config;
     const auto latent_eps = static_cast<float>(c.latent_norm_eps);
@@ -153,21 +165,21 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, u
     const View latent{m.latent.address, kind.expanded ? 4 * n * row_floats : 0};
     const View q_latent{m.q_latent.address, 4 * n * c.n_heads * row_floats};
 
-    matmul(plan, label("q_kv_a"), step_, w.q_kv_a, m.normed, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
+    matmul(plan, label("q_kv_a"), step_, w.q_kv_a, x, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
     plan.tap(label("q_kv_a"), m.q_kv_a.columns(0, w.q_kv_a.rows));
     Rows kv_a = m.q_kv_a.columns(first, c.latent_dim());
     if (w.kv_a.rows !=
         0) { // not stacked: elsewhere, for as columns of one buffer the two would exclude each other
         kv_a = m.kv_a;
-        matmul(plan, label("kv_a"), step_, w.kv_a, m.normed, kv_a, false);
+        matmul(plan, label("kv_a"), step_, w.kv_a, x, kv_a, false);
         plan.tap(label("kv_a"), kv_a);
     }
     latent_write(plan, label("latent_write"), step_, shape_, kv_a, w.kv_a_norm, cache[layer], latent,
                  latent_eps);
     if (c.q_lora_rank) {
-        rms_norm(plan, label("q_a_norm"), step_, m.q_kv_a.columns(0, c.q_lora_rank), w.q_a_norm, m.q_a,
-                 latent_eps);
-        matmul(plan, label("q_b"), step_, w.q_b, m.q_a, m.q, false);
+        const Rows q_a = m.q_kv_a.columns(0, c.q_lora_rank);
+        matmul(plan, label("q_b"), step_, w.q_b,
+               normed(plan, label("q_a_norm"), q_a, w.q_a_norm, c.latent_norm_eps, m.q_a), m.q, false);
     }
     plan.tap(label("q"), m.q);
 
@@ -193,8 +205,7 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     Workspace& m = work_;
     const ModelConfig& c = config;
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
-    rms_norm(plan, label("ffn_norm"), step_, m.x, w.ffn_norm, m.normed, static_cast<float>(c.rms_norm_eps));
-    plan.tap(label("ffn_norm"), m.normed);
+    const Input x = normed(plan, label("ffn_norm"), m.x, w.ffn_norm, c.rms_norm_eps, m.normed);
 
     // A dense layer is one expert that every token takes, without router or weight. Shared experts are behind
     // the routed ones in their bank, if that could be, else an MLP that follows.
@@ -215,33 +226,30 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                         trace_stride ? trace.bytes - 4ull * moe_layer * layer_words : 0};
         const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
                                  8ull * c.n_routed_experts};
-        router(plan, label("router"), step_, routing, w.router, m.normed,
+        router(plan, label("router"), step_, routing, w.router, x,
                {w.router_bias, layer_control, experts, expert_weights, ring, trace_stride, TRACE_ROWS});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
     if (moe_grouped(plan.rows()))
         expert_sort(plan, label("expert_sort"), step_, w.mlp.down.count, n_slots, experts, lists);
-    moe_up(plan, label("moe_up"), step_, w.mlp, n_slots, m.normed, experts, lists, act);
+    moe_up(plan, label("moe_up"), step_, w.mlp, n_slots, x, experts, lists, act);
     plan.tap(label("act"), act, n_slots);
+    // Shared experts apart from the bank are a dense MLP with lists and activations of its own. All that
+    // reads x comes before what adds to it.
+    const bool apart = w.shared.down.rows != 0;
+    const MoeLists shared_lists{{m.shared_pairs.address, 4ull * plan.rows()},
+                                m.shared_items,
+                                moe_tile(plan.rows()),
+                                moe_max_items(plan.rows(), 1, 1)};
+    if (apart && moe_grouped(plan.rows()))
+        expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, shared_lists);
+    if (apart) moe_up(plan, label("shared_up"), step_, w.shared, 1, x, {}, shared_lists, m.shared_act);
     moe_down(plan, label("moe_down"), step_, w.mlp.down, n_slots, act, experts, expert_weights, lists,
              m.pairs_out, m.x);
-    if (w.shared.down.rows != 0) shared_experts(plan, w.shared, layer);
+    if (apart)
+        moe_down(plan, label("shared_down"), step_, w.shared.down, 1, m.shared_act, {}, {}, shared_lists,
+                 m.shared_out, m.x);
     plan.tap(label("after_ffn"), m.x);
-}
-
-// Shared experts apart from the bank: a dense MLP, with lists and activations of its own, so that it need not
-// wait for the routed experts to be done with theirs.
-void Model::shared_experts(Plan& plan, const Mlp& shared, uint32_t layer) {
-    Workspace& m = work_;
-    const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
-    const MoeLists lists{{m.shared_pairs.address, 4ull * plan.rows()},
-                         m.shared_items,
-                         moe_tile(plan.rows()),
-                         moe_max_items(plan.rows(), 1, 1)};
-    if (moe_grouped(plan.rows())) expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, lists);
-    moe_up(plan, label("shared_up"), step_, shared, 1, m.normed, {}, lists, m.shared_act);
-    moe_down(plan, label("shared_down"), step_, shared.down, 1, m.shared_act, {}, {}, lists, m.shared_out,
-             m.x);
 }
 
 } // namespace fathom

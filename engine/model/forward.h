@@ -39,11 +39,14 @@ class Model : public ModelMemory {
     void upload_rope(uint32_t context);
     void build(Plan& plan, StepKind kind);
     void attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
-    void attend_plainly(Plan& plan, const LayerWeights& w, uint32_t layer);
-    void attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
+    void attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, uint32_t layer);
+    void attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x, uint32_t layer);
     void feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer);
-    void shared_experts(Plan& plan, const Mlp& shared, uint32_t layer);
     RoutingShape routing_for(const LayerWeights& w) const;
+    // What an op reads that follows a norm: x with the norm to apply as it reads, or `out` with the norm
+    // applied.
+    Input normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out);
+    bool is_wanted(const std::string& tap) const;
     void keep_tap(Plan& plan, const TapPoint& point);
 
     Executor& executor_;

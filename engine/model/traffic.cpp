@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/numbers.h"
 #include "checkpoint/weight_format.h"
+#include "model/ops/reference.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -14,7 +15,7 @@ namespace fathom {
 
 namespace {
 
-uint32_t pad4(uint32_t n) { return (n + 3) & ~3u; }
+using reference::pad4;
 
 // The traffic of one op while it is put together.
 class Builder {
@@ -118,6 +119,7 @@ void traffic(B b, const MatMul& p) {
     b.state(p.state);
     b.matrix(p.weights, p.n_out, p.row_bytes);
     b.read_rows(p.x, b.n, p.n_in, p.x_stride);
+    b.read(p.norm, 4ull * p.n_in);
     b.write_rows(p.y, b.n, p.n_out, p.y_stride, p.add);
     b.products(p.n_out, p.n_in, b.n);
     b.out.shape = fmt::format("{} x {}", p.n_out, p.n_in);
@@ -167,6 +169,17 @@ void traffic(B b, const ExpandKeys& p) {
     b.out.shape = fmt::format("{} heads x {} to {}", p.n_heads, p.latent_dim, p.nope_dim);
 }
 
+// The parts of attention over the cache that have positions: where, and how long, for each row and head.
+template <class Params, class Take> void each_part(B b, const Params& p, const Take& take) {
+    const uint64_t part_bytes = 4ull * (pad4(p.latent_dim) + 4);
+    for (uint32_t t = p.first_row; t < std::min(p.last_row, b.n); ++t) {
+        const uint32_t used = reference::parts_used(b.row(t), p.history_only, p.n_parts);
+        for (uint32_t h = 0; h < p.n_heads; ++h)
+            take(p.partial + (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts * part_bytes,
+                 used * part_bytes);
+    }
+}
+
 void traffic(B b, const LatentAttention& p) {
     b.state(p.state);
     const uint32_t rows = std::min(p.last_row, b.n) - std::min(p.first_row, b.n);
@@ -177,7 +190,7 @@ void traffic(B b, const LatentAttention& p) {
         [&](const StepRow& r) { return p.history_only ? r.history : r.position + 1; }, ends);
     for (const auto& [sequence, end] : ends)
         b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_floats);
-    b.write(p.partial, 4ull * rows * p.n_heads * p.n_parts * (pad4(p.latent_dim) + 4));
+    each_part(b, p, [&](ADDRESS address, uint64_t bytes) { b.write(address, bytes); });
     b.products(p.n_heads, 2.0 * p.latent_dim + p.rope_dim, positions);
     b.out.shape = fmt::format("{} heads, {} positions of {}", p.n_heads,
                               rows ? static_cast<uint64_t>(positions / rows) : 0, p.latent_dim + p.rope_dim);
@@ -186,7 +199,12 @@ void traffic(B b, const LatentAttention& p) {
 void traffic(B b, const AttentionCombine& p) {
     b.state(p.state);
     const uint32_t rows = std::min(p.last_row, b.n) - std::min(p.first_row, b.n);
-    b.read(p.partial, 4ull * rows * p.n_heads * p.n_parts * (pad4(p.latent_dim) + 4));
+    double parts = 0;
+    const uint64_t part_bytes = 4ull * (pad4(p.latent_dim) + 4);
+    each_part(b, p, [&](ADDRESS address, uint64_t bytes) {
+        b.read(address, bytes);
+        parts += double(bytes) / part_bytes;
+    });
     for (uint32_t h = 0; h < p.n_heads; ++h)
         b.matrix(p.weights + (uint64_t{h} * (p.skipped_rows + p.value_dim) + p.skipped_rows) * p.row_bytes,
                  p.value_dim, p.row_bytes);
@@ -194,9 +212,10 @@ void traffic(B b, const AttentionCombine& p) {
     if (p.chunk) b.read(p.chunk + p.first_row * chunk_row, rows * chunk_row);
     b.write_rows(p.y + 4ull * p.first_row * p.y_stride, rows, p.n_heads * p.value_dim, p.y_stride);
     b.products(double(p.n_heads) * p.value_dim, p.latent_dim, rows);
-    b.products(double(p.n_heads) * p.n_parts, p.latent_dim, rows);
+    b.products(parts, p.latent_dim, 1);
     b.out.shape =
-        fmt::format("{} heads x {} parts, {} to {}", p.n_heads, p.n_parts, p.latent_dim, p.value_dim);
+        fmt::format("{} heads x {} parts, {} to {}", p.n_heads,
+                    rows ? static_cast<uint64_t>(parts / rows / p.n_heads) : 0, p.latent_dim, p.value_dim);
 }
 
 void traffic(B b, const ExpandedAttention& p) {
@@ -250,6 +269,7 @@ void traffic(B b, const Router& p) {
     b.read(p.bias, 4ull * p.n_experts);
     b.read(p.control, 8ull * p.n_experts);
     b.read_rows(p.x, b.n, p.dim, p.x_stride);
+    b.read(p.norm, 4ull * p.dim);
     b.write(p.experts, 4ull * b.n * p.n_slots, true);
     b.write(p.expert_weights, 4ull * b.n * p.n_slots);
     b.products(p.n_experts, p.dim, b.n);
@@ -282,6 +302,7 @@ void traffic(B b, const MoeUp& p) {
         if (p.part != MOE_UP_GATE) b.matrix(p.up + bank, p.width, p.row_bytes);
     }
     b.read_rows(p.x, b.n, p.dim, p.x_stride);
+    b.read(p.norm, 4ull * p.dim);
     b.write_rows(p.act, pairs, p.width, p.act_stride, p.part == MOE_UP_UP);
     b.products(double(matrices) * p.width, p.dim, pairs);
     b.out.shape =

@@ -29,7 +29,7 @@ struct LoadOptions {
     uint32_t context = 0;   // longest session in tokens; 0: the model's limit, at most 4096
     uint32_t cache_tokens =
         0;                 // tokens the latent cache holds for all sessions together; 0: twice the context
-    uint32_t chunk = 256;  // prompt tokens processed at once, at most
+    uint32_t chunk = 512;  // prompt tokens processed at once, at most
     bool keep_mtp = false; // load the weights of MTP layers too (nothing runs them yet)
     bool trace = true;     // write routing records
     // A weight format ("q8_0", "q4_k", "fp8", ...) that matrices stored as f32, f16, bf16 or FP8 are

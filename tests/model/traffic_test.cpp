@@ -25,20 +25,21 @@ TEST_CASE("traffic: of a decode step, by hand") {
     const uint64_t state = 32; // the header and one row
     const Traffic logits = traffic("logits");
     CHECK(logits.flops == 2.0 * c.vocab_size * c.dim);
-    CHECK(logits.bytes() ==
-          state + uint64_t{c.vocab_size} * row_bytes(Format::f32, c.dim) + 4 * c.dim + 4 * c.vocab_size);
+    CHECK(logits.bytes() == // a row of weights for the norm as well as a row of x
+
+          state + uint64_t{c.vocab_size} * row_bytes(Format::f32, c.dim) + 8 * c.dim + 4 * c.vocab_size);
     const uint32_t moe_layer = c.first_moe_layer;
     const Traffic up = traffic(fmt::format("layers.{}.moe_up", moe_layer));
     const uint32_t slots = c.n_active_experts + c.n_shared_experts;
     CHECK(up.flops == 2.0 * slots * 2 * c.expert_dim * c.dim);
     CHECK(up.bytes() == state + 4 * slots + // each slot another expert
-                            2ull * slots * c.expert_dim * row_bytes(Format::f32, c.dim) + 4 * c.dim +
+                            2ull * slots * c.expert_dim * row_bytes(Format::f32, c.dim) + 8 * c.dim +
                             4ull * slots * c.expert_dim);
     const Traffic attention = traffic("layers.0.latent_attention");
     CHECK(attention.flops == 71.0 * c.n_heads * 2 * (2 * c.kv_lora_rank + c.qk_rope_head_dim));
     const uint64_t q = 4ull * c.n_heads * model->row_floats, cached = 4ull * 71 * model->row_floats;
-    const uint64_t partial = 4ull * c.n_heads * executor->caps().attention_parts * (c.kv_lora_rank + 4);
-    CHECK(attention.bytes() == state + q + cached + 2 * 4 + partial); // two pages
+    const uint64_t partial = 4ull * c.n_heads * 2 * (c.kv_lora_rank + 4); // a part for each page
+    CHECK(attention.bytes() == state + q + cached + 2 * 4 + partial);     // two pages
 }
 
 TEST_CASE("traffic: kernels by their names without the format") {

@@ -101,7 +101,7 @@ TEST_CASE("errors: options that the engine refuses") {
     refused({.context = 513}, "512");
     refused({.context = 128, .cache_tokens = 100}, "cache_tokens");
     refused({.chunk = 0}, "chunk");
-    refused({.chunk = 257}, "chunk");
+    refused({.chunk = 1025}, "chunk");
     LoadOptions nowhere;
     nowhere.device = "no such device";
     CHECK_ERROR("no such device", Engine(model.files(), nowhere));

@@ -55,7 +55,7 @@ TEST_CASE("session: a prompt in any pieces and chunks equals decoding it token b
         CAPTURE(piece);
         check_outcome(fed_in_pieces(shared_engine(), tokens, piece), expected);
     }
-    for (const uint32_t chunk : {16u, 64u}) { // the shared engine's chunk is 256
+    for (const uint32_t chunk : {16u, 64u}) { // the shared engine's chunk is 512
         CAPTURE(chunk);
         const auto engine = load("v3_base", {.chunk = chunk});
         check_outcome(fed_in_pieces(*engine, tokens, 331), expected);

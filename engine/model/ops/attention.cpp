@@ -90,9 +90,9 @@ void latent_attention_reference(const LatentAttention& p) {
     for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t) {
         const StepRow& r = step_row(p.state, t);
         const uint32_t length = p.history_only ? r.history : r.position + 1;
-        const uint32_t tiles = div_up(length, PAGE_TOKENS), per_part = div_up(tiles, p.n_parts);
+        const uint32_t pages = div_up(length, PAGE_TOKENS), per_part = div_up(pages, p.n_parts);
         for (uint32_t h = 0; h < p.n_heads; ++h)
-            for (uint32_t part = 0; part < p.n_parts; ++part) {
+            for (uint32_t part = 0; part * per_part < pages; ++part) {
                 const uint32_t first = std::min(part * per_part * PAGE_TOKENS, length);
                 const uint32_t last = std::min(first + per_part * PAGE_TOKENS, length);
                 const float* q = row(p.q, uint64_t{t} * p.n_heads + h, p.row_floats);
@@ -123,18 +123,19 @@ void latent_attention_reference(const LatentAttention& p) {
 template <Format F> void attention_combine_reference(const AttentionCombine& p) {
     const uint32_t latent4 = pad4(p.latent_dim), stride = latent4 + 4;
     std::vector<float> context(p.latent_dim);
-    for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t)
+    for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t) {
+        const uint32_t used = parts_used(step_row(p.state, t), p.history_only, p.n_parts);
         for (uint32_t h = 0; h < p.n_heads; ++h) {
             const float* parts =
                 row(p.partial, (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts, stride);
             double largest = -1.7e38, sum = 0;
-            for (uint32_t i = 0; i < p.n_parts; ++i)
+            for (uint32_t i = 0; i < used; ++i)
                 largest = std::max(largest, double(parts[i * stride + latent4]));
             const auto weight = [&](uint32_t i) { return std::exp(parts[i * stride + latent4] - largest); };
-            for (uint32_t i = 0; i < p.n_parts; ++i) sum += weight(i) * parts[i * stride + latent4 + 1];
+            for (uint32_t i = 0; i < used; ++i) sum += weight(i) * parts[i * stride + latent4 + 1];
             for (uint32_t c = 0; c < p.latent_dim; ++c) {
                 double joined = 0;
-                for (uint32_t i = 0; i < p.n_parts; ++i) joined += weight(i) * parts[i * stride + c];
+                for (uint32_t i = 0; i < used; ++i) joined += weight(i) * parts[i * stride + c];
                 context[c] = static_cast<float>(joined);
             }
             double history_weight = 1, chunk_weight = 0;
@@ -154,6 +155,7 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
                 row(p.y, t, p.y_stride)[h * p.value_dim + i] = static_cast<float>(value / sum);
             }
         }
+    }
 }
 
 void expanded_attention_reference(const ExpandedAttention& p) {
@@ -193,10 +195,12 @@ void expanded_attention_reference(const ExpandedAttention& p) {
         }
 }
 
+constexpr uint32_t TILE_PAGES = 4; // keys of an attention tile, in pages; see shaders/softmax.glsl
+
 // Queries that share a tile of keys: as many as leave room in shared memory, at most eight, for registers'
 // sake.
 uint32_t queries_for(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted) {
-    const uint32_t bytes = 4 * (floats_per_query + PAGE_TOKENS + 2 * WORKGROUP / 4);
+    const uint32_t bytes = 4 * (floats_per_query + TILE_PAGES * PAGE_TOKENS + 2 * WORKGROUP / 4);
     const uint32_t queries = std::min({8u, wanted, (std::min(caps.shared_bytes, 32768u) - 512) / bytes});
     check(queries > 0, "one query fits shared memory");
     return std::bit_floor(queries);
@@ -280,8 +284,11 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
     const uint64_t row_bytes = partial_row_bytes(caps, shape);
     const auto block = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
     check(block > 0, "partial results of one row fit their buffer");
-    const uint32_t queries = queries_for(caps, step.row_floats, std::bit_ceil(shape.n_heads));
+    const uint32_t queries = queries_for(caps, 0, std::bit_ceil(shape.n_heads));
     const uint32_t channels = div_up(pad4(shape.latent_dim) / 4, WORKGROUP);
+    const uint32_t tokens = std::min(4u, std::bit_floor(block));
+    // Few tokens: their heads alone would leave a GPU idle, so that some groups share the values of one.
+    const uint32_t slices = caps.cpu || block >= 16 ? 1 : std::max(1u, 4 / tokens);
     for (uint32_t first = 0; first < plan.rows(); first += block) {
         const uint32_t last = std::min(first + block, plan.rows());
         const View written{partial.address, row_bytes * (last - first)};
@@ -304,7 +311,7 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
         plan.add<latent_attention_reference>(
             "latent_attention", label, p,
             {caps.attention_parts, div_up(shape.n_heads, queries), last - first},
-            {queries, step.row_floats, channels}, {step.state, q, step.pages, cache}, {written});
+            {queries, step.row_floats, channels, TILE_PAGES}, {step.state, q, step.pages, cache}, {written});
         const AttentionCombine c{step.state.address,
                                  partial.address,
                                  w.view.address,
@@ -318,13 +325,15 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
                                  w.row_bytes,
                                  y.stride,
                                  first,
-                                 last};
+                                 last,
+                                 history_only};
         std::vector<View> reads{step.state, written, w.view};
         if (chunk.bytes) reads.push_back(chunk);
         const Rows block_y{y.address + 4ull * first * y.stride, y.cols, y.stride};
         FATHOM_ADD_BY_FORMAT(plan, attention_combine, w.format, label + ".combine", c,
-                             {shape.n_heads, last - first, 1}, {caps.k_lanes, div_up(shape.latent_dim, 8)},
-                             reads, {block_y.span(last - first)});
+                             {shape.n_heads, slices, div_up(last - first, tokens)},
+                             {caps.k_lanes, div_up(shape.latent_dim, 8), tokens}, reads,
+                             {block_y.span(last - first)});
     }
 }
 
@@ -360,7 +369,7 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
                               shape.scale};
     plan.add<expanded_attention_reference>(
         "expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
-        {queries, head_dim, div_up(shape.value_dim, WORKGROUP)},
+        {queries, head_dim, div_up(shape.value_dim, WORKGROUP), TILE_PAGES},
         {step.state, q.span(plan.rows()), kv.span(plan.rows()), step.rope, step.pages, cache},
         {join ? chunk : y.span(plan.rows())});
 }

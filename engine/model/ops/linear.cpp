@@ -24,21 +24,20 @@ template <Format F> void embed_reference(const Embed& p) {
 
 void rms_norm_reference(const RmsNorm& p) {
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
-        const float* x = row(p.x, t, p.x_stride);
-        double squares = 0;
-        for (uint32_t i = 0; i < p.n; ++i) squares += double(x[i]) * x[i];
-        const double scale = 1 / std::sqrt(squares / p.n + p.eps);
-        for (uint32_t i = 0; i < p.n; ++i)
-            row(p.y, t, p.y_stride)[i] = static_cast<float>(x[i] * scale * floats(p.weight)[i]);
+        const auto y = normed(row(p.x, t, p.x_stride), p.n, p.weight, p.eps);
+        std::copy(y.begin(), y.end(), row(p.y, t, p.y_stride));
     }
 }
 
 template <Format F> void matmul_reference(const MatMul& p) {
+    std::vector<std::vector<float>> x;
+    for (uint32_t t = 0; t < n_rows(p.state); ++t)
+        x.push_back(normed(row(p.x, t, p.x_stride), p.n_in, p.norm, p.eps));
     for (uint32_t n = 0; n < p.n_out; ++n) {
         const auto weights = weight_row<F>(p.weights, n, p.row_bytes, p.n_in);
         for (uint32_t t = 0; t < n_rows(p.state); ++t) {
             float& y = row(p.y, t, p.y_stride)[n];
-            const double product = dot(weights, row(p.x, t, p.x_stride));
+            const double product = dot(weights, x[t].data());
             y = static_cast<float>(p.add ? y + product : product);
         }
     }
@@ -68,16 +67,19 @@ void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows
                                  {step.state, x.span(plan.rows()), weight}, {y.span(plan.rows())});
 }
 
-void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights, Rows x,
-            Rows y, bool add) {
+void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights,
+            const Input& x, Rows y, bool add) {
     const Tile tile = tile_for(plan.rows());
-    const MatMul p{step.state.address, weights.view.address, x.address, y.address, weights.rows,
-                   weights.cols,       weights.row_bytes,    x.stride,  y.stride,  add};
-    std::vector<View> reads{step.state, weights.view, x.span(plan.rows())};
+    const MatMul p{
+        step.state.address, weights.view.address, x.rows.address, x.norm_address(), y.address, weights.rows,
+        weights.cols,       weights.row_bytes,    x.rows.stride,  y.stride,         add,       x.eps};
+    std::vector<View> reads{step.state, weights.view, x.rows.span(plan.rows())};
+    if (x.normed()) reads.push_back(x.norm);
     if (add) reads.push_back(y.span(plan.rows()));
     FATHOM_ADD_BY_FORMAT(plan, matmul, weights.format, label, p,
                          {tile_groups(plan.caps(), weights.rows, tile), div_up(plan.rows(), tile.tokens), 1},
-                         {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {y.span(plan.rows())});
+                         {plan.caps().k_lanes, tile.rows, tile.tokens, x.normed()}, reads,
+                         {y.span(plan.rows())});
 }
 
 void copy_rows(Plan& plan, const std::string& label, const StepMemory& step, Rows x, uint32_t repeat,

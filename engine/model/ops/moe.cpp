@@ -49,8 +49,9 @@ void drop_groups(const Router& p, std::vector<float>& keys) {
 template <Format F> void router_reference(const Router& p) {
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
         std::vector<double> logits(p.n_experts);
+        const auto x = normed(row(p.x, t, p.x_stride), p.dim, p.norm, p.eps);
         for (uint32_t e = 0; e < p.n_experts; ++e)
-            logits[e] = dot<F>(p.weights, e, p.row_bytes, row(p.x, t, p.x_stride), p.dim);
+            logits[e] = dot<F>(p.weights, e, p.row_bytes, x.data(), p.dim);
         const std::vector<float> scores = router_scores(p, logits);
         std::vector<float> keys(p.n_experts);
         for (uint32_t e = 0; e < p.n_experts; ++e)
@@ -99,7 +100,8 @@ void expert_sort_reference(const ExpertSort& p) {
 template <Format F> void moe_up_reference(const MoeUp& p) {
     for (uint32_t pair = 0; pair < n_rows(p.state) * p.n_slots; ++pair) {
         const uint64_t bank = (p.experts ? words(p.experts)[pair] : 0) * uint64_t(p.expert_bytes);
-        const float* x = row(p.x, pair / p.n_slots, p.x_stride);
+        const auto normed_x = normed(row(p.x, pair / p.n_slots, p.x_stride), p.dim, p.norm, p.eps);
+        const float* x = normed_x.data();
         for (uint32_t n = 0; n < p.width; ++n) {
             float& act = row(p.act, pair, p.act_stride)[n];
             const double gate = dot<F>(p.gate + bank, n, p.row_bytes, x, p.dim);
@@ -147,20 +149,21 @@ uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts) {
 }
 
 void router(Plan& plan, const std::string& label, const StepMemory& step, const RoutingShape& shape,
-            const Matrix& gate, Rows x, const RouterMemory& m) {
+            const Matrix& gate, const Input& x, const RouterMemory& m) {
     const uint32_t pairs_bytes = plan.rows() * shape.n_slots() * 4;
     const Router p{step.state.address,
                    gate.view.address,
                    m.bias.bytes ? m.bias.address : 0,
                    m.control.address,
-                   x.address,
+                   x.rows.address,
+                   x.norm_address(),
                    m.experts.address,
                    m.expert_weights.address,
                    m.trace.bytes ? m.trace.address : 0,
                    shape.n_experts,
-                   x.cols,
+                   x.rows.cols,
                    gate.row_bytes,
-                   x.stride,
+                   x.rows.stride,
                    shape.n_active,
                    shape.n_groups,
                    shape.n_active_groups,
@@ -168,13 +171,15 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
                    shape.n_slots(),
                    m.trace.bytes ? m.trace_stride : 0,
                    m.trace_rows,
-                   shape.scale};
-    std::vector<View> reads{step.state, gate.view, m.control, x.span(plan.rows())};
+                   shape.scale,
+                   x.eps};
+    std::vector<View> reads{step.state, gate.view, m.control, x.rows.span(plan.rows())};
+    if (x.normed()) reads.push_back(x.norm);
     if (m.bias.bytes) reads.push_back(m.bias);
     std::vector<View> writes{{m.experts.address, pairs_bytes}, {m.expert_weights.address, pairs_bytes}};
     if (m.trace.bytes) writes.push_back(m.trace);
     FATHOM_ADD_BY_FORMAT(plan, router, gate.format, label, p, {1, plan.rows(), 1},
-                         {plan.caps().k_lanes, shape.n_experts}, reads, writes);
+                         {plan.caps().k_lanes, shape.n_experts, x.normed()}, reads, writes);
 }
 
 void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, uint32_t n_experts,
@@ -193,7 +198,7 @@ namespace {
 
 // One launch of moe_up: both halves, or the part of them that `part` says, with its matrix as gate and as up.
 void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate,
-                const Matrix& up, uint32_t part, uint32_t n_slots, Rows x, View experts,
+                const Matrix& up, uint32_t part, uint32_t n_slots, const Input& x, View experts,
                 const MoeLists& lists, Rows act) {
     const bool grouped = moe_grouped(plan.rows());
     const Tile tile = moe_tile_shape(plan.rows());
@@ -201,34 +206,37 @@ void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, co
     const MoeUp p{step.state.address,
                   gate.view.address,
                   up.view.address,
-                  x.address,
+                  x.rows.address,
+                  x.norm_address(),
                   experts.bytes ? experts.address : 0,
                   lists.pairs.address,
                   lists.items.address,
                   act.address,
                   BYTES{gate.matrix_bytes},
-                  x.cols,
+                  x.rows.cols,
                   width,
                   gate.row_bytes,
                   n_slots,
-                  x.stride,
+                  x.rows.stride,
                   act.stride,
                   grouped,
-                  part};
-    std::vector<View> reads{step.state, gate.view, x.span(plan.rows())};
+                  part,
+                  x.eps};
+    std::vector<View> reads{step.state, gate.view, x.rows.span(plan.rows())};
+    if (x.normed()) reads.push_back(x.norm);
     if (up.view.address != gate.view.address) reads.push_back(up.view);
     if (experts.bytes) reads.push_back(experts);
     if (grouped) reads.insert(reads.end(), {lists.pairs, lists.items});
     if (part == MOE_UP_UP) reads.push_back(act.span(pairs));
     FATHOM_ADD_BY_FORMAT(plan, moe_up, gate.format, label, p,
                          {tile_groups(plan.caps(), width, tile), grouped ? lists.max_items : pairs, 1},
-                         {plan.caps().k_lanes, tile.rows, tile.tokens}, reads, {act.span(pairs)});
+                         {plan.caps().k_lanes, tile.rows, tile.tokens, x.normed()}, reads, {act.span(pairs)});
 }
 
 } // namespace
 
 void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Mlp& mlp, uint32_t n_slots,
-            Rows x, View experts, const MoeLists& lists, Rows act) {
+            const Input& x, View experts, const MoeLists& lists, Rows act) {
     if (mlp.gate.format == mlp.up.format) {
         add_moe_up(plan, label, step, mlp.gate, mlp.up, MOE_UP_BOTH, n_slots, x, experts, lists, act);
         return;

@@ -18,6 +18,18 @@ struct Matrix {
     uint64_t matrix_bytes = 0; // from one to the next
 };
 
+// Activations that an op reads; with `norm` (a weight for each column) it norms them as it reads them, to the
+// bits of rms_norm.
+struct Input {
+    Rows rows;
+    View norm; // no bytes: as they are
+    float eps = 0;
+    Input(Rows plain) : rows(plain) {}
+    Input(Rows raw, View weight, float epsilon) : rows(raw), norm(weight), eps(epsilon) {}
+    bool normed() const { return norm.bytes != 0; }
+    uint64_t norm_address() const { return normed() ? norm.address : 0; }
+};
+
 // A gated MLP, or a bank of them: gate and up (width, dim), down (dim, width).
 struct Mlp {
     Matrix gate, up, down;
@@ -66,7 +78,7 @@ bool moe_grouped(uint32_t rows);
 
 void embed(Plan&, const std::string& label, const StepMemory&, const Matrix& table, Rows y, View counts);
 void rms_norm(Plan&, const std::string& label, const StepMemory&, Rows x, View weight, Rows y, float eps);
-void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& weights, Rows x, Rows y,
+void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& weights, const Input& x, Rows y,
             bool add);
 
 void latent_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows kv,
@@ -98,12 +110,12 @@ struct RouterMemory {
     uint32_t trace_stride = 0, trace_rows = 0;
 };
 void router(Plan&, const std::string& label, const StepMemory&, const RoutingShape&, const Matrix& gate,
-            Rows x, const RouterMemory& memory);
+            const Input& x, const RouterMemory& memory);
 void expert_sort(Plan&, const std::string& label, const StepMemory&, uint32_t n_experts, uint32_t n_slots,
                  View experts, const MoeLists& lists);
 // For a dense layer `experts` and `expert_weights` have no bytes, n_slots is 1 and the bank holds one matrix.
-void moe_up(Plan&, const std::string& label, const StepMemory&, const Mlp& mlp, uint32_t n_slots, Rows x,
-            View experts, const MoeLists& lists, Rows act);
+void moe_up(Plan&, const std::string& label, const StepMemory&, const Mlp& mlp, uint32_t n_slots,
+            const Input& x, View experts, const MoeLists& lists, Rows act);
 // y += the weighted sum over slots; `pairs_out` (T * slots, dim) is used when pairs are grouped.
 void moe_down(Plan&, const std::string& label, const StepMemory&, const Matrix& down, uint32_t n_slots,
               Rows act, View experts, View expert_weights, const MoeLists& lists, Rows pairs_out, Rows y);

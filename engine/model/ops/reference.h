@@ -41,10 +41,27 @@ template <Format F> double dot(ADDRESS base, uint64_t row, uint64_t row_bytes, c
     return dot(weight_row<F>(base, row, row_bytes, n), x);
 }
 
+// x of n values, normed where there is a weight.
+inline std::vector<float> normed(const float* x, uint32_t n, ADDRESS weight, float eps) {
+    std::vector<float> y(x, x + n);
+    if (weight == 0) return y;
+    double squares = 0;
+    for (const float value : y) squares += double(value) * value;
+    const double scale = 1 / std::sqrt(squares / n + eps);
+    for (uint32_t i = 0; i < n; ++i) y[i] = static_cast<float>(x[i] * scale * floats(weight)[i]);
+    return y;
+}
+
 inline float* cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t position, uint32_t max_pages,
                         uint32_t page_bytes, uint32_t row_floats) {
     const uint32_t page = words(pages)[r.sequence * max_pages + position / PAGE_TOKENS];
     return floats(cache + uint64_t{page} * page_bytes) + uint64_t{position % PAGE_TOKENS} * row_floats;
+}
+
+// Of the n_parts of attention over the cache, those that have positions.
+inline uint32_t parts_used(const StepRow& r, uint32_t history_only, uint32_t n_parts) {
+    const uint32_t pages = div_up(history_only ? r.history : r.position + 1, uint32_t{PAGE_TOKENS});
+    return pages == 0 ? 0 : div_up(pages, div_up(pages, n_parts));
 }
 
 inline uint32_t pad4(uint32_t n) { return (n + 3) & ~3u; }
