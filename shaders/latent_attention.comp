@@ -17,6 +17,11 @@ const uint VALUES = QUERIES * CHANNELS;
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { LatentAttention p; };
 
+uvec2 partial_of(uint t, uint h, uint part) {
+    const uint row = ((t - p.first_row) * p.n_heads + h) * p.n_parts + part;
+    return at(p.partial, row, 4u * (pad4(p.latent_dim) + 4u));
+}
+
 // score[i, s] = scale * query i . key of this invocation on page s of the tile.
 void score_tile(uvec2 query[QUERIES], uvec2 page[TILE_PAGES], uint keys, out float score[SCORES]) {
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
@@ -69,12 +74,9 @@ void main() {
     const uint latent4 = pad4(p.latent_dim) / 4u;
 
     // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
-    uvec2 query[QUERIES], y[QUERIES];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-        const uint h = min(h0 + i, p.n_heads - 1u);
-        query[i] = at(p.q, t * p.n_heads + h, 4u * ROW_FLOATS);
-        y[i] = at(p.partial, ((t - p.first_row) * p.n_heads + h) * p.n_parts + part, 16u * (latent4 + 1u));
-    }
+    uvec2 query[QUERIES];
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        query[i] = at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
     uint channel[CHANNELS]; // past the end: the last one again, never written
     [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
         channel[c] = min(thread_index() + c * WORKGROUP, latent4 - 1u);
@@ -95,12 +97,13 @@ void main() {
         [[unroll]] for (uint i = 0; i < QUERIES; ++i)
             [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
                 if (h0 + i >= p.n_heads || thread_index() + c * WORKGROUP >= latent4) continue;
+                const uvec2 y = partial_of(t, h0 + i, part);
                 vec4 total = value[i * CHANNELS + c];
-                if (tile != first) total = fma(Vec4(y[i]).v[channel[c]], vec4(rescale[i]), total);
-                Vec4(y[i]).v[channel[c]] = total;
+                if (tile != first) total = fma(Vec4(y).v[channel[c]], vec4(rescale[i]), total);
+                Vec4(y).v[channel[c]] = total;
             }
     }
     [[unroll]] for (uint i = 0; i < QUERIES; ++i)
         if (h0 + i < p.n_heads && thread_index() == 0u)
-            Vec4(y[i]).v[latent4] = vec4(largest[i], sum[i], 0, 0);
+            Vec4(partial_of(t, h0 + i, part)).v[latent4] = vec4(largest[i], sum[i], 0, 0);
 }

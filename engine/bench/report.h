@@ -84,8 +84,8 @@ struct PipelineRow { // --offline: what a compiler says of a kernel
     std::string step, op, kernel, format;
     std::vector<uint32_t> constants;
     // What drivers call by different names: "registers" and "spills" of an invocation, "subgroup" (its size),
-    // "occupancy" (subgroups that share a SIMD or SM), "cycles" (static), "instructions"; those that are
-    // told.
+    // "shared" (bytes), "occupancy" (subgroups that share a SIMD or SM), "cycles" (static), "instructions";
+    // those that are told.
     std::map<std::string, double> summary;
     std::map<std::string, double> statistics; // all of them, in the driver's words
     std::string failure;

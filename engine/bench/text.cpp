@@ -110,7 +110,8 @@ std::string Printer::model(const ModelRow& m) {
 }
 
 namespace {
-constexpr const char* COMPILED[] = {"registers", "spills", "subgroup", "occupancy", "cycles", "instructions"};
+constexpr const char* COMPILED[] = {"registers", "spills", "subgroup",    "shared",
+                                    "occupancy", "cycles", "instructions"};
 }
 
 std::string Printer::pipeline(const PipelineRow& p) {

@@ -26,8 +26,9 @@ struct MatrixShape {
 // What the kernels and the engine may rely on.
 struct Caps {
     uint32_t subgroup_size =
-        4;                // of every kernel where the device can fix it, else the smallest one it may use
-    uint32_t k_lanes = 4; // lanes that share a dot product; see shaders/dot.glsl
+        4;                    // of every kernel where the device can fix it, else the smallest one it may use
+    uint32_t k_lanes = 4;     // lanes that share a dot product; see shaders/dot.glsl
+    uint32_t registers = 256; // 32 bits each, of an invocation, that kernels may use without spills
     uint32_t shared_bytes = 16384; // shared memory of a workgroup
     // Ranges that attention over the cache is cut into. Enough to fill a GPU, and to keep one invocation's
     // loops short: llvmpipe stops a shader after 65535 iterations, which at latent 512 are some 15,000

@@ -195,6 +195,32 @@ Instance::~Instance() {
     std::_Exit(70); // a run under validation must not pass with a message, whoever would catch an exception
 }
 
+namespace {
+
+void choose_subgroups(uint32_t size, const vk::PhysicalDeviceVulkan13Properties& control, DeviceInfo& info) {
+    Caps& caps = info.caps;
+    const uint32_t least = control.minSubgroupSize, most = std::max(least, control.maxSubgroupSize);
+    // Where there is a choice, narrow subgroups leave each lane more registers: with the 32 lanes that it
+    // takes by default, Mesa's Intel driver spills half of our kernels.
+    const uint32_t narrow = std::clamp(8u, least, most);
+    // A pinned kernel may have so many subgroups; our largest workgroups have 256 invocations.
+    const bool wide_enough = narrow * control.maxComputeWorkgroupSubgroups >= 256;
+    caps.pinned_subgroups = bool(control.requiredSubgroupSizeStages & vk::ShaderStageFlagBits::eCompute) &&
+                            wide_enough && narrow <= 64;
+    caps.subgroup_size = caps.pinned_subgroups ? narrow : std::min(size, std::max(least, 4u));
+    if (!caps.pinned_subgroups)
+        info.quirks.push_back(fmt::format(
+            "subgroup size cannot be fixed (this driver may use {} to {}): kernels rely on {} lanes only",
+            least, most, std::min(caps.subgroup_size, 8u)));
+    // Eight lanes of 16 bytes read one 128-byte line of a weight row together.
+    caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
+    if (!caps.cpu) return;
+    info.quirks.push_back("software device: one lane to a dot product, since shuffles are loops on a CPU");
+    caps.registers = 512; // of what lies in its caches
+}
+
+} // namespace
+
 DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     DeviceInfo info;
     const auto properties = physical.getProperties();
@@ -224,22 +250,14 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     caps.cpu = properties.deviceType == vk::PhysicalDeviceType::eCpu;
     caps.shared_bytes = properties.limits.maxComputeSharedMemorySize;
     caps.timestamps = properties.limits.timestampComputeAndGraphics && properties.limits.timestampPeriod > 0;
-    const bool pinnable = bool(control.requiredSubgroupSizeStages & vk::ShaderStageFlagBits::eCompute) &&
-                          subgroup.subgroupSize >= control.minSubgroupSize &&
-                          subgroup.subgroupSize <= control.maxSubgroupSize;
-    // A pinned kernel may have so many subgroups; our largest workgroups have 256 invocations.
-    const bool wide_enough = subgroup.subgroupSize * control.maxComputeWorkgroupSubgroups >= 256;
-    caps.pinned_subgroups = pinnable && wide_enough && subgroup.subgroupSize <= 64;
-    caps.subgroup_size = caps.pinned_subgroups
-                             ? subgroup.subgroupSize
-                             : std::min(subgroup.subgroupSize, std::max(control.minSubgroupSize, 4u));
-    if (!caps.pinned_subgroups)
-        quirk(fmt::format(
-            "subgroup size cannot be fixed (this driver may use {} to {}): kernels rely on {} lanes only",
-            control.minSubgroupSize, control.maxSubgroupSize, std::min(caps.subgroup_size, 8u)));
-    // Eight lanes of 16 bytes read one 128-byte line of a 16-bit weight row together.
-    caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
-    if (caps.cpu) quirk("software device: one lane to a dot product, since shuffles are loops on a CPU");
+    choose_subgroups(subgroup.subgroupSize, control, info);
+    const bool intel = driver.driverID == vk::DriverId::eIntelOpenSourceMESA ||
+                       driver.driverID == vk::DriverId::eIntelProprietaryWindows;
+    if (intel) {
+        // A hardware thread has 4 KiB of registers, from Xe2 (which has no subgroups of 8) on 8 KiB.
+        caps.registers = (control.minSubgroupSize >= 16 ? 2048 : 1024) / caps.subgroup_size;
+        quirk(fmt::format("Intel: tiles for {} registers a lane, more would spill", caps.registers));
+    }
     const auto features =
         physical.getFeatures2<vk::PhysicalDeviceFeatures2, vk::PhysicalDeviceVulkan12Features,
                               vk::PhysicalDeviceVulkan13Features>();

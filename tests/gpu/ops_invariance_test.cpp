@@ -4,6 +4,9 @@
 #include "gpu/attention.h"
 #include "gpu/moe.h"
 
+#include <array>
+#include <bit>
+
 using namespace fathom;
 using namespace fathom::test;
 
@@ -59,7 +62,12 @@ Tensor rows_of(const std::string& name, const std::vector<uint32_t>& which, uint
     return tensor(bucket, cols, values);
 }
 
-void run_gpu(uint32_t bucket, const Build& build) { run(GPU, bucket, build, executor(GPU).caps()); }
+// Buckets take turns at the tiles of devices with many registers, and with few.
+void run_gpu(uint32_t bucket, const Build& build) {
+    gpu::Caps caps = executor(GPU).caps();
+    caps.registers = std::array{512u, 64u, 128u, 256u}[std::bit_width(bucket) % 4];
+    run(GPU, bucket, build, caps);
+}
 
 std::vector<StepRow> attention_rows(const std::vector<uint32_t>& which) {
     std::vector<StepRow> rows;
@@ -80,6 +88,31 @@ TEST_CASE("ops: invariance of rms_norm") {
         });
         return split(y, static_cast<uint32_t>(which.size()));
     });
+}
+
+TEST_CASE("ops: a norm has the same bits in a launch of its own and in the op that follows") {
+    const Buffer weight = random_vector("weight", 97);
+    for (const Format format : PLAIN_FORMATS) {
+        const Weights w = random_weights("after the norm", format, 65, 97);
+        for (const uint32_t n_rows : {1u, 2u, 7u}) {
+            const Scratch scratch;
+            std::vector<uint32_t> which(n_rows);
+            for (uint32_t r = 0; r < n_rows; ++r) which[r] = r;
+            const uint32_t bucket = bucket_of(n_rows);
+            const Step step = step_of(std::vector<StepRow>(n_rows));
+            const Tensor x = rows_of("raw", which, bucket, 97), normed = output(bucket, 97);
+            const Tensor apart = output(bucket, 65), fused = output(bucket, 65);
+            run_gpu(bucket, [&](Plan& plan, Side side) {
+                rms_norm(plan, "norm", step.memory(side), x.rows(side), weight.view[side], normed.rows(side),
+                         1e-6f);
+                matmul(plan, "apart", step.memory(side), w.matrix(side), normed.rows(side), apart.rows(side),
+                       false);
+                matmul(plan, "fused", step.memory(side), w.matrix(side),
+                       {x.rows(side), weight.view[side], 1e-6f}, fused.rows(side), false);
+            });
+            CHECK(split(fused, n_rows) == split(apart, n_rows));
+        }
+    }
 }
 
 TEST_CASE("ops: invariance of matmul") {

@@ -197,11 +197,11 @@ void expanded_attention_reference(const ExpandedAttention& p) {
 
 constexpr uint32_t TILE_PAGES = 4; // keys of an attention tile, in pages; see shaders/softmax.glsl
 
-// Queries that share a tile of keys: as many as leave room in shared memory, at most eight, for registers'
-// sake.
+// Queries that share a tile of keys: as many as leave room in shared memory and registers, at most eight.
 uint32_t queries_for(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted) {
     const uint32_t bytes = 4 * (floats_per_query + TILE_PAGES * PAGE_TOKENS + 2 * WORKGROUP / 4);
-    const uint32_t queries = std::min({8u, wanted, (std::min(caps.shared_bytes, 32768u) - 512) / bytes});
+    const uint32_t queries =
+        std::min({caps.registers / 64, 8u, wanted, (std::min(caps.shared_bytes, 32768u) - 512) / bytes});
     check(queries > 0, "one query fits shared memory");
     return std::bit_floor(queries);
 }

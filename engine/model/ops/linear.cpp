@@ -69,7 +69,7 @@ void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows
 
 void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights,
             const Input& x, Rows y, bool add) {
-    const Tile tile = tile_for(plan.rows());
+    const Tile tile = tile_for(plan.caps(), plan.rows());
     const MatMul p{
         step.state.address, weights.view.address, x.rows.address, x.norm_address(), y.address, weights.rows,
         weights.cols,       weights.row_bytes,    x.rows.stride,  y.stride,         add,       x.eps};

@@ -138,7 +138,12 @@ void moe_reduce_reference(const MoeReduce& p) {
         }
 }
 
-Tile moe_tile_shape(uint32_t rows) { return moe_grouped(rows) ? Tile{2, moe_tile(rows)} : Tile{2, 1}; }
+// `rows` as they share a read of the activations: gate and up count as two.
+Tile moe_tile_shape(const Plan& plan, uint32_t matrices) {
+    const uint32_t tokens = moe_grouped(plan.rows()) ? moe_tile(plan.rows()) : 1;
+    const uint32_t registers = plan.caps().registers;
+    return {registers >= 256 || (registers >= 128 && matrices * tokens < 8) ? 2u : 1u, tokens};
+}
 
 } // namespace
 
@@ -201,7 +206,7 @@ void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, co
                 const Matrix& up, uint32_t part, uint32_t n_slots, const Input& x, View experts,
                 const MoeLists& lists, Rows act) {
     const bool grouped = moe_grouped(plan.rows());
-    const Tile tile = moe_tile_shape(plan.rows());
+    const Tile tile = moe_tile_shape(plan, 2);
     const uint32_t width = gate.rows, pairs = plan.rows() * n_slots;
     const MoeUp p{step.state.address,
                   gate.view.address,
@@ -249,7 +254,7 @@ void moe_down(Plan& plan, const std::string& label, const StepMemory& step, cons
               uint32_t n_slots, Rows act, View experts, View expert_weights, const MoeLists& lists,
               Rows pairs_out, Rows y) {
     const bool grouped = moe_grouped(plan.rows());
-    const Tile tile = moe_tile_shape(plan.rows());
+    const Tile tile = moe_tile_shape(plan, 1);
     const uint32_t pairs = plan.rows() * n_slots;
     const ADDRESS weights = expert_weights.bytes ? expert_weights.address : 0;
     const Rows out = grouped ? pairs_out : y;

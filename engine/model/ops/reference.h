@@ -7,6 +7,7 @@
 #include "model/plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <span>
 #include <vector>
@@ -116,10 +117,10 @@ constexpr uint32_t WORKGROUP = 64; // invocations of every kernel that does not 
 struct Tile {
     uint32_t rows, tokens;
 };
-inline Tile tile_for(uint32_t bucket) {
-    if (bucket == 1) return {2, 1};
-    if (bucket == 2) return {2, 2};
-    return {4, 4};
+inline Tile tile_for(const gpu::Caps& caps, uint32_t bucket) {
+    const uint32_t tokens = std::min(std::bit_floor(bucket), 4u);
+    if (caps.registers < 128) return {1, tokens};
+    return {caps.registers >= 256 && tokens == 4 ? 4u : 2u, tokens};
 }
 inline uint32_t tile_groups(const gpu::Caps& caps, uint32_t rows, Tile tile) { // workgroups along the rows
     return div_up(rows, tile.rows * WORKGROUP / caps.k_lanes);
