@@ -25,6 +25,7 @@ enum class BYTES : uint64_t {}; // a size, no address
 #define PAGE_TOKENS 64
 #define MAX_ROWS 1024       // token rows of one step
 #define MAX_CANDIDATES 20   // most probable tokens kept by the sampler
+#define SAMPLED_RING 4      // steps of a sequence whose sampled tokens are kept
 #define MAX_BIAS 1024       // entries of a session's bias list
 #define MAX_ACTIVE 32       // experts chosen for one token, at most
 
@@ -32,8 +33,8 @@ enum class BYTES : uint64_t {}; // a size, no address
 struct StepHeader {
     uint n_rows;       // T of this step
     uint n_samples;    // the first n_samples rows are sampled (decode plans)
-    uint trace_slot;   // row of the routing ring for this step's row 0
-    uint step;         // counts steps, for the ring of sampled tokens
+    uint trace_slot;   // row of the routing ring for this step's row 0, modulo the ring
+    uint reserved;
 };
 struct StepRow {
     uint token;
@@ -53,7 +54,9 @@ struct SamplerState {
     uint seed_low, seed_high;
     uint use_penalties;
 };
-struct Sampled {           // what one sequence's sampler tells
+// What one sequence's sampler tells; that of the token at position p is the sequence's number p %
+// SAMPLED_RING.
+struct Sampled {
     uint token;
     uint position;         // of the sampled token
     float log_sum; // log of the sum of exp(logit - largest), after penalties, bias and mask, at temperature 1
@@ -207,8 +210,9 @@ struct MoeReduce { // y[t] += sum over slots of weight * x[pair]
 };
 
 struct Sample {
-    ADDRESS state, logits, adjusted, samplers, counts, bias, mask, sampled; // logits, adjusted (rows, vocab)
-    uint vocab, logits_stride, mask_words, advance;
+    // logits, adjusted (rows, vocab); sampled (sequences, SAMPLED_RING)
+    ADDRESS state, logits, adjusted, samplers, counts, bias, mask, sampled;
+    uint vocab, logits_stride, mask_words, reserved;
 };
 
 struct CopyRows { // y[t] = x[t]; how taps are kept

@@ -3,7 +3,7 @@
 // The next token of each sampled row. Adjusted logits: penalties, bias, mask. Then the MAX_CANDIDATES best
 // and the log-sum-exp are kept for the trace, and one token is drawn: temperature, top_k, top_p, min_p (ties
 // at the edge of top_k and top_p are all kept, as transformers does), by a Philox number of (seed,
-// position). Finally the row advances to the new token, so that the next step needs nothing from the host.
+// position). Finally the step advances to the new tokens, so that the next one needs nothing from the host.
 // Grid: (1, rows). Selection never sorts: a radix search finds the k-th largest logit, a bisection over the
 // floats' ordered bit patterns the edge of top_p. Every sum has a fixed order, so a seed gives the same
 // token again.
@@ -89,7 +89,7 @@ uint kth_largest(uint k) {
 }
 
 // Keeps the best MAX_CANDIDATES in order; the lower token comes first among equals.
-void keep_candidates(uint sequence) {
+void keep_candidates(uint slot) {
     const uint wanted = min(MAX_CANDIDATES, p.vocab), edge = kth_largest(wanted);
     if (gl_LocalInvocationIndex == 0u) list_count = 0;
     barrier();
@@ -128,8 +128,8 @@ void keep_candidates(uint sequence) {
                     ++rank;
         }
         const bool valid = i < wanted && list_logit[i] > LOWEST; // a masked token is no candidate
-        SampledOut(p.sampled).v[sequence].candidate[rank] = valid ? list_token[i] : 0xFFFFFFFFu;
-        SampledOut(p.sampled).v[sequence].logit[rank] = valid ? list_logit[i] : LOWEST;
+        SampledOut(p.sampled).v[slot].candidate[rank] = valid ? list_token[i] : 0xFFFFFFFFu;
+        SampledOut(p.sampled).v[slot].logit[rank] = valid ? list_logit[i] : LOWEST;
         if (i < wanted && rank == 0u) drawn = list_token[i]; // the greedy choice
     }
     barrier();
@@ -208,13 +208,14 @@ void main() {
     if (r >= StepIn(p.state).header.n_samples) return;
     const StepRow row = step_row(p.state, r);
     const SamplerState s = SamplersIn(p.samplers).v[row.sequence];
+    const uint slot = row.sequence * SAMPLED_RING + (row.position + 1u) % SAMPLED_RING;
     adjusted = at(p.adjusted, r, 4u * p.logits_stride);
     adjust(at(p.logits, r, 4u * p.logits_stride), s, row.sequence);
 
     float largest = LOWEST;
     for (uint i = gl_LocalInvocationIndex; i < p.vocab; i += WORKGROUP) largest = max(largest, logit(i));
     largest = workgroup_max(largest);
-    keep_candidates(row.sequence);
+    keep_candidates(slot);
     const float sum = weight_above(order(LOWEST) + 1u, largest, 1.0, 0.0);
 
     if (s.inv_temperature > 0.0) {
@@ -224,11 +225,11 @@ void main() {
         draw(edge, largest, s, row.position + 1u);
     }
     if (gl_LocalInvocationIndex != 0u) return;
-    SampledOut(p.sampled).v[row.sequence].token = drawn;
-    SampledOut(p.sampled).v[row.sequence].position = row.position + 1u;
-    SampledOut(p.sampled).v[row.sequence].log_sum = log(sum);
-    SampledOut(p.sampled).v[row.sequence].largest = largest;
-    if (p.advance == 0u) return;
+    SampledOut(p.sampled).v[slot].token = drawn;
+    SampledOut(p.sampled).v[slot].position = row.position + 1u;
+    SampledOut(p.sampled).v[slot].log_sum = log(sum);
+    SampledOut(p.sampled).v[slot].largest = largest;
     Step(p.state).rows[r].token = drawn;
     Step(p.state).rows[r].position = row.position + 1u;
+    if (r == 0u) Step(p.state).header.trace_slot += n_rows(p.state);
 }

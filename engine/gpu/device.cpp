@@ -229,7 +229,7 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
         const vk::MemoryBarrier2 memory(from, wrote, to, reads);
         commands.pipelineBarrier2(vk::DependencyInfo({}, memory));
     };
-    commands.begin(vk::CommandBufferBeginInfo());
+    commands.begin({vk::CommandBufferUsageFlagBits::eSimultaneousUse}); // may wait behind itself
     // The lists of a queue follow each other; what an earlier one wrote is read by this one.
     const vk::AccessFlags2 read_write = Flag::eShaderStorageRead | Flag::eShaderStorageWrite;
     barrier(Stage::eComputeShader | Stage::eCopy | Stage::eClear,

@@ -111,7 +111,7 @@ struct Dispatch {
 
 class Device;
 
-// A recorded list of dispatches, to be submitted any number of times.
+// A recorded list of dispatches, to be submitted any number of times, also before the last is done.
 class Recording {
   public:
     Recording(Recording&&) noexcept;

@@ -32,13 +32,14 @@ class GpuExecutor final : public Executor {
     void copy(View from, View to) override { device_.copy(from, to); }
     void zero(View view) override { device_.zero(view); }
 
-    void run(const Plan& plan) override {
+    uint64_t start(const Plan& plan) override {
         auto recording = recordings_.find(&plan);
         if (recording == recordings_.end()) {
             recording = recordings_.emplace(&plan, device_.record(plan.name(), plan.dispatches())).first;
         }
-        device_.wait(device_.submit(recording->second));
+        return device_.submit(recording->second);
     }
+    void wait(uint64_t ticket) override { device_.wait(ticket); }
 
     void forget(const Plan& plan) override { recordings_.erase(&plan); }
 
@@ -81,7 +82,7 @@ class ReferenceExecutor final : public Executor {
     void copy(View from, View to) override { std::copy_n(mapped(from), from.bytes, mapped(to)); }
     void zero(View view) override { std::fill_n(mapped(view), view.bytes, std::byte{0}); }
 
-    void run(const Plan& plan) override {
+    uint64_t start(const Plan& plan) override {
         const auto& ops = plan.ops();
         std::mt19937 random(1);
         for (size_t first = 0; first < ops.size();) {
@@ -94,6 +95,7 @@ class ReferenceExecutor final : public Executor {
             for (const Op* op : group) op->reference(op->params);
             first = last;
         }
+        return 0;
     }
 
   private:
@@ -131,7 +133,7 @@ class PlanningExecutor final : public Executor {
     void download(View view, std::span<std::byte>) override { mapped(view); }
     void copy(View, View) override {}
     void zero(View) override {}
-    void run(const Plan&) override {}
+    uint64_t start(const Plan&) override { return 0; }
 
   private:
     gpu::Caps caps_;

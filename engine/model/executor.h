@@ -37,9 +37,12 @@ class Executor : public Memory {
     virtual void copy(View from, View to) = 0;
     virtual void zero(View view) = 0;
 
-    // Runs a finished plan to its end. The plan must stay where it is until it is forgotten or the executor
-    // is gone: what was made for it is kept by its address.
-    virtual void run(const Plan& plan) = 0;
+    // Starts a finished plan, behind all that was started before; wait() for its ticket to see it through.
+    // The plan must stay where it is until it is forgotten or the executor is gone: what was made for it is
+    // kept by its address.
+    virtual uint64_t start(const Plan& plan) = 0;
+    virtual void wait(uint64_t) {}
+    void run(const Plan& plan) { wait(start(plan)); }
     virtual void forget(const Plan&) {}
 };
 

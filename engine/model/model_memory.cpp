@@ -86,7 +86,8 @@ void ModelMemory::allocate_state(Memory& memory) {
     samplers = shared(MAX_SEQUENCES * sizeof(SamplerState));
     bias = shared(8ull * MAX_SEQUENCES * MAX_BIAS);
     mask = shared(4ull * MAX_SEQUENCES * mask_words);
-    sampled = memory.allocate("sampled tokens", Placement::readback, MAX_SEQUENCES * sizeof(Sampled));
+    sampled = memory.allocate("sampled tokens", Placement::readback,
+                              MAX_SEQUENCES * SAMPLED_RING * sizeof(Sampled));
     if (trace_stride != 0)
         trace = memory.allocate("routing trace", Placement::readback, 4ull * TRACE_ROWS * trace_stride);
     counts = memory.allocate("step state", Placement::device, 4ull * MAX_SEQUENCES * config.vocab_size);

@@ -340,8 +340,11 @@ void traffic(B b, const Sample& p) {
         b.read(p.counts + 4ull * s * p.vocab, 4ull * p.vocab);
         b.read(p.bias + 8ull * s * MAX_BIAS, 8ull * MAX_BIAS);
         b.read(p.mask + 4ull * s * p.mask_words, 4ull * p.mask_words);
-        b.write(p.sampled + s * sizeof(Sampled), 8, true); // token and position
-        b.write(p.sampled + s * sizeof(Sampled) + 8, 8);   // the two sums
+    }
+    for (uint32_t t = 0; t < b.n; ++t) {
+        const uint32_t slot = b.row(t).sequence * SAMPLED_RING + (b.row(t).position + 1) % SAMPLED_RING;
+        b.write(p.sampled + slot * sizeof(Sampled), 8, true); // token and position
+        b.write(p.sampled + slot * sizeof(Sampled) + 8, 8);   // the two sums
     }
     b.write_rows(p.adjusted, b.n, p.vocab, p.logits_stride);
     b.out.flops = 4.0 * p.vocab * b.n;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -100,6 +101,10 @@ Engine::Impl::Impl(const FitQuestion& question, std::string name) : fingerprint(
     model = std::make_unique<Model>(question.config, question.source(std::nullopt), wanted, *executor);
     pages = PagePool(wanted.pages);
     sequence_used.assign(MAX_SEQUENCES, false);
+    in_flight = question.options.in_flight;
+    if (in_flight == 0) in_flight = executor->gpu() && !executor->caps().cpu ? 2 : 1;
+    in_flight = std::min(in_flight, uint32_t{SAMPLED_RING});
+    if (!wanted.taps.empty()) in_flight = 1; // a tap keeps one step
     thread = std::thread([this] { run(); });
 }
 
@@ -111,6 +116,10 @@ Engine::Impl::~Impl() {
     }
     request_added.notify_all();
     thread.join();
+    try {
+        land();
+    } catch (const gpu::DeviceLost&) { // whoever waited for its results was told
+    }
 }
 
 void Engine::Impl::run() {
@@ -118,6 +127,9 @@ void Engine::Impl::run() {
         {
             std::unique_lock lock(request_mutex);
             request_added.wait(lock, [&] { return stopping || !requests.empty(); });
+            // Those who were served together ask again together, within microseconds: worth waiting for.
+            request_added.wait_for(lock, std::chrono::microseconds(500),
+                                   [&] { return stopping || requests.size() >= served_together; });
             if (stopping) return;
         }
         step();
@@ -134,23 +146,30 @@ void Engine::Impl::finish(Session::Impl& s, std::exception_ptr error) {
     request_done.notify_all();
 }
 
-// Every session with a request moves on: by one chunk where it prefills, by one token where it generates; all
-// tokens generated now share one step. A session that was finished belongs to its owner again and is not
-// looked at any more.
+// All sessions that generate share one step, and before it one chunk of one session that reads a prompt goes
+// ahead: they take turns, so that neither a long prompt nor many of them keep the others waiting for longer
+// than a chunk. A session that was finished belongs to its owner again and is not looked at any more.
 bool Engine::Impl::step() {
     using Request = Session::Impl::Request;
     const std::lock_guard device(device_mutex);
-    std::vector<std::pair<Session::Impl*, Request>> runnable;
+    std::vector<Session::Impl*> runnable;
+    Session::Impl* reader = nullptr;
     {
         const std::lock_guard lock(request_mutex);
-        for (Session::Impl* s : requests) runnable.emplace_back(s, s->request);
+        runnable = requests;
+        const auto reads = [](const Session::Impl* s) { return s->request != Request::next; };
+        if (const auto it = std::find_if(requests.begin(), requests.end(), reads); it != requests.end()) {
+            reader = *it;
+            std::rotate(it, it + 1, requests.end()); // its next turn is behind the others'
+        }
     }
+    std::erase_if(runnable, [&](const Session::Impl* s) { return s->request != Request::next; });
+    if (reader) read_chunk(*reader);
     std::vector<Session::Impl*> ready;
-    for (const auto& [s, wanted] : runnable) try {
+    for (Session::Impl* s : runnable) try {
             if (s->cancelled) throw Cancelled();
-            if (wanted == Request::prefill) prefill_chunk(*s);
-            if (wanted == Request::logits) logits_chunk(*s);
-            if (wanted != Request::next) continue;
+            if (sampler_changed(*s)) land();
+            if (deliver_kept(*s)) continue;
             make_room(*s, s->cached, s->cached + 1);
             write_sampler(*s);
             ready.push_back(s);
@@ -162,7 +181,18 @@ bool Engine::Impl::step() {
         } catch (...) {
             for (Session::Impl* s : ready) finish(*s, std::current_exception());
         }
-    return !runnable.empty();
+    return reader || !runnable.empty();
+}
+
+void Engine::Impl::read_chunk(Session::Impl& s) try {
+    if (s.cancelled) throw Cancelled();
+    land();
+    if (s.request == Session::Impl::Request::prefill)
+        prefill_chunk(s);
+    else
+        logits_chunk(s);
+} catch (...) {
+    finish(s, std::current_exception());
 }
 
 // Expanded attention costs the expansion of the chunk's keys and values and saves multiplications for each
@@ -183,10 +213,8 @@ void Engine::Impl::prefill_chunk(Session::Impl& s) {
         s.expanded = worth_expanding(s.prefill_end - s.segment_begin, s.segment_begin);
     const uint32_t begin = s.cached, end = std::min(s.prefill_end, begin + chunk);
     make_room(s, begin, end);
-    std::vector<RowOf> rows;
-    for (uint32_t i = begin; i < end; ++i) rows.push_back({&s, i});
-    run_rows({StepKind::Mode::prefill, bucket_for(end - begin), s.expanded, s.expanded && begin > 0}, rows,
-             begin);
+    run_rows({StepKind::Mode::prefill, bucket_for(end - begin), s.expanded, s.expanded && begin > 0}, s,
+             begin, end);
     s.cached = end;
     if (begin == s.segment_begin)
         s.segments.push_back({begin, end, s.expanded});
@@ -199,9 +227,7 @@ void Engine::Impl::logits_chunk(Session::Impl& s) {
     const auto size = static_cast<uint32_t>(s.tokens.size());
     const uint32_t begin = s.cached, end = std::min(size, begin + MAX_SEQUENCES), n = end - begin;
     make_room(s, begin, end);
-    std::vector<RowOf> rows;
-    for (uint32_t i = begin; i < end; ++i) rows.push_back({&s, i});
-    run_rows({StepKind::Mode::logits, bucket_for(n)}, rows, begin);
+    run_rows({StepKind::Mode::logits, bucket_for(n)}, s, begin, end);
     const uint32_t stride = model->logits_stride;
     std::vector<float> values(uint64_t{n} * stride);
     executor->download({model->logits.address, values.size() * 4}, std::as_writable_bytes(std::span(values)));
@@ -214,79 +240,56 @@ void Engine::Impl::logits_chunk(Session::Impl& s) {
     if (end == size) finish(s, nullptr);
 }
 
-// Takes out of `sessions` what it has finished.
-void Engine::Impl::decode(std::vector<Session::Impl*>& sessions) {
-    std::vector<RowOf> rows;
-    for (Session::Impl* s : sessions) rows.push_back({s, s->cached});
-    run_rows({StepKind::Mode::decode, bucket_for(static_cast<uint32_t>(rows.size()))}, rows, 0);
-    while (!sessions.empty()) {
-        Session::Impl* s = sessions.back();
-        Sampled out;
-        std::memcpy(&out, executor->mapped(model->sampled) + s->sequence * sizeof(Sampled), sizeof(out));
-        check(out.token < model->config.vocab_size && out.position == s->cached + 1,
-              "the sampler served this session");
-        s->segments.push_back({s->cached, s->cached + 1, false});
-        if (s->segments.size() > 1) { // runs that are not expanded sum alike however they are cut: keep one
-            auto& before = s->segments[s->segments.size() - 2];
-            if (!before.expanded) {
-                before.end = s->cached + 1;
-                s->segments.pop_back();
-            }
-        }
-        ++s->cached;
-        s->tokens.push_back(out.token);
-        s->candidates.clear();
-        for (uint32_t i = 0; i < MAX_CANDIDATES && out.candidate[i] != 0xFFFFFFFFu; ++i)
-            s->candidates.push_back({out.candidate[i], out.logit[i] - out.largest - out.log_sum});
-        sessions.pop_back();
-        finish(*s, nullptr);
-    }
-}
-
 void Engine::Impl::write_step(StepKind::Mode mode, const std::vector<StepRow>& rows) {
     const auto n = static_cast<uint32_t>(rows.size());
-    const StepHeader header{n, mode == StepKind::Mode::decode ? n : 0, trace_slot, steps++};
+    const StepHeader header{n, mode == StepKind::Mode::decode ? n : 0, trace_slot, 0};
     std::byte* state = executor->mapped(model->state);
     std::memcpy(state, &header, sizeof(header));
     std::memcpy(state + sizeof(header), rows.data(), n * sizeof(StepRow));
 }
 
-void Engine::Impl::run_rows(StepKind kind, std::span<const RowOf> rows, uint32_t history) {
-    std::vector<StepRow> step_rows;
-    for (const RowOf& row : rows)
-        step_rows.push_back(
-            {row.session->tokens[row.position], row.position, row.session->sequence, history});
-    write_step(kind.mode, step_rows);
+void Engine::Impl::run_rows(StepKind kind, Session::Impl& s, uint32_t begin, uint32_t end) {
+    std::vector<StepRow> rows;
+    for (uint32_t i = begin; i < end; ++i) rows.push_back({s.tokens[i], i, s.sequence, begin});
+    write_step(kind.mode, rows);
     const Plan& plan = model->plan(kind);
     executor->run(plan);
-    collect(plan, rows);
-    trace_slot = (trace_slot + static_cast<uint32_t>(rows.size())) % TRACE_ROWS;
+    for (uint32_t i = begin; i < end; ++i)
+        keep_routing(s, routing_of(trace_slot + i - begin, s.tokens[i], i));
+    collect_taps(plan, std::vector<Session::Impl*>(rows.size(), &s));
+    trace_slot += end - begin;
 }
 
-void Engine::Impl::collect(const Plan& plan, std::span<const RowOf> rows) {
+// What the router left in the ring for one token; nothing without a trace.
+trace::Routing Engine::Impl::routing_of(uint32_t slot, Token token, uint32_t position) const {
+    trace::Routing record{token, position, {}, {}};
     const uint32_t active = model->config.n_active_experts;
-    for (uint32_t i = 0; i < rows.size() && model->trace_stride != 0; ++i) {
-        Session::Impl& s = *rows[i].session;
-        trace::Routing record{s.tokens[rows[i].position], rows[i].position, {}, {}};
-        std::vector<uint32_t> words(model->trace_stride);
-        const uint64_t slot = (trace_slot + i) % TRACE_ROWS;
-        std::memcpy(words.data(), executor->mapped(model->trace) + 4 * slot * model->trace_stride,
-                    4 * words.size());
-        for (uint32_t layer = 0; layer < model->n_moe_layers; ++layer)
-            for (uint32_t k = 0; k < active; ++k) {
-                record.experts.push_back(static_cast<uint16_t>(words[layer * 2 * active + k]));
-                record.weights.push_back(std::bit_cast<float>(words[layer * 2 * active + active + k]));
-            }
-        if (s.routing.size() >= MAX_KEPT_ROUTING)
-            s.routing.erase(s.routing.begin(), s.routing.begin() + MAX_KEPT_ROUTING / 2);
-        s.routing.push_back(std::move(record));
-    }
+    std::vector<uint32_t> words(model->trace_stride);
+    if (words.empty()) return record;
+    const uint64_t row = slot % TRACE_ROWS;
+    std::memcpy(words.data(), executor->mapped(model->trace) + 4 * row * words.size(), 4 * words.size());
+    for (uint32_t layer = 0; layer < model->n_moe_layers; ++layer)
+        for (uint32_t k = 0; k < active; ++k) {
+            record.experts.push_back(static_cast<uint16_t>(words[layer * 2 * active + k]));
+            record.weights.push_back(std::bit_cast<float>(words[layer * 2 * active + active + k]));
+        }
+    return record;
+}
+
+void Engine::Impl::keep_routing(Session::Impl& s, trace::Routing record) const {
+    if (model->trace_stride == 0) return;
+    if (s.routing.size() >= MAX_KEPT_ROUTING)
+        s.routing.erase(s.routing.begin(), s.routing.begin() + MAX_KEPT_ROUTING / 2);
+    s.routing.push_back(std::move(record));
+}
+
+void Engine::Impl::collect_taps(const Plan& plan, std::span<Session::Impl* const> rows) const {
     for (const TapBuffer& tap : model->taps(plan))
         for (uint32_t i = 0; i < rows.size(); ++i) {
-            auto& kept = rows[i].session->taps;
+            auto& taps = rows[i]->taps;
             auto it =
-                std::find_if(kept.begin(), kept.end(), [&](const Tap& t) { return t.name == tap.name; });
-            if (it == kept.end()) it = kept.insert(kept.end(), {tap.name, 0, tap.cols * tap.repeat, {}});
+                std::find_if(taps.begin(), taps.end(), [&](const Tap& t) { return t.name == tap.name; });
+            if (it == taps.end()) it = taps.insert(taps.end(), {tap.name, 0, tap.cols * tap.repeat, {}});
             const uint64_t n = uint64_t{tap.cols} * tap.repeat;
             const auto* values = reinterpret_cast<const float*>(executor->mapped(tap.view)) + i * n;
             it->values.insert(it->values.end(), values, values + n);
@@ -333,17 +336,17 @@ void Engine::next(std::span<Session* const> sessions) {
 
 void Engine::examine(const Session& session,
                      const std::function<void(Model&, Executor&, uint32_t sequence)>& work) {
-    const std::lock_guard lock(impl_->device_mutex);
+    const Impl::Quiet quiet(*impl_);
     work(*impl_->model, *impl_->executor, session.impl_->sequence);
 }
 
 uint32_t Engine::dispatches_per_token() const {
-    const std::lock_guard lock(impl_->device_mutex);
+    const Impl::Quiet quiet(*impl_);
     return static_cast<uint32_t>(impl_->model->plan({StepKind::Mode::decode, 1}).ops().size());
 }
 
 MemoryReport Engine::memory() const {
-    const std::lock_guard lock(impl_->device_mutex);
+    const Impl::Quiet quiet(*impl_);
     MemoryReport report;
     for (const auto& owner : impl_->executor->memory()) {
         report.items.push_back({owner.owner, owner.bytes, owner.reserved});
@@ -371,13 +374,14 @@ void Engine::set_steering(const Steering& steering) {
         pairs.push_back(steering.key.empty() ? 0 : steering.key[i]);
         pairs.push_back(steering.factor.empty() ? 1 : steering.factor[i]);
     }
-    const std::lock_guard lock(impl_->device_mutex);
+    const Impl::Quiet quiet(*impl_);
+    ++impl_->epoch;
     impl_->executor->upload(m.control, 0, std::as_bytes(std::span(pairs)));
     impl_->executor->flush();
 }
 
 Session Engine::open() {
-    const std::lock_guard lock(impl_->device_mutex);
+    const Impl::Quiet quiet(*impl_);
     const auto slot = std::find(impl_->sequence_used.begin(), impl_->sequence_used.end(), false);
     if (slot == impl_->sequence_used.end())
         throw Error({.what = "too many open sessions",

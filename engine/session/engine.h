@@ -28,8 +28,11 @@ struct LoadOptions {
     bool reference = false; // run on the CPU executor, the oracle of the tests: slow, in double precision
     uint32_t context = 0;   // longest session in tokens; 0: the model's limit, at most 4096
     uint32_t cache_tokens =
-        0;                 // tokens the latent cache holds for all sessions together; 0: twice the context
-    uint32_t chunk = 512;  // prompt tokens processed at once, at most
+        0;                // tokens the latent cache holds for all sessions together; 0: twice the context
+    uint32_t chunk = 512; // prompt tokens processed at once, at most
+    // Steps that generate which the device may have under way at once, at most 4: it goes from one to the
+    // next by itself, and what turns out not to be wanted is thrown away. 0: two, on a software device one.
+    uint32_t in_flight = 0;
     bool keep_mtp = false; // load the weights of MTP layers too (nothing runs them yet)
     bool trace = true;     // write routing records
     // A weight format ("q8_0", "q4_k", "fp8", ...) that matrices stored as f32, f16, bf16 or FP8 are

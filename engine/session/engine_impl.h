@@ -13,7 +13,9 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -44,6 +46,7 @@ struct Session::Impl {
     std::vector<uint32_t> pages;
     SamplingParams sampling, sampling_in_force;
     bool sampler_written = false, counts_valid = true;
+    uint64_t changes = 0; // counts what its owner did to its tokens, other than to generate
     std::vector<Candidate> candidates;
     std::vector<trace::Routing> routing;
     std::vector<Tap> taps;
@@ -84,11 +87,47 @@ struct Engine::Impl {
 
     std::mutex request_mutex;
     std::condition_variable request_added, request_done;
-    std::vector<Session::Impl*> requests;
+    std::vector<Session::Impl*> requests; // in the order in which they are served
     bool stopping = false;
+    std::atomic<size_t> served_together = 0; // sessions of the last step that generated
     std::thread thread;
 
-    uint32_t steps = 0, trace_slot = 0;
+    uint32_t trace_slot = 0, in_flight = 1;
+
+    // Steps that generate for one set of sessions: `rows` says what the oldest step not yet taken runs. The
+    // device advances its state itself, so that steps follow each other without the host; see decode.cpp.
+    struct Flight {
+        struct Row {
+            Session::Impl* session;
+            Token token;
+            uint32_t position;
+            uint64_t changes; // of the session, when the flight began
+        };
+        const Plan* plan = nullptr;
+        std::vector<Row> rows; // none: the device's state is of something else
+        std::deque<uint64_t> tickets;
+        uint32_t trace_slot = 0; // of the oldest step's first row
+    };
+    Flight flight;
+    // A token that a step gave to a session, before it asks for it where other work came between.
+    struct Kept {
+        Sampled sampled;
+        trace::Routing routing;
+        uint64_t epoch, changes; // of the engine and of the session when the step was started
+    };
+    std::map<const Session::Impl*, std::deque<Kept>> kept;
+    uint64_t epoch = 0; // counts what changes the tokens of all sessions
+    // Waits for all that is under way and keeps its tokens. Whoever is about to change what steps read, or
+    // what they write into, does this first.
+    void land();
+    // Holds the device, with nothing under way.
+    class Quiet {
+      public:
+        explicit Quiet(Impl& engine) : lock_(engine.device_mutex) { engine.land(); }
+
+      private:
+        std::lock_guard<std::mutex> lock_;
+    };
 
     // Hands requests to the thread and waits for all; errors are left in the sessions.
     void serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted);
@@ -96,21 +135,27 @@ struct Engine::Impl {
     void run(); // the thread's loop
     bool step();
     void finish(Session::Impl& s, std::exception_ptr error);
+    void read_chunk(Session::Impl& s); // the next of a prompt, or of tokens whose logits are wanted
     void prefill_chunk(Session::Impl& s);
     void logits_chunk(Session::Impl& s);
-    void decode(std::vector<Session::Impl*>& sessions);
+    void decode(std::vector<Session::Impl*>& sessions); // takes out what it has finished
+    void begin_flight(std::span<Session::Impl* const> sessions);
+    bool continues_flight(std::span<Session::Impl* const> sessions) const;
+    bool has_room_ahead() const;
+    void launch_step();
+    std::vector<Kept> take_step();
+    void deliver(Session::Impl& s, Kept& result);
+    bool deliver_kept(Session::Impl& s);
 
-    // One step of the model: rows go in, the plan runs, routing and taps come out to the sessions of the
-    // rows.
-    struct RowOf {
-        Session::Impl* session;
-        uint32_t position;
-    };
+    // One step over tokens [begin, end) of a session; its routing and taps come out.
+    void run_rows(StepKind kind, Session::Impl& s, uint32_t begin, uint32_t end);
     void write_step(StepKind::Mode mode, const std::vector<StepRow>& rows);
-    void run_rows(StepKind kind, std::span<const RowOf> rows, uint32_t history);
-    void collect(const Plan& plan, std::span<const RowOf> rows);
+    trace::Routing routing_of(uint32_t slot, Token token, uint32_t position) const;
+    void keep_routing(Session::Impl& s, trace::Routing record) const;
+    void collect_taps(const Plan& plan, std::span<Session::Impl* const> rows) const;
     void make_room(Session::Impl& s, uint32_t begin,
                    uint32_t end); // pages for these positions, none of them shared
+    bool sampler_changed(const Session::Impl& s) const;
     void write_sampler(Session::Impl& s);
     void rebuild_counts(Session::Impl& s);
     bool worth_expanding(uint32_t tokens, uint32_t before) const;

@@ -13,7 +13,7 @@ std::vector<KernelTime> Engine::profile() {
     session.next();
     const Token token = session.tokens().front();
 
-    const std::lock_guard lock(impl_->device_mutex);
+    const Impl::Quiet quiet(*impl_);
     const Plan& plan = impl_->model->plan({StepKind::Mode::decode, 1});
     gpu::Device* const device = impl_->executor->gpu();
     if (!device) return {};

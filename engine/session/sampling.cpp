@@ -70,9 +70,20 @@ void Engine::Impl::rebuild_counts(Session::Impl& s) {
     s.counts_valid = true;
 }
 
+namespace {
+bool has_penalties(const SamplingParams& p) {
+    return p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0;
+}
+} // namespace
+
+bool Engine::Impl::sampler_changed(const Session::Impl& s) const {
+    return !s.sampler_written || s.sampling != s.sampling_in_force ||
+           (has_penalties(s.sampling) && !s.counts_valid);
+}
+
 void Engine::Impl::write_sampler(Session::Impl& s) {
     const SamplingParams& p = s.sampling;
-    const bool penalties = p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0;
+    const bool penalties = has_penalties(p);
     if (penalties && !s.counts_valid) rebuild_counts(s);
     if (s.sampler_written && p == s.sampling_in_force) return;
     const uint32_t mask_words = model->mask_words;

@@ -13,7 +13,12 @@ namespace fathom {
 Session::Impl::~Impl() {
     if (!engine) return;
     const std::lock_guard lock(engine->device_mutex);
+    try {
+        engine->land();
+    } catch (const gpu::DeviceLost&) { // whoever waited for its results was told
+    }
     for (const uint32_t page : pages) engine->pages.release(page);
+    engine->kept.erase(this);
     engine->sequence_used[sequence] = false;
 }
 
@@ -59,9 +64,11 @@ void Session::Impl::append(std::span<const Token> added) {
                      .fix = fmt::format("use a longer --context (this model allows {}), or a shorter text",
                                         engine->model->config.max_position)});
     tokens.insert(tokens.end(), added.begin(), added.end());
+    ++changes;
 }
 
 void Session::Impl::undo_to(const Mark& before) {
+    ++changes;
     tokens.resize(before.size);
     cached = std::min(cached, before.cached);
     segments.resize(std::min(segments.size(), before.segments));
@@ -76,7 +83,7 @@ void Session::Impl::undo_to(const Mark& before) {
 }
 
 void Session::Impl::release_pages() {
-    const std::lock_guard lock(engine->device_mutex);
+    const Engine::Impl::Quiet quiet(*engine);
     while (pages.size() > div_up(cached, PAGE_TOKENS)) {
         engine->pages.release(pages.back());
         pages.pop_back();
@@ -194,6 +201,7 @@ void Session::rewind(uint32_t position) {
         throw Error({.what = "cannot rewind forwards",
                      .expected = fmt::format("at most {}, the session's length", s.tokens.size()),
                      .got = fmt::format("{}", position)});
+    ++s.changes;
     s.tokens.resize(position);
     s.candidates.clear();
     s.counts_valid = false;
@@ -213,7 +221,7 @@ void Session::rewind(uint32_t position) {
 
 Session Session::fork() const {
     Engine::Impl& engine = *impl_->engine;
-    const std::lock_guard lock(engine.device_mutex);
+    const Engine::Impl::Quiet quiet(engine);
     const auto slot = std::find(engine.sequence_used.begin(), engine.sequence_used.end(), false);
     if (slot == engine.sequence_used.end())
         throw Error({.what = "too many open sessions",

@@ -154,7 +154,7 @@ void Session::save(const std::filesystem::path& path) const {
     const uint64_t row_bytes = 4ull * model.row_floats;
     std::vector<std::vector<std::byte>> rows(model.config.n_layers);
     {
-        const std::lock_guard lock(engine.device_mutex);
+        const Engine::Impl::Quiet quiet(engine);
         for (uint32_t layer = 0; layer < model.config.n_layers; ++layer) {
             rows[layer].resize(s.cached * row_bytes);
             for (uint32_t first = 0; first < s.cached; first += PAGE_TOKENS) {
@@ -191,7 +191,7 @@ void Session::load(const std::filesystem::path& path) {
             refuse(path, "a damaged saved session", shape_text(shape), shape_text(rows.back()->shape));
     }
     Impl& s = *impl_;
-    const std::lock_guard lock(engine.device_mutex);
+    const Engine::Impl::Quiet quiet(engine);
     const auto own = static_cast<uint32_t>(std::count_if(
         s.pages.begin(), s.pages.end(), [&](uint32_t page) { return !engine.pages.is_shared(page); }));
     const uint32_t needed = div_up(cached, PAGE_TOKENS);
@@ -210,6 +210,7 @@ void Session::load(const std::filesystem::path& path) {
                                     rows[layer]->data.subspan(first * row_bytes, bytes));
         }
     engine.executor->flush();
+    ++s.changes;
     s.tokens = stored.tokens;
     s.cached = cached;
     for (size_t i = 0; i < stored.segments.size(); i += 3)

@@ -47,7 +47,7 @@ struct Sampling {
         counts = buffer(std::vector<uint32_t>(uint64_t{n_rows} * vocab));
         bias = buffer(std::vector<uint32_t>(uint64_t{n_rows} * 2 * MAX_BIAS, SENTINEL));
         mask = buffer(std::vector<uint32_t>(uint64_t{n_rows} * mask_words));
-        sampled = blank(uint64_t{n_rows} * sizeof(Sampled) / 4);
+        sampled = blank(uint64_t{n_rows} * SAMPLED_RING * sizeof(Sampled) / 4);
     }
     void execute() {
         for (const Side side : SIDES) {
@@ -66,7 +66,8 @@ struct Sampling {
         }
     }
     Sampled of_row(uint32_t row, Side side = GPU) const {
-        return read<Sampled>(side, sampled)[n_rows - 1 - row];
+        const uint32_t position = state(side)[row].position; // the step has advanced to it
+        return read<Sampled>(side, sampled)[(n_rows - 1 - row) * SAMPLED_RING + position % SAMPLED_RING];
     }
     std::vector<StepRow> state(Side side = GPU) const {
         const auto words = read<StepRow>(side, step.state);

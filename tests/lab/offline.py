@@ -39,10 +39,10 @@ def number(value: float | None) -> str:
 def table_of(kernels: list, reports: dict, options: argparse.Namespace) -> str:
     """The figures of every kernel and chip, in Markdown."""
     lines = ["# What compilers make of the kernels", "",
-             f"{options.preset} in {options.format}; written by `tests/lab/offline.py --table`. Registers: an",
-             "invocation's (AMD, NVIDIA) or those live at once (Intel). Occupancy: subgroups that share a",
+             f"{options.preset} in {options.format}; by `tests/lab/offline.py --table`. Registers: of",
+             "an invocation (AMD, NVIDIA) or live at once (Intel). Occupancy: subgroups that share a",
              "SIMD (AMD) or an SM (NVIDIA); Intel's driver tells none. Shared memory in bytes. Cycles: one",
-             "subgroup's, as the compiler estimates them, each in its own way: compare a chip with itself.", ""]
+             "subgroup's, as the compiler estimates them, each in its own way: not to be compared.", ""]
     for what in TOLD:
         lines += [f"## {what}", "", "| kernel | " + " | ".join(reports) + " |",
                   "|---" * (1 + len(reports)) + "|"]

@@ -39,9 +39,10 @@ inline std::unique_ptr<Engine> load(const std::string& name, const LoadOptions& 
     return std::make_unique<Engine>(model.files(), on_device(options));
 }
 
-// The engine that most cases share: small, with groups, YaRN and q-LoRA, sessions of up to 512 tokens.
+// The engine that most cases share: small, with groups, YaRN and q-LoRA, sessions of up to 512 tokens, three
+// steps under way.
 inline Engine& shared_engine() {
-    static const auto engine = load("v3_base", {.cache_tokens = 8192});
+    static const auto engine = load("v3_base", {.cache_tokens = 8192, .in_flight = 3});
     return *engine;
 }
 

@@ -87,7 +87,8 @@ void sample_reference(const Sample& p) {
         std::stable_sort(best_first.begin(), best_first.end(),
                          [&](uint32_t a, uint32_t b) { return z[a] > z[b]; });
 
-        Sampled& out = at<Sampled>(p.sampled)[step.sequence];
+        Sampled& out =
+            at<Sampled>(p.sampled)[step.sequence * SAMPLED_RING + (step.position + 1) % SAMPLED_RING];
         for (uint32_t i = 0; i < MAX_CANDIDATES; ++i) {
             const bool valid = i < p.vocab && z[best_first[i]] > LOWEST;
             out.candidate[i] = valid ? best_first[i] : 0xFFFFFFFFu;
@@ -99,8 +100,9 @@ void sample_reference(const Sample& p) {
         out.log_sum = static_cast<float>(std::log(sum));
         out.position = step.position + 1;
         out.token = s.inv_temperature > 0 ? draw(z, best_first, s, step.position + 1) : best_first[0];
-        if (p.advance) step = {out.token, step.position + 1, step.sequence, step.history};
+        step = {out.token, step.position + 1, step.sequence, step.history};
     }
+    at<StepHeader>(p.state)->trace_slot += n_rows(p.state);
 }
 
 } // namespace
@@ -116,8 +118,7 @@ void sample(Plan& plan, const std::string& label, const StepMemory& step, const 
                    m.sampled.address,
                    m.vocab,
                    static_cast<uint32_t>(round_up(m.vocab, 8)),
-                   m.mask_words,
-                   1};
+                   m.mask_words};
     plan.add<sample_reference>("sample", label, p, {1, plan.rows(), 1}, {},
                                {step.state, m.logits, m.samplers, m.counts, m.bias, m.mask},
                                {step.state, m.adjusted, m.sampled});
