@@ -13,13 +13,22 @@ layout(constant_id = 2) const uint CHANNELS = 1;   // vec4 of the latent for eac
 layout(constant_id = 3) const uint TILE_PAGES = 1;
 #include "cache.glsl"
 #include "softmax.glsl"
-const uint VALUES = QUERIES * CHANNELS;
+const uint VALUES = QUERIES * CHANNELS, ROW4 = ROW_FLOATS / 4u;
+#define UNROLL 4u // of the inner loops: loads under way, and sums that stay in registers
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { LatentAttention p; };
 
 uvec2 partial_of(uint t, uint h, uint part) {
     const uint row = ((t - p.first_row) * p.n_heads + h) * p.n_parts + part;
     return at(p.partial, row, 4u * (pad4(p.latent_dim) + 4u));
+}
+
+void add_products(uvec2 query[QUERIES], uvec2 key, uint c, inout float dot[QUERIES]) {
+    const vec4 k = Vec4In(key).v[c];
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+        const vec4 q = Vec4In(query[i]).v[c];
+        dot[i] += fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, q.x * k.x)));
+    }
 }
 
 // score[i, s] = scale * query i . key of this invocation on page s of the tile.
@@ -30,13 +39,10 @@ void score_tile(uvec2 query[QUERIES], uvec2 page[TILE_PAGES], uint keys, out flo
         [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] = 0;
         if (s * PAGE_TOKENS < keys) {
             const uvec2 key = at(page[s], min(j, keys - 1u) % PAGE_TOKENS * ROW_FLOATS * 4u);
-            for (uint c = 0; c < ROW_FLOATS / 4u; ++c) {
-                const vec4 k = Vec4In(key).v[c];
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-                    const vec4 q = Vec4In(query[i]).v[c];
-                    dot[i] += fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, q.x * k.x)));
-                }
-            }
+            const uint whole = ROW4 / UNROLL * UNROLL;
+            for (uint c = 0; c < whole; c += UNROLL)
+                [[unroll]] for (uint u = 0; u < UNROLL; ++u) add_products(query, key, c + u, dot);
+            for (uint c = whole; c < ROW4; ++c) add_products(query, key, c, dot);
         }
         [[unroll]] for (uint i = 0; i < QUERIES; ++i)
             score[i * TILE_PAGES + s] = j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
@@ -50,21 +56,25 @@ void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint latent4, uint channel[CHAN
     if (gl_SubgroupID * gl_SubgroupSize >= latent4) return; // a subgroup without a channel
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
         const uint end = clamp(int(keys) - int(s * PAGE_TOKENS), 0, PAGE_TOKENS);
-        for (uint k = 0; k < end; ++k) {
-            const uvec2 latent = at(page[s], k * ROW_FLOATS * 4u);
-            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-                const vec4 v = Vec4In(latent).v[channel[c]];
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-                    const float weight = tile_p[i * TILE_KEYS + s * PAGE_TOKENS + k];
-                    value[i * CHANNELS + c] = fma(vec4(weight), v, value[i * CHANNELS + c]);
+        for (uint k0 = 0; k0 < end; k0 += UNROLL)
+            [[unroll]] for (uint u = 0; u < UNROLL; ++u) {
+                const uint k = k0 + u; // past the end: the last one again, with a weight of 0
+                const uvec2 latent = at(page[s], min(k, end - 1u) * ROW_FLOATS * 4u);
+                [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                    const vec4 v = Vec4In(latent).v[channel[c]];
+                    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+                        const float weight = tile_p[i * TILE_KEYS + s * PAGE_TOKENS + k];
+                        value[i * CHANNELS + c] = fma(vec4(weight), v, value[i * CHANNELS + c]);
+                    }
                 }
             }
-        }
     }
 }
 
 void main() {
-    const uint t = p.first_row + gl_WorkGroupID.z, h0 = gl_WorkGroupID.y * QUERIES, part = gl_WorkGroupID.x;
+    const uint t = p.first_row + gl_WorkGroupID.z, h0 = gl_WorkGroupID.y * QUERIES;
+    // Short texts fill the first parts only: neighbours go apart, for those who share out workgroups in runs.
+    const uint part = gl_WorkGroupID.x * (p.n_parts % 4u == 0u ? p.n_parts / 2u + 1u : 1u) % p.n_parts;
     if (t >= n_rows(p.state)) return;
     const StepRow row = step_row(p.state, t);
     const uint length = attended(row, p.history_only), pages = pages_of(length);
