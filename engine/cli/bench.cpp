@@ -162,10 +162,11 @@ void add_llama_bench(CLI::App& app, Options& options) {
         app.add_option(name, values, about)->delimiter(',')->type_name("N,...")->capture_default_str();
     };
     add_flag(app, "--like-llama-bench", options.like_llama_bench,
-             "Measure, and print, as llama.cpp's llama-bench does; the next four are for it");
+             "Measure, and print, as llama.cpp's llama-bench does; the next five are for it");
     list("-p,--n-prompt", options.llama.prompts, "Prompts of so many tokens; 0: none");
     list("-n,--n-gen", options.llama.generated, "Generations of so many tokens; 0: none");
     list("-d,--n-depth", options.llama.depths, "Behind so many tokens");
+    list("--parallel", options.llama.parallel, "Generations by so many sessions side by side");
     add_count(app, "-r,--repetitions", options.llama.repetitions, "How often each is measured");
 }
 

@@ -3,11 +3,13 @@
 //
 // Its definitions: ppN processes N random tokens at once, tgN as many one after the other, each behind D
 // tokens that are there already and are not timed; rates are means over repetitions, after one that is thrown
-// away. Other than there, each of our steps samples, on the device, since nothing here makes logits without.
+// away. `x P`, ours: P sessions generate side by side, and the rate is of all their tokens. Other than there,
+// each of our steps samples, on the device, since nothing here makes logits without.
 #include "cli/llama_bench.h"
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "base/units.h"
 #include "bench/models.h"
 #include "cli/command.h"
@@ -16,6 +18,7 @@
 #include "cli/interrupt.h"
 #include "cli/measure.h"
 #include "cli/terminal.h"
+#include "model/model_memory.h"
 
 #include <algorithm>
 #include <cmath>
@@ -30,7 +33,8 @@ using Json = nlohmann::ordered_json;
 
 struct Test {
     uint32_t prompt = 0, generated = 0, depth = 0; // one of the first two is 0
-    uint32_t tokens() const { return prompt + generated; }
+    uint32_t parallel = 1;                         // sessions that generate side by side
+    uint32_t tokens() const { return prompt + generated * parallel; }
 };
 
 // In llama-bench's order: for each depth all prompts, then all generations.
@@ -40,7 +44,8 @@ std::vector<Test> tests_of(const LlamaBench& options) {
         for (const uint32_t n : options.prompts)
             if (n != 0) tests.push_back({n, 0, depth});
         for (const uint32_t n : options.generated)
-            if (n != 0) tests.push_back({0, n, depth});
+            for (const uint32_t parallel : options.parallel)
+                if (n != 0) tests.push_back({0, n, depth, parallel});
     }
     if (tests.empty()) throw UsageError("nothing to measure: -p and -n are both 0");
     return tests;
@@ -49,7 +54,7 @@ std::vector<Test> tests_of(const LlamaBench& options) {
 // Seconds of one repetition.
 double run(bench::ModelBench& bench, const Test& test) {
     if (test.prompt != 0) return bench.prompt(test.prompt, test.depth);
-    const std::vector<double> tokens = bench.decode(test.generated, test.depth);
+    const std::vector<double> tokens = bench.decode(test.generated, test.depth, test.parallel);
     return std::accumulate(tokens.begin(), tokens.end(), 0.0);
 }
 
@@ -84,8 +89,8 @@ struct Row {
 };
 
 std::string test_name(const Test& test) {
-    const std::string name =
-        test.prompt ? fmt::format("pp{}", test.prompt) : fmt::format("tg{}", test.generated);
+    std::string name = test.prompt ? fmt::format("pp{}", test.prompt) : fmt::format("tg{}", test.generated);
+    if (test.parallel > 1) name += fmt::format(" x {}", test.parallel);
     return test.depth ? fmt::format("{} @ d{}", name, test.depth) : name;
 }
 
@@ -119,6 +124,7 @@ Json json_row(const Subject& subject, const Row& row) {
             {"n_prompt", row.test.prompt},
             {"n_gen", row.test.generated},
             {"n_depth", row.test.depth},
+            {"n_parallel", row.test.parallel},
             {"avg_ns", nanoseconds(mean_of(row.seconds))},
             {"stddev_ns", nanoseconds(deviation_of(row.seconds))},
             {"avg_ts", mean_of(rates)},
@@ -133,11 +139,19 @@ Json json_row(const Subject& subject, const Row& row) {
 int like_llama_bench(LlamaBench options) {
     if (options.repetitions == 0) throw UsageError("-r is at least 1");
     const std::vector<Test> tests = tests_of(options);
-    uint32_t longest = 0;
-    for (const Test& test : tests) longest = std::max(longest, test.depth + test.tokens() + 2);
+    for (const uint32_t n : options.parallel)
+        if (n == 0 || n > MAX_SEQUENCES)
+            throw UsageError(fmt::format("--parallel is 1 to {}", MAX_SEQUENCES));
+    uint32_t longest = 0, sessions = 2;
+    for (const Test& test : tests) {
+        longest = std::max(longest, test.depth + test.prompt + test.generated + 2);
+        sessions = std::max(sessions, test.parallel + 1);
+    }
     if (options.model.context == 0) options.model.context = longest;
     const ModelFiles files = open_model(options.model.model); // without a tokenizer, which nothing needs
-    const auto engine = load_engine(files, options.model.load());
+    LoadOptions load = options.model.load();
+    load.cache_tokens = sessions * static_cast<uint32_t>(round_up(options.model.context, PAGE_TOKENS));
+    const auto engine = load_engine(files, load);
     const Subject subject{files.name, engine->device_name(), files.checkpoint.bytes(),
                           parameter_figures(engine->config()).total};
     const bool to_stdout = options.json == "-";
