@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Fathom beside llama.cpp's Vulkan back end: tokens a second on one software driver, in the same minutes.
+"""Fathom beside llama.cpp, by Vulkan and by its CPU code: tokens a second, in the same minutes.
 
-usage: bench_llama.py [--rounds N] [-p N,...] [-n N,...] [-d N,...] [--gguf FILE] [--json FILE]
+usage: bench_llama.py [--model tiny|q8_0|q4_0|FILE] [--rounds N] [-p N,...] [-n N,...] [-d N,...]
+                      [--json FILE]
 
-Runs `llama-bench` and `fathom bench --like-llama-bench` on one file, both on lavapipe in the lab
-(../shared/tools/lab). The file is a random-weight GGUF of fathom-tiny's shape (f16; with a q-LoRA of 128 and
-one group, without which llama.cpp refuses or mis-routes the shape), or FILE, which must lie in the
-repository. After one round that is thrown away (shader caches), rounds alternate in the order A B, B A, so
-that a machine that slows down slows both. Prints each round, medians with their range, and the ratio of the
-medians. A benchmark, not a test: it fails only when a program does.
+Runs `llama-bench` on lavapipe and on its own CPU back end, and `fathom bench --like-llama-bench` on lavapipe,
+all in the lab (../shared/tools/lab) on one random-weight GGUF: a tiny one in f16, a larger one in q8_0 or
+q4_0, or FILE, which must lie in the repository. After one round that is thrown away (shader caches), rounds
+alternate in their order, so that a machine that slows down slows all. Prints each round, medians with their
+range, the ratios of the medians, what a depth adds to a token beside what the measured roofs allow, and the
+rates of sessions side by side. A benchmark, not a test: it fails only when a program does.
 """
 import argparse
 import json
@@ -19,9 +20,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "../shared/tools/lab"
-GGUF = "build/bench-tiny.gguf"  # relative to the repository, which the lab sees too
-SHAPE = dict(layers=7, dense=1, hidden=256, heads=4, qlora=128, kvlora=64, nope=32, rope=16, v=32, experts=16,
-             topk=4, shared=1, moe=96, ffn=704, vocab=4096, dtype="f16")
+PROGRAM = "build/debian-forky-release/fathom"  # as the lab's `./fathom` builds it
+LARGER = dict(qlora=512)  # make_gguf.py has the rest by default
+MODELS = {
+    "tiny": dict(layers=8, hidden=256, heads=4, qlora=128, kvlora=64, nope=32, rope=16, v=32, experts=16,
+                 topk=4, shared=1, moe=128, ffn=768, vocab=4096, dtype="f16"),
+    "q8_0": LARGER | dict(dtype="q8_0"),
+    "q4_0": LARGER | dict(dtype="q4_0"),
+}
+DEFAULTS = dict(layers=4, heads=8, kvlora=512, rope=64)
 # llama.cpp skips software drivers unless told which device to take.
 LAVAPIPE = ["VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json", "GGML_VK_VISIBLE_DEVICES=0"]
 
@@ -42,7 +49,8 @@ def name_of(row: dict) -> str:
 def measure(command: list[str], args: argparse.Namespace) -> dict[str, float]:
     """Tokens a second of each test."""
     rows = json.loads(in_lab(*command, "-p", args.p, "-n", args.n, "-d", args.d, "-r", "1"))
-    if not all("llvmpipe" in row["gpu_info"] for row in rows):
+    wanted = "" if "GGML_VK_VISIBLE_DEVICES=" in command else "llvmpipe"
+    if not all(wanted in row["gpu_info"] for row in rows):
         sys.exit(f"{command[0]} did not run on lavapipe but on {rows[0]['gpu_info']!r}")
     return {name_of(row): row["avg_ts"] for row in rows}
 
@@ -54,10 +62,39 @@ def compare(samples: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, f
         for program, rounds in samples.items():
             values = sorted(sample[test] for sample in rounds)
             medians[program][test] = statistics.median(values)
-            print(f"{test:14} {program:10} {medians[program][test]:9.1f} tokens/s "
+            print(f"{test:14} {program:14} {medians[program][test]:9.1f} tokens/s "
                   f"({values[0]:.1f} to {values[-1]:.1f})")
-        print(f"{test:14} fathom / llama.cpp {medians['fathom'][test] / medians['llama.cpp'][test]:.2f}")
+        for other in ("llama.cpp", "llama.cpp CPU"):
+            print(f"{test:14} fathom / {other}: {medians['fathom'][test] / medians[other][test]:.2f}")
     return medians
+
+
+def roofs() -> dict[str, float]:
+    report = json.loads(in_lab(PROGRAM, "bench", "--only", "roofs", "--json", "-", "-q"))
+    return {roof["name"]: roof["rate"]["median"] for roof in report["roofs"]}
+
+
+def print_depths(medians: dict[str, dict[str, float]], shape: dict) -> None:
+    """What each depth adds to a token, and what the cache's bytes and products would take at the roofs."""
+    measured = roofs()
+    for test in medians["fathom"]:
+        base, _, depth = test.partition(" @ d")
+        if not depth or not test.startswith("tg"):
+            continue
+        row = shape["kvlora"] + shape["rope"]
+        bytes_read = shape["layers"] * int(depth) * row * 4
+        flops = shape["layers"] * int(depth) * shape["heads"] * 2 * (row + shape["kvlora"])
+        least = max(bytes_read / measured["read"], flops / measured["fma_f32"])
+        for program, rates in medians.items():
+            added = 1 / rates[test] - 1 / rates[base]
+            print(f"{test:14} {program:14} adds {1e3 * added:8.2f} ms to a token, {added / least:5.1f} times "
+                  f"the {1e3 * least:.2f} ms that the roofs allow")
+
+
+def print_batches(args: argparse.Namespace) -> None:
+    rows = json.loads(in_lab(*args.fathom, "-p", "0", "-n", "16", "--parallel", "1,2,4,8,16,32", "-r", "3"))
+    for row in rows:
+        print(f"{row['n_parallel']:3} sessions     fathom     {row['avg_ts']:9.1f} tokens/s together")
 
 
 def main() -> None:
@@ -66,28 +103,35 @@ def main() -> None:
     parser.add_argument("-p", default="64,512")
     parser.add_argument("-n", default="64")
     parser.add_argument("-d", default="0")
-    parser.add_argument("--gguf", help="a file of your own, by its path in the repository")
+    parser.add_argument("--model", default="tiny", help="tiny, q8_0, q4_0, or a file in the repository")
     parser.add_argument("--json", type=Path, help="write every sample there")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("--rounds is at least 1")
     subprocess.run([LAB, "setup"], check=True, stdout=sys.stderr)
-    if not args.gguf:
-        options = [word for key, value in SHAPE.items() for word in (f"--{key}", str(value))]
-        in_lab("python3", "../shared/tools/make_gguf.py", GGUF, *options, "--v3")
-        args.gguf = GGUF
+    gguf, shape = args.model, MODELS.get(args.model)
+    if shape:
+        gguf = f"build/bench-{args.model}.gguf"  # relative to the repository, which the lab sees too
+        options = [word for key, value in shape.items() for word in (f"--{key}", str(value))]
+        in_lab("python3", "../shared/tools/make_gguf.py", gguf, *options)
     in_lab("./fathom", "--version")  # builds it for the lab's system
-    commands = {"llama.cpp": ["llama-bench", "-m", args.gguf, "-ngl", "99", "-o", "json"],
-                "fathom": ["./fathom", "bench", args.gguf, "--like-llama-bench", "--json", "-", "-q"]}
+    args.fathom = [PROGRAM, "bench", gguf, "--like-llama-bench", "--json", "-", "-q"]
+    commands = {"llama.cpp": ["llama-bench", "-m", gguf, "-ngl", "99", "-o", "json"],
+                "llama.cpp CPU": ["env", "GGML_VK_VISIBLE_DEVICES=", "llama-bench", "-m", gguf, "-ngl", "0",
+                                  "-t", "2", "-o", "json"],
+                "fathom": args.fathom}
     samples = {program: [] for program in commands}
     for number in range(args.rounds + 1):
         for program in list(commands) if number % 2 else reversed(commands):
             sample = measure(commands[program], args)
             rates = ", ".join(f"{test} {rate:.1f}" for test, rate in sample.items())
-            print(f"round {number or 'thrown away'}: {program:10} {rates} tokens/s", flush=True)
+            print(f"round {number or 'thrown away'}: {program:14} {rates} tokens/s", flush=True)
             if number:
                 samples[program].append(sample)
     medians = compare(samples)
+    if shape:
+        print_depths(medians, DEFAULTS | shape)
+    print_batches(args)
     if args.json:
         args.json.write_text(json.dumps(dict(samples=samples, medians=medians), indent=1) + "\n")
 

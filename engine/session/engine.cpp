@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
+#include <pthread.h>
 
 namespace fathom {
 
@@ -123,6 +124,7 @@ Engine::Impl::~Impl() {
 }
 
 void Engine::Impl::run() {
+    pthread_setname_np(pthread_self(), "fathom engine"); // for debuggers, and for a test that weighs it
     for (;;) {
         {
             std::unique_lock lock(request_mutex);
