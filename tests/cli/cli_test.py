@@ -169,9 +169,9 @@ class Basics(Case):
         for part in ("memory on", "context 100, cache for 256 tokens", "weights: experts", "latent cache",
                      "available", "tokens/s", "  fits\n"):
             self.assertIn(part, out)
-        small = {"FATHOM_DEVICE_MEMORY": "25000000"}
+        small = {"FATHOM_DEVICE_MEMORY": "34000000"}
         out = self.works(run("inspect", "--context", 512, env=small)).out
-        for part in ("does not fit", "of 25.0 MB available", "what would fit", "--quantize q8_0",
+        for part in ("does not fit", "of 34.0 MB available", "what would fit", "--quantize q8_0",
                      "--experts host"):
             self.assertIn(part, out)
         out = self.works(run("inspect", "--experts", "host", env=small)).out
@@ -185,9 +185,9 @@ class Basics(Case):
         self.fails(run("inspect", "--format", "q8_0"), "--quantize", code=2)
 
     def test_a_model_that_does_not_fit(self):
-        small = {"FATHOM_DEVICE_MEMORY": "25000000"}
+        small = {"FATHOM_DEVICE_MEMORY": "34000000"}
         self.fails(run("run", "-p", "Once", env=small), "does not fit into memory",
-                   "at most 25.0 MB of device memory", "weights: experts", "--experts host (")
+                   "at most 34.0 MB of device memory", "weights: experts", "--experts host (")
         self.works(run("run", "-p", "Once", "-n", 3, "--experts", "host", env=small))
 
     def test_help_beside_a_name_that_is_not_there(self):
