@@ -208,5 +208,6 @@ TEST_CASE("ops: expanded_attention") {
         for (const uint32_t n_rows : {1u, 2u, 7u, 65u})
             for (const bool join : {false, true}) check_expanded(a, n_rows, join ? 61 : 0, join, worst);
     for (const bool join : {false, true}) check_expanded(SHAPES[0], 256, 70, join, worst);
+    for (const bool join : {false, true}) check_expanded(SHAPES[1], 300, join ? 61 : 0, join, worst);
     for (const Attention& a : SHAPES) check_expanded(a, 7, 0, false, worst, true);
 }
