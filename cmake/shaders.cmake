@@ -1,12 +1,15 @@
 # Compiles shaders/*.comp into SPIR-V embedded as C arrays.
 #
-# A shader declares its variants itself, in a comment line of its own:
+# A shader declares its variants itself, in comment lines of its own:
 #     // variants: FORMAT=F32,F16,BF16
-# gives one module for each value, compiled with -DFORMAT=FORMAT_<value>; FORMAT=* means every format of the
-# table in shaders/formats.h. A shader without the line is one module. A line
-#     // requires: GL_KHR_cooperative_matrix
-# leaves the shader out where the installed glslang does not know that extension; `fathom --version` says so.
-# Modules are named x or x_f16: file name and format, in lower case. glslang's --depfile gives dependencies.
+#     // variants: FORMAT=* TIER=BASE,HALF
+#     // variants: FORMAT=* TIER=MATRIX requires GL_KHR_cooperative_matrix
+# give one module for each format and tier, compiled with -DFORMAT=FORMAT_<format> and
+# -DTIER=TIER_<tier>; FORMAT=* means every format of the table in shaders/formats.h, FORMAT=INT8 those
+# whose quants are whole numbers. A shader without such a line is one module. A line that requires an
+# extension (also `// requires: X` alone, for the shader) is left out where the installed glslang does not
+# know it; `fathom --version` says so. Modules are named x, x_f16 or x_half_f16: file name, tier (but for
+# BASE) and format, in lower case. glslang's --depfile gives dependencies.
 
 find_program(GLSLANG NAMES glslangValidator glslang REQUIRED)
 
@@ -34,6 +37,63 @@ foreach(line ${format_lines})
   list(APPEND FATHOM_FORMATS ${format})
 endforeach()
 
+set(FATHOM_INT8_FORMATS Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K)
+file(STRINGS "${PROJECT_SOURCE_DIR}/shaders/tiers.h" tier_lines REGEX "^#define TIER_[A-Z0-9]+ ")
+set(FATHOM_TIERS "")
+foreach(line ${tier_lines})
+  string(REGEX REPLACE "^#define TIER_([A-Z0-9]+) .*" "\\1" tier "${line}")
+  list(APPEND FATHOM_TIERS ${tier})
+endforeach()
+
+# fathom_variants(SHADER OUT): of the shader's variants, "format|tier|extension" each; an absent one is "-".
+function(fathom_variants shader out)
+  set(found "")
+  file(STRINGS "${shader}" requires REGEX "^// requires: ")
+  string(REGEX REPLACE "^// requires: *" "" requires "${requires}")
+  if(NOT requires)
+    set(requires "-")
+  endif()
+  file(STRINGS "${shader}" lines REGEX "^// variants: ")
+  foreach(line ${lines})
+    if(NOT line MATCHES "^// variants: FORMAT=([^ ]+)( TIER=([^ ]+))?( requires ([A-Za-z0-9_]+))?$")
+      message(FATAL_ERROR "${shader}: cannot read its variants line '${line}'")
+    endif()
+    string(REPLACE "," ";" formats "${CMAKE_MATCH_1}")
+    string(REPLACE "," ";" tiers "${CMAKE_MATCH_3}")
+    set(extension "${CMAKE_MATCH_5}")
+    if(NOT extension)
+      set(extension "${requires}")
+    endif()
+    if(formats STREQUAL "*")
+      set(formats ${FATHOM_FORMATS})
+    elseif(formats STREQUAL "INT8")
+      set(formats ${FATHOM_INT8_FORMATS})
+    endif()
+    if(NOT tiers)
+      set(tiers "-")
+    endif()
+    foreach(tier ${tiers})
+      if(NOT tier STREQUAL "-" AND NOT tier IN_LIST FATHOM_TIERS)
+        message(FATAL_ERROR "${shader}: TIER=${tier} is not in shaders/tiers.h (${FATHOM_TIERS})")
+      endif()
+      foreach(format ${formats})
+        if(NOT format IN_LIST FATHOM_FORMATS)
+          message(FATAL_ERROR "${shader}: FORMAT=${format} is not in shaders/formats.h (${FATHOM_FORMATS})")
+        endif()
+        list(APPEND found "${format}|${tier}|${extension}")
+      endforeach()
+    endforeach()
+  endforeach()
+  if(NOT lines)
+    file(STRINGS "${shader}" strays REGEX "variants: ")
+    if(strays)
+      message(FATAL_ERROR "${shader}: '${strays}' is no variants line: those start with '// variants: '")
+    endif()
+    set(found "-|-|${requires}")
+  endif()
+  set(${out} "${found}" PARENT_SCOPE)
+endfunction()
+
 # fathom_shaders(OUT_VAR): adds the build rules; OUT_VAR receives the generated table's .cpp.
 function(fathom_shaders out_var)
   set(dir "${CMAKE_BINARY_DIR}/shaders")
@@ -45,36 +105,37 @@ function(fathom_shaders out_var)
   foreach(shader ${shaders})
     set_property(DIRECTORY "${PROJECT_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${shader}")
     get_filename_component(name "${shader}" NAME_WE)
-    file(STRINGS "${shader}" requires REGEX "^// requires: ")
-    string(REGEX REPLACE "^// requires: *" "" requires "${requires}")
-    if(requires AND NOT requires IN_LIST FATHOM_GLSL_EXTENSIONS)
-      string(APPEND left_out "${name} (${requires}) ")
-      continue()
-    endif()
-    file(STRINGS "${shader}" variants REGEX "^// variants: ")
-    set(values "-")
-    if(variants MATCHES "^// variants: FORMAT=(.*)$")
-      string(REPLACE "," ";" values "${CMAKE_MATCH_1}")
-      if(values STREQUAL "*")
-        set(values ${FATHOM_FORMATS})
-      endif()
-    elseif(variants)
-      message(FATAL_ERROR "${shader}: cannot read its variants line '${variants}'")
-    endif()
-    foreach(value ${values})
+    fathom_variants("${shader}" variants)
+    foreach(variant ${variants})
+      string(REPLACE "|" ";" parts "${variant}")
+      list(GET parts 0 format)
+      list(GET parts 1 tier)
+      list(GET parts 2 extension)
       set(module "${name}")
-      set(define "")
-      if(NOT value STREQUAL "-")
-        if(NOT value IN_LIST FATHOM_FORMATS)
-          message(FATAL_ERROR "${shader}: FORMAT=${value} is not in shaders/formats.h (${FATHOM_FORMATS})")
+      set(defines "")
+      if(NOT tier STREQUAL "-")
+        if(NOT tier STREQUAL "BASE")
+          string(APPEND module "_${tier}")
         endif()
-        string(TOLOWER "${name}_${value}" module)
-        set(define "-DFORMAT=FORMAT_${value}")
+        list(APPEND defines "-DTIER=TIER_${tier}")
       endif()
+      if(NOT extension STREQUAL "-" AND NOT extension IN_LIST FATHOM_GLSL_EXTENSIONS)
+        string(TOLOWER "${module} (${extension}) " text)
+        string(FIND "${left_out}" "${text}" at)
+        if(at EQUAL -1)
+          string(APPEND left_out "${text}")
+        endif()
+        continue()
+      endif()
+      if(NOT format STREQUAL "-")
+        string(APPEND module "_${format}")
+        list(APPEND defines "-DFORMAT=FORMAT_${format}")
+      endif()
+      string(TOLOWER "${module}" module)
       set(header "${dir}/${module}.h")
       add_custom_command(
         OUTPUT "${header}" DEPFILE "${dir}/${module}.d"
-        COMMAND ${GLSLANG} -V --quiet --target-env vulkan1.3 ${define} "-I${PROJECT_SOURCE_DIR}/shaders"
+        COMMAND ${GLSLANG} -V --quiet --target-env vulkan1.3 ${defines} "-I${PROJECT_SOURCE_DIR}/shaders"
                 --vn "spirv_${module}" --depfile "${dir}/${module}.d" -o "${header}" "${shader}"
         DEPENDS "${shader}" COMMENT "Shader ${module}" VERBATIM)
       list(APPEND headers "${header}")

@@ -6,10 +6,13 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
-#include "params.h"
 #include "formats.h"
+#include "params.h"
+#include "tiers.h"
 
-#ifndef WORKGROUP
+#if defined(TIER) && TIER >= TIER_TILED
+#define WORKGROUP 128
+#elif !defined(WORKGROUP)
 #define WORKGROUP                                                                                            \
     64 // invocations, unless a kernel says otherwise: a multiple of every subgroup size from 4 to 64
 #endif
@@ -58,3 +61,10 @@ StepRow step_row(uvec2 state, uint t) { return StepIn(state).rows[t]; }
 
 // The invocation's number such that consecutive numbers share a subgroup.
 uint thread_index() { return gl_SubgroupID * gl_SubgroupSize + gl_SubgroupInvocationID; }
+
+// Of a chunk of a row of n values: those beyond n, which are padding, count as zero.
+void zero_padding(uint chunk, uint n, inout vec4 a, inout vec4 b) {
+    const uvec4 i = 8u * chunk + uvec4(0u, 1u, 2u, 3u);
+    a = mix(vec4(0), a, lessThan(i, uvec4(n)));
+    b = mix(vec4(0), b, lessThan(i + 4u, uvec4(n)));
+}

@@ -20,10 +20,3 @@ float lanes_sum(float sum) {
     [[unroll]] for (uint step = 1u; step < K_LANES; step *= 2u) sum += subgroupShuffleXor(sum, step);
     return sum;
 }
-
-// Of a chunk of a row of n values: those beyond n, which are padding, count as zero.
-void zero_padding(uint chunk, uint n, inout vec4 a, inout vec4 b) {
-    const uvec4 i = 8u * chunk + uvec4(0u, 1u, 2u, 3u);
-    a = mix(vec4(0), a, lessThan(i, uvec4(n)));
-    b = mix(vec4(0), b, lessThan(i + 4u, uvec4(n)));
-}

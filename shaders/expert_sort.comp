@@ -3,45 +3,54 @@
 // Groups the (token, slot) pairs of a step by expert: counts, running sums, then each expert collects its
 // pairs in their own order, so that the result never depends on timing. Each expert's pairs are cut into
 // tiles of at most `tile`.
-// Grid: (1, 1). An invocation serves every 256th expert. Where there is no router (a dense layer), n_experts
-// is 1.
-#define WORKGROUP 256
+// Grid: (n_experts), a workgroup for each: all count everything, which is less than to wait for each other.
+// Where there is no router (a dense layer), n_experts is 1.
 #include "common.glsl"
 layout(constant_id = 0) const uint N_EXPERTS = 8;
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { ExpertSort p; };
-layout(buffer_reference, std430, buffer_reference_align = 16) buffer Items { uvec4 count; MoeItem items[]; };
-shared uint first_pair[N_EXPERTS + 1u];
-shared uint first_item[N_EXPERTS + 1u];
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer Items {
+    uvec4 count;
+    MoeItem items[];
+};
+shared uint counts[N_EXPERTS];          // pairs of every expert
+shared uint found[WORKGROUP];           // pairs of this expert, by the invocation that finds them
+shared uint pairs_before, tiles_before; // of the experts before
 
-bool is_for(uint pair, uint e) { return WordsIn(safe(p.experts, p.state)).v[pair] == e || !given(p.experts); }
+uint expert_of(uint pair) { return given(p.experts) ? WordsIn(safe(p.experts, p.state)).v[pair] : 0u; }
+uint tiles_of(uint n_pairs) { return (n_pairs + p.tile - 1u) / p.tile; }
 
 void main() {
-    const uint pairs = n_rows(p.state) * p.n_slots;
-    for (uint e = gl_LocalInvocationIndex; e < N_EXPERTS; e += WORKGROUP) {
-        uint count = 0;
-        for (uint pair = 0; pair < pairs; ++pair) count += is_for(pair, e) ? 1u : 0u;
-        first_pair[e + 1u] = count;
-        first_item[e + 1u] = (count + p.tile - 1u) / p.tile;
-    }
+    const uint e = gl_WorkGroupID.x, thread = gl_LocalInvocationIndex;
+    for (uint i = thread; i < N_EXPERTS; i += WORKGROUP) counts[i] = 0;
+    if (thread == 0u) pairs_before = tiles_before = 0;
     barrier();
-    if (gl_LocalInvocationIndex == 0u) {
-        first_pair[0] = first_item[0] = 0;
-        for (uint e = 0; e < N_EXPERTS; ++e) {
-            first_pair[e + 1u] += first_pair[e];
-            first_item[e + 1u] += first_item[e];
-        }
-        Items(p.items).count = uvec4(first_item[N_EXPERTS], 0, 0, 0);
+    // Neighbouring pairs to one invocation, which so meets them in their order.
+    const uint pairs = n_rows(p.state) * p.n_slots, share = (pairs + WORKGROUP - 1u) / WORKGROUP;
+    const uint first = min(thread * share, pairs), last = min(first + share, pairs);
+    uint mine = 0;
+    for (uint pair = first; pair < last; ++pair) {
+        const uint expert = expert_of(pair);
+        mine += expert == e ? 1u : 0u;
+        atomicAdd(counts[expert], 1u);
     }
+    found[thread] = mine;
     barrier();
-    for (uint e = gl_LocalInvocationIndex; e < N_EXPERTS; e += WORKGROUP) {
-        uint next = first_pair[e];
-        const uint end = first_pair[e + 1u];
-        for (uint i = first_item[e]; i < first_item[e + 1u]; ++i) {
-            const uint first = next + (i - first_item[e]) * p.tile;
-            Items(p.items).items[i] = MoeItem(e, first, min(p.tile, end - first), 0u);
-        }
-        for (uint pair = 0; pair < pairs && next < end; ++pair)
-            if (is_for(pair, e)) Words(p.pairs).v[next++] = pair;
+    uint before = 0, tiles = 0;
+    for (uint i = thread; i < e; i += WORKGROUP) {
+        before += counts[i];
+        tiles += tiles_of(counts[i]);
     }
+    atomicAdd(pairs_before, before);
+    atomicAdd(tiles_before, tiles);
+    barrier();
+    uint next = pairs_before;
+    for (uint i = 0; i < thread; ++i) next += found[i];
+    for (uint pair = first; pair < last; ++pair)
+        if (expert_of(pair) == e) Words(p.pairs).v[next++] = pair;
+    const uint n_tiles = tiles_of(counts[e]);
+    for (uint i = thread; i < n_tiles; i += WORKGROUP)
+        Items(p.items).items[tiles_before + i] =
+            MoeItem(e, pairs_before + i * p.tile, min(p.tile, counts[e] - i * p.tile), 0u);
+    if (thread == 0u && e == N_EXPERTS - 1u) Items(p.items).count = uvec4(tiles_before + n_tiles, 0, 0, 0);
 }

@@ -3,7 +3,7 @@
 // y[t, n] += sum over the token's slots, in turn, of weight * x[t * slots + slot, n].   Grid: (dim /
 // WORKGROUP, T).
 #include "common.glsl"
-#include "moe_tile.glsl"
+#include "moe_pair.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { MoeReduce p; };
 

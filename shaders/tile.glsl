@@ -16,10 +16,6 @@ NormedBy normed_by(uvec2 weight, float eps, uvec2 x[TOKENS], uint n) {
     return norm;
 }
 
-void add_chunk(vec4 wa, vec4 wb, float scale, vec4 xa, vec4 xb, inout float sum) {
-    sum = fma(scale, dot8(wa, wb, xa, xb), sum);
-}
-
 void load_x(uvec2 x, uint chunk, NormedBy norm, uint t, out vec4 xa, out vec4 xb) {
     xa = Vec4In(x).v[2u * chunk];
     xb = Vec4In(x).v[2u * chunk + 1u];
@@ -28,9 +24,11 @@ void load_x(uvec2 x, uint chunk, NormedBy norm, uint t, out vec4 xa, out vec4 xb
     xb = xb * norm.scale[t] * Vec4In(norm.weight).v[2u * chunk + 1u];
 }
 
+#if TIER == TIER_INT8
+#include "int8.glsl"
+#else
 // sum[r, t] = w[r] . x[t] over n terms, the same in all lanes of a dot product.
-void tile_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy norm, uint n,
-               out float sum[TILE]) {
+void tile_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy norm, uint n, out float sum[TILE]) {
     [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = 0;
     const uint lane = thread_index() % K_LANES, spans = n / 32u, chunks = (n + 7u) / 8u;
     vec4 wa[TILE_ROWS], wb[TILE_ROWS], xa, xb;
@@ -41,8 +39,8 @@ void tile_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy norm, uint n,
             [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) span8(span[r], c, wa[r], wb[r]);
             [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
                 load_x(x[t], 4u * i + c, norm, t, xa, xb);
-                [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r)
-                    add_chunk(wa[r], wb[r], span_scale(span[r], c), xa, xb, sum[r * TOKENS + t]);
+                [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) sum[r * TOKENS + t] =
+                    fma(span_scale(span[r], c), dot8(wa[r], wb[r], xa, xb), sum[r * TOKENS + t]);
             }
         }
     }
@@ -51,9 +49,9 @@ void tile_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy norm, uint n,
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
             load_x(x[t], chunk, norm, t, xa, xb);
             zero_padding(chunk, n, xa, xb);
-            [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r)
-                add_chunk(wa[r], wb[r], 1.0, xa, xb, sum[r * TOKENS + t]);
+            [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) sum[r * TOKENS + t] += dot8(wa[r], wb[r], xa, xb);
         }
     }
     [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = lanes_sum(sum[i]);
 }
+#endif

@@ -3,10 +3,11 @@
 
 #include "base/error.h"
 #include "base/numbers.h"
-#include "bench/check.h"
 #include "bench/roofs.h"
 #include "bench/timer.h"
+#include "model/check.h"
 #include "model/forward.h"
+#include "model/ops/product.h"
 
 #include <algorithm>
 #include <cstring>
@@ -90,7 +91,8 @@ class Bench {
                       .depth = rows_.back().position + 1,
                       .bytes = traffic.bytes(),
                       .flops = traffic.flops};
-        const Verdict verdict = check_kernel(op, launch, facts(), executor_);
+        const Verdict verdict =
+            check_kernel(op, launch, facts(), executor_, {error_limit(tier_of(op.module))});
         row.error = verdict.error;
         row.failure = verdict.failure;
         if (!row.failure.empty()) return row;
@@ -127,10 +129,7 @@ std::string op_name(const Op& op) {
     return op.label.substr(op.label.find('.', 7) + 1);
 }
 
-std::string op_format(const Op& op) {
-    const std::string_view kernel = kernel_of(op.module);
-    return op.module.size() > kernel.size() ? std::string(op.module.substr(kernel.size() + 1)) : "";
-}
+std::string op_format(const Op& op) { return std::string(format_of(op.module)); }
 
 std::vector<size_t> distinct_ops(const Plan& plan) {
     std::vector<size_t> found;

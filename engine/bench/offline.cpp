@@ -34,8 +34,10 @@ const std::map<std::string_view, const char*> WORDS = {{"Subgroup size", "subgro
                                                        {"Instruction count", "instructions"}};
 
 PipelineRow compile(gpu::Device& device, const char* step, const Op& op) {
+    const Tier tier = tier_of(op.module);
     PipelineRow row{.step = step,
-                    .op = op_name(op),
+                    .op =
+                        tier == Tier::base ? op_name(op) : fmt::format("{} [{}]", op_name(op), name_of(tier)),
                     .kernel = std::string(kernel_of(op.module)),
                     .format = op_format(op),
                     .constants = op.constants};
@@ -90,14 +92,15 @@ Report offline(const RunOptions& options) {
         std::pair{"decode", StepKind{StepKind::Mode::decode, 1}},
         std::pair{"prefill", StepKind{StepKind::Mode::prefill, MAX_ROWS, config.is_mla(), config.is_mla()}}};
     std::set<std::pair<std::string_view, std::vector<uint32_t>>> seen;
-    for (const auto& [step, kind] : steps) {
-        const Plan& plan = model.plan(kind);
-        for (const size_t i : distinct_ops(plan))
-            if (seen.emplace(plan.ops()[i].module, plan.ops()[i].constants).second) {
-                report.pipelines.push_back(compile(device, step, plan.ops()[i]));
-                if (options.on_change) options.on_change(report);
-            }
-    }
+    for (const auto& [step, kind] : steps)
+        for (const Tier tier : TIERS) {
+            const std::unique_ptr<Plan> plan = model.make_plan(kind, Tiers(tier));
+            for (const size_t i : distinct_ops(*plan))
+                if (seen.emplace(plan->ops()[i].module, plan->ops()[i].constants).second) {
+                    report.pipelines.push_back(compile(device, step, plan->ops()[i]));
+                    if (options.on_change) options.on_change(report);
+                }
+        }
     return report;
 }
 

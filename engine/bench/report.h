@@ -16,7 +16,7 @@ constexpr const char* SCHEMA = "fathom-bench/1";
 // Raised with every change of what is measured or how: reports of different versions are not compared.
 constexpr uint32_t METHOD_VERSION = 1;
 constexpr double NOISY = 0.05;       // roofs or medians may spread or drift by so much
-constexpr double ERROR_LIMIT = 1e-4; // of a kernel's result, relative to its largest value
+constexpr double ERROR_LIMIT = 1e-4; // of a kernel in f32: of its result, relative to its largest value
 
 struct Method {
     uint32_t version = METHOD_VERSION;

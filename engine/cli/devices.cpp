@@ -1,16 +1,39 @@
 // `fathom devices`: what --device can choose from.
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "gpu/device.h"
+#include "session/tuning.h"
 
 #include <fmt/format.h>
+#include <map>
 #include <unistd.h>
 
 namespace fathom::cli {
 
 namespace {
+
+// What the tuner found on this device: which products take which tier, and what was wrong.
+std::string tiers_text(const gpu::DeviceInfo& device) {
+    const std::vector<Trial> trials = remembered_trials(device);
+    if (trials.empty())
+        return "   kernels: not tried yet on this device and driver; the first model loaded there does it\n";
+    std::map<Product, std::vector<const Trial*>> products;
+    for (const Trial& trial : trials) products[trial.product].push_back(&trial);
+    std::string out;
+    for (const auto& [product, tiers] : products) {
+        out += fmt::format("   {:<40}", product.text());
+        for (const Trial* t : tiers) {
+            const std::string time = t->failure.empty() ? fmt::format("{:.1f} us", t->seconds * 1e6)
+                                                        : "WRONG (" + printable(t->failure) + ")";
+            out += fmt::format("  {}{} {}", t->chosen ? "*" : "", name_of(t->tier), time);
+        }
+        out += "\n";
+    }
+    return out + "   (a launch by each tier of kernels; * is used)\n";
+}
 
 int devices() {
     const std::vector<gpu::DeviceInfo> all = gpu::list_devices();
@@ -22,6 +45,7 @@ int devices() {
                            bytes_text(device.memory), device.api_version, device.caps.subgroup_size);
         out += fmt::format("   driver: {}\n", printable(device.driver, 200));
         for (const std::string& quirk : device.quirks) out += fmt::format("   quirk: {}\n", quirk);
+        if (device.unusable.empty() && log::enabled(log::Level::detail)) out += tiers_text(device);
         if (!device.unusable.empty()) out += style.red("   cannot be used: ") + device.unusable + "\n";
     }
     write_out(out);

@@ -27,6 +27,11 @@ std::optional<Token> LoadedModel::bos() const {
 std::unique_ptr<Engine> load_engine(const ModelFiles& files, LoadOptions options) {
     ProgressBar bar("Loading " + printable(files.name), log::enabled(log::Level::info));
     options.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
+    std::optional<ProgressBar> tuning; // made when it is needed, once for a device and its driver
+    options.tuning = [&tuning](uint64_t done, uint64_t total) {
+        if (!tuning) tuning.emplace("Trying kernels on this device, once", log::enabled(log::Level::info));
+        tuning->update(done, total);
+    };
     return std::make_unique<Engine>(files, options);
 }
 

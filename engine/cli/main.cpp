@@ -47,6 +47,7 @@ constexpr Command commands[] = {
     {"devices", "List the Vulkan devices",
      "Examples:\n"
      "  fathom devices\n"
+     "  fathom devices -v                   with what was found of each one's kernels\n"
      "  fathom run --device 1 -p 'Once'     the second device of the list\n"
      "  fathom run --device radeon -p 'Once' the first whose name contains it\n"
      "  fathom run --device cpu -p 'Once'   a software driver such as lavapipe\n",

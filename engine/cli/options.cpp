@@ -113,6 +113,12 @@ void add_loading(CLI::App& app, ModelOptions& options) {
            "Where the routed experts lie: on the device, or in the host's memory, which is slower")
         ->type_name("device|host")
         ->check(CLI::IsMember({"device", "host"}));
+    app.add_option(
+           "--tier", options.tier,
+           "Kernels of the matrix products: the fastest that are right on this device (auto; 'tune' tries "
+           "them anew), or all of one kind where it can be; see 'fathom devices -v'")
+        ->type_name("TIER")
+        ->check(CLI::IsMember({"auto", "tune", "base", "int8", "tiled", "half", "matrix"}));
 }
 
 LoadOptions ModelOptions::load() const {
@@ -121,6 +127,7 @@ LoadOptions ModelOptions::load() const {
     out.context = context;
     out.experts_on_host = experts_on_host;
     out.quantize = quantize;
+    out.tier = tier;
     return out;
 }
 

@@ -77,7 +77,7 @@ Device::Impl::Impl(const DeviceOptions& wanted) : options(wanted) {
     for (const auto& quirk : info.quirks) log::detail("quirk: {}", quirk);
     taken.resize(info.heaps.size());
     create_device();
-    pipelines.emplace(device, properties, info.caps);
+    pipelines.emplace(device, properties, info);
     if (options.breadcrumbs) breadcrumb = create_block(256, Placement::readback);
 }
 

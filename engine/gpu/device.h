@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -69,9 +70,14 @@ struct DeviceInfo {
     std::vector<Heap> heaps;
     std::array<uint32_t, N_PLACEMENTS> heap_of{}; // index into heaps of what a Placement gets
     uint64_t largest_allocation = 0;              // bytes; a range longer than this cannot be had
+    std::string cache_key;                        // names device and driver in the names of cached files
     bool pretended = false;                       // FATHOM_DEVICE_MEMORY: heaps are not the driver's
     Caps caps;
 };
+
+// Where things are kept that only cost time to make again: $XDG_CACHE_HOME/fathom, or ~/.cache/fathom; empty
+// when there is no home.
+std::filesystem::path cache_folder();
 
 // Every Vulkan device of this machine, in the loader's order. Throws Error when there is no Vulkan loader or
 // driver.

@@ -14,21 +14,6 @@ namespace fathom::gpu {
 
 namespace {
 
-// $XDG_CACHE_HOME/fathom/pipelines-<driver>.bin, or under ~/.cache; empty when there is no home.
-std::string cache_path(const vk::PhysicalDeviceProperties& properties) {
-    std::filesystem::path folder;
-    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache)
-        folder = cache;
-    else if (const char* home = std::getenv("HOME"); home && *home)
-        folder = std::filesystem::path(home) / ".cache";
-    else
-        return "";
-    std::string uuid;
-    for (const uint8_t byte : properties.pipelineCacheUUID) uuid += fmt::format("{:02x}", byte);
-    return folder / "fathom" /
-           fmt::format("pipelines-{:04x}-{:04x}-{}.bin", properties.vendorID, properties.deviceID, uuid);
-}
-
 // What stands behind the driver's data in the file: a driver checks whose data it gets, not whether they are
 // whole.
 uint64_t checksum(std::span<const char> bytes) { // FNV-1a
@@ -63,9 +48,18 @@ std::string load_cache(const std::string& path, const vk::PhysicalDeviceProperti
 
 } // namespace
 
+std::filesystem::path cache_folder() {
+    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache)
+        return std::filesystem::path(cache) / "fathom";
+    const char* home = std::getenv("HOME");
+    return home && *home ? std::filesystem::path(home) / ".cache" / "fathom" : std::filesystem::path();
+}
+
 Pipelines::Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties,
-                     const Caps& caps)
-    : device_(device), caps_(caps), cache_path_(cache_path(properties)) {
+                     const DeviceInfo& info)
+    : device_(device), caps_(info.caps) {
+    if (const auto folder = cache_folder(); !folder.empty())
+        cache_path_ = folder / fmt::format("pipelines-{}.bin", info.cache_key);
     const std::string stored = load_cache(cache_path_, properties);
     cache_ = device_.createPipelineCache({{}, stored.size(), stored.data()});
 }

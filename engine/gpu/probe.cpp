@@ -230,6 +230,9 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     info.device_id = properties.deviceID;
     info.type = type_name(properties.deviceType);
     info.api_version = version_text(properties.apiVersion);
+    std::string uuid;
+    for (const uint8_t byte : properties.pipelineCacheUUID) uuid += fmt::format("{:02x}", byte);
+    info.cache_key = fmt::format("{:04x}-{:04x}-{}", properties.vendorID, properties.deviceID, uuid);
     const auto memory = physical.getMemoryProperties();
     for (uint32_t i = 0; i < memory.memoryHeapCount; ++i)
         if (memory.memoryHeaps[i].flags & vk::MemoryHeapFlagBits::eDeviceLocal)

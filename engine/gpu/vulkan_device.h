@@ -53,7 +53,7 @@ struct Pipeline {
 class Pipelines {
   public:
     Pipelines(const vk::raii::Device& device, const vk::PhysicalDeviceProperties& properties,
-              const Caps& caps);
+              const DeviceInfo& info);
     ~Pipelines();
     const Pipeline& get(const Dispatch& dispatch);
     void save(); // writes the cache if pipelines were added

@@ -60,17 +60,28 @@ const Plan& Model::plan(StepKind kind) {
     const uint32_t most = kind.mode == StepKind::Mode::prefill ? bucket_for(options_.chunk) : MAX_SEQUENCES;
     check(kind.rows == bucket_for(kind.rows) && kind.rows <= most, "a plan is asked for by its bucket");
     if (const auto it = plans_.find(kind); it != plans_.end()) return *it->second;
+    return *plans_.emplace(kind, make_plan(kind, options_.tiers)).first->second;
+}
+
+std::unique_ptr<Plan> Model::make_plan(StepKind kind, const Tiers& tiers) {
     const char* mode = kind.mode == StepKind::Mode::decode    ? "decode"
                        : kind.mode == StepKind::Mode::prefill ? "prefill"
                                                               : "logits";
     auto plan =
         std::make_unique<Plan>(fmt::format("{} {}{}{}", mode, kind.rows, kind.expanded ? " expanded" : "",
                                            kind.history ? " with history" : ""),
-                               executor_.caps(), kind.rows);
+                               executor_.caps(), kind.rows, kind.mode == StepKind::Mode::prefill, tiers);
     if (!options_.taps.empty()) plan->on_tap = [this](Plan& p, const TapPoint& point) { keep_tap(p, point); };
     build(*plan, kind);
     plan->finish();
-    return *plans_.emplace(kind, std::move(plan)).first->second;
+    return plan;
+}
+
+void Model::set_tiers(const Tiers& tiers) {
+    options_.tiers = tiers;
+    for (const auto& [kind, plan] : plans_) executor_.forget(*plan);
+    plans_.clear();
+    taps_.clear();
 }
 
 const std::vector<TapBuffer>& Model::taps(const Plan& plan) const {
@@ -215,10 +226,11 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     const View experts{m.experts.address, w.moe ? 4ull * pairs : 0};
     const View expert_weights{m.expert_weights.address, w.moe ? 4ull * pairs : 0};
     const Rows act{m.act.address, width, static_cast<uint32_t>(round_up(width, 8))};
+    const uint32_t tile = moe_tile(plan, w.mlp, n_slots);
     const MoeLists lists{{m.pairs.address, 4ull * pairs},
                          m.items,
-                         moe_tile(plan.rows()),
-                         moe_max_items(plan.rows(), n_slots, w.mlp.down.count)};
+                         tile,
+                         moe_max_items(plan.rows(), n_slots, w.mlp.down.count, tile)};
     if (w.moe) {
         const uint32_t layer_words = 2 * c.n_active_experts;
         const View ring{trace.address +
@@ -237,10 +249,11 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     // Shared experts apart from the bank are a dense MLP with lists and activations of its own. All that
     // reads x comes before what adds to it.
     const bool apart = w.shared.down.rows != 0;
+    const uint32_t shared_tile = apart ? moe_tile(plan, w.shared, 1) : 1;
     const MoeLists shared_lists{{m.shared_pairs.address, 4ull * plan.rows()},
                                 m.shared_items,
-                                moe_tile(plan.rows()),
-                                moe_max_items(plan.rows(), 1, 1)};
+                                shared_tile,
+                                moe_max_items(plan.rows(), 1, 1, shared_tile)};
     if (apart && moe_grouped(plan.rows()))
         expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, shared_lists);
     if (apart) moe_up(plan, label("shared_up"), step_, w.shared, 1, x, {}, shared_lists, m.shared_act);

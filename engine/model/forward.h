@@ -32,7 +32,9 @@ class Model : public ModelMemory {
     Model(const ModelConfig& config, const WeightSource& source, const ModelOptions& options,
           Executor& executor);
 
-    const Plan& plan(StepKind kind);                       // built when first asked for
+    const Plan& plan(StepKind kind);                                    // built when first asked for
+    std::unique_ptr<Plan> make_plan(StepKind kind, const Tiers& tiers); // for measurements
+    void set_tiers(const Tiers& tiers);                    // of plans from now on; no step may be under way
     const std::vector<TapBuffer>& taps(const Plan&) const; // what that plan keeps
 
   private:

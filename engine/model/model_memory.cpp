@@ -114,7 +114,8 @@ void ModelMemory::allocate_workspace(Memory& memory, const gpu::Caps& caps, uint
     allocate_unstacked_workspace(memory, n);
     uint32_t max_items = 0;
     for (uint32_t bucket = 1; bucket <= bucket_for(n); bucket *= 2)
-        max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts));
+        max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts,
+                                                      moe_least_tile(bucket)));
     work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
     logits = bytes(4ull * MAX_SEQUENCES * logits_stride);
     work_.adjusted = bytes(4ull * MAX_SEQUENCES * logits_stride);
@@ -158,7 +159,8 @@ void ModelMemory::allocate_unstacked_workspace(Memory& memory, uint32_t n) {
     if (!any([](const LayerWeights& w) { return w.shared.down.rows != 0; })) return;
     work_.shared_act = rows(memory, n, config.n_shared_experts * config.expert_dim);
     work_.shared_out = rows(memory, n, config.dim);
-    const uint64_t items = 16 + uint64_t{moe_max_items(bucket_for(n), 1, 1)} * sizeof(MoeItem);
+    const uint64_t items =
+        16 + uint64_t{moe_max_items(bucket_for(n), 1, 1, moe_least_tile(bucket_for(n)))} * sizeof(MoeItem);
     work_.shared_pairs = memory.allocate("workspace", gpu::Placement::device, 4ull * n);
     work_.shared_items = memory.allocate("workspace", gpu::Placement::device, items);
 }

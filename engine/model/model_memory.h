@@ -17,6 +17,7 @@ struct ModelOptions {
     uint32_t context = 0, pages = 0; // longest sequence in tokens; pages of the cache
     uint32_t chunk = MAX_ROWS;       // most rows of a prefill step
     bool trace = true;
+    Tiers tiers; // of the matrix products
     std::vector<std::string> taps; // names to keep, * matching any run of characters
     WeightOptions weights;
     LayoutOptions layout() const { return {weights.keep_mtp, weights.experts_on_host}; }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "gpu/device.h"
+#include "model/tier.h"
 #include "params.h"
 
 #include <algorithm>
@@ -43,9 +44,9 @@ struct TapPoint {
 
 class Plan {
   public:
-    // `rows`: the bucket, the most token rows a step of this plan may have.
-    Plan(std::string name, const gpu::Caps& caps, uint32_t rows)
-        : name_(std::move(name)), caps_(caps), rows_(rows) {}
+    // `rows`: the bucket, the most token rows a step of this plan may have. `prefill`: they are a prompt's.
+    Plan(std::string name, const gpu::Caps& caps, uint32_t rows, bool prefill = false, Tiers tiers = {})
+        : name_(std::move(name)), caps_(caps), rows_(rows), prefill_(prefill), tiers_(std::move(tiers)) {}
 
     // Reference is the CPU implementation, void(const Params&). Constants are specialisation constants 0, 1,
     // ...
@@ -79,6 +80,11 @@ class Plan {
     const std::string& name() const { return name_; }
     const gpu::Caps& caps() const { return caps_; }
     uint32_t rows() const { return rows_; }
+    bool prefill() const { return prefill_; }
+    const Tiers& tiers() const { return tiers_; }
+    void note(const Product& product) { products_.push_back({product, ops_.size()}); }
+    // The matrix products there are, each with its op.
+    const std::vector<std::pair<Product, size_t>>& products() const { return products_; }
     const std::vector<Op>& ops() const { return ops_; }
     std::vector<Op>& ops() { return ops_; }
     std::vector<gpu::Dispatch> dispatches() const { return {ops_.begin(), ops_.end()}; }
@@ -89,6 +95,9 @@ class Plan {
     std::string name_;
     gpu::Caps caps_;
     uint32_t rows_;
+    bool prefill_;
+    Tiers tiers_;
+    std::vector<std::pair<Product, size_t>> products_;
     std::vector<Op> ops_;
 };
 

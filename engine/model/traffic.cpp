@@ -389,15 +389,35 @@ const std::map<std::string_view, Handler> handlers = {
 
 } // namespace
 
-std::string_view kernel_of(std::string_view module) {
+namespace {
+
+struct Module { // parts of a module's name
+    std::string_view kernel, format;
+    Tier tier = Tier::base;
+};
+bool take_word(std::string_view& text, std::string_view word) { // "_word" from its end
+    if (!text.ends_with(word) || text.size() <= word.size() || text[text.size() - word.size() - 1] != '_')
+        return false;
+    text.remove_suffix(word.size() + 1);
+    return true;
+}
+Module parts_of(std::string_view name) {
+    Module module{name, "", Tier::base};
     for (const Format format : FORMATS) {
-        const std::string_view name = name_of(format);
-        if (module.ends_with(name) && module.size() > name.size() &&
-            module[module.size() - name.size() - 1] == '_')
-            return module.substr(0, module.size() - name.size() - 1);
+        if (!take_word(module.kernel, name_of(format))) continue;
+        module.format = name_of(format);
+        for (const Tier tier : TIERS)
+            if (take_word(module.kernel, name_of(tier))) module.tier = tier;
+        break;
     }
     return module;
 }
+
+} // namespace
+
+std::string_view kernel_of(std::string_view module) { return parts_of(module).kernel; }
+std::string_view format_of(std::string_view module) { return parts_of(module).format; }
+Tier tier_of(std::string_view module) { return parts_of(module).tier; }
 
 Traffic traffic_of(const Op& op, const StepFacts& facts) {
     const auto handler = handlers.find(kernel_of(op.module));

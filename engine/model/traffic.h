@@ -30,6 +30,9 @@ struct Traffic {
 
 // Throws std::logic_error for an op that it does not know.
 Traffic traffic_of(const Op& op, const StepFacts& facts);
-std::string_view kernel_of(std::string_view module); // its name without the format
+// The parts of a module's name, "matmul_int8_q4_k": kernel, tier (base where none is named), format or "".
+std::string_view kernel_of(std::string_view module);
+std::string_view format_of(std::string_view module);
+Tier tier_of(std::string_view module);
 
 } // namespace fathom

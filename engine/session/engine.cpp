@@ -5,6 +5,7 @@
 #include "base/numbers.h"
 #include "checkpoint/gguf.h"
 #include "session/fit.h"
+#include "session/tuning.h"
 
 #include <algorithm>
 #include <bit>
@@ -106,7 +107,23 @@ Engine::Impl::Impl(const FitQuestion& question, std::string name) : fingerprint(
     if (in_flight == 0) in_flight = executor->gpu() && !executor->caps().cpu ? 2 : 1;
     in_flight = std::min(in_flight, uint32_t{SAMPLED_RING});
     if (!wanted.taps.empty()) in_flight = 1; // a tap keeps one step
+    choose_kernels(question.options);
     thread = std::thread([this] { run(); });
+}
+
+// The tuner runs steps of the whole model, over pages that no session has yet.
+void Engine::Impl::choose_kernels(const LoadOptions& options) {
+    const uint32_t n = std::min(chunk, context);
+    std::vector<uint32_t> taken;
+    auto* table = reinterpret_cast<uint32_t*>(executor->mapped(model->page_tables));
+    while (taken.size() * PAGE_TOKENS < n) {
+        taken.push_back(pages.take());
+        table[taken.size() - 1] = taken.back();
+    }
+    std::vector<StepRow> rows;
+    for (uint32_t i = 0; i < n; ++i) rows.push_back({i * 7919 % model->config.vocab_size, i, 0, 0});
+    choose_tiers(*model, *executor, options.tier, rows, options.tuning);
+    for (const uint32_t page : taken) pages.release(page);
 }
 
 Engine::Impl::~Impl() {

@@ -39,8 +39,13 @@ struct LoadOptions {
     // quantised to while they are loaded, all but the router; "": as stored. Rows that its blocks do not fill
     // get a near relative of it (block_fallback in checkpoint/blocks.h).
     std::string quantize;
+    // Which kernels make the matrix products: "auto", the fastest that are right on this device, found once
+    // for its driver; "tune", found anew; or all of one tier ("base", "int8", "tiled", "half", "matrix")
+    // where it can be.
+    std::string tier = "auto";
     bool experts_on_host = false; // routed experts stay in the host's memory, where kernels read them
     std::function<void(uint64_t done, uint64_t total)> progress; // bytes of weights uploaded
+    std::function<void(uint64_t done, uint64_t total)> tuning;   // kernels tried on this device
     std::vector<std::string>
         taps; // names of intermediate tensors to keep, with * as wildcard; see Session::taps
 };

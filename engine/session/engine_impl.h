@@ -132,6 +132,7 @@ struct Engine::Impl {
     // Hands requests to the thread and waits for all; errors are left in the sessions.
     void serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted);
     void next(std::span<Session::Impl* const> sessions);
+    void choose_kernels(const LoadOptions& options);
     void run(); // the thread's loop
     bool step();
     void finish(Session::Impl& s, std::exception_ptr error);

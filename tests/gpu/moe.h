@@ -69,9 +69,10 @@ struct Experts {
                 const Buffer& expert_weights, const Tensor& act, const Tensor& y) const {
         const uint32_t rows = plan.rows(), pairs = rows * n_slots;
         const auto allocate = [&](uint64_t bytes) { return Scratch::take(side, bytes); };
-        const uint32_t max_items = moe_max_items(rows, n_slots, n_experts);
+        const uint32_t tile = moe_tile(plan, mlp(side), n_slots);
+        const uint32_t max_items = moe_max_items(rows, n_slots, n_experts, tile);
         const MoeLists lists{allocate(4ull * pairs), allocate(16 + uint64_t{max_items} * sizeof(MoeItem)),
-                             moe_tile(rows), max_items};
+                             tile, max_items};
         const auto stride = static_cast<uint32_t>(round_up(dim, 8));
         const Rows pairs_out{allocate(4ull * pairs * stride).address, dim, stride};
         const View e = dense ? View{} : experts.view[side], w = dense ? View{} : expert_weights.view[side];
@@ -104,7 +105,7 @@ inline std::vector<uint32_t> random_choice(const std::string& name, uint32_t n_r
 
 // Both halves of a layer of experts against the references.
 inline void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, const std::string& name,
-                          uint32_t lanes = 0) {
+                          uint32_t lanes = 0, Tier tier = Tier::base, double limit = 1e-12) {
     const Scratch scratch;
     const auto what = fmt::format("{} of {} rows", name, n_rows);
     const uint32_t bucket = bucket_of(n_rows), pairs = bucket * layer.n_slots;
@@ -120,10 +121,10 @@ inline void check_experts(const Experts& layer, uint32_t n_rows, Worst& worst, c
         [&](Plan& plan, Side side) {
             layer.append(plan, step.memory(side), side, x, experts, expert_weights, act, y);
         },
-        lanes);
-    compare(act, n_rows * layer.n_slots, 1e-12, worst,
+        lanes, tier);
+    compare(act, n_rows * layer.n_slots, limit, worst,
             what + ", act"); // f32 sums, one exp good to about 1e-6
-    compare(y, n_rows, 1e-12, worst, what, false);
+    compare(y, n_rows, limit, worst, what, false);
     const auto before = random_floats(what + " y", uint64_t{bucket} * layer.dim), after = read<float>(GPU, y);
     for (uint32_t t = n_rows; t < bucket; ++t)
         for (uint32_t i = 0; i < layer.dim; ++i)

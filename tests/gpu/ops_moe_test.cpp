@@ -10,8 +10,8 @@ namespace {
 void check_sort(uint32_t n_rows, uint32_t n_experts, uint32_t n_slots, bool dense) {
     const Scratch scratch;
     const auto what = fmt::format("expert_sort of {} x {} over {}", n_rows, n_slots, n_experts);
-    const uint32_t bucket = bucket_of(n_rows), pairs = bucket * n_slots, tile = moe_tile(bucket);
-    const uint32_t max_items = moe_max_items(bucket, n_slots, n_experts);
+    const uint32_t bucket = bucket_of(n_rows), pairs = bucket * n_slots, tile = moe_least_tile(bucket);
+    const uint32_t max_items = moe_max_items(bucket, n_slots, n_experts, tile);
     const Step step = step_of(n_rows);
     auto choice = dense ? std::vector<uint32_t>(n_rows) : random_choice(what, n_rows, n_experts, n_slots);
     choice.resize(pairs, 0); // rows past the step name experts too, as an earlier step left them

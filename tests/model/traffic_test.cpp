@@ -42,10 +42,15 @@ TEST_CASE("traffic: of a decode step, by hand") {
     CHECK(attention.bytes() == state + q + cached + 2 * 4 + partial);     // two pages
 }
 
-TEST_CASE("traffic: kernels by their names without the format") {
+TEST_CASE("traffic: a module's name has its kernel, tier and format") {
     CHECK(kernel_of("matmul_q4_k") == "matmul");
     CHECK(kernel_of("absorb_split_bf16") == "absorb_split");
     CHECK(kernel_of("rms_norm") == "rms_norm");
+    CHECK(kernel_of("moe_up_matrix_q8_0") == "moe_up");
+    CHECK(tier_of("moe_up_matrix_q8_0") == Tier::matrix);
+    CHECK(tier_of("moe_up_q8_0") == Tier::base);
+    CHECK(format_of("matmul_half_iq4_nl") == "iq4_nl");
+    CHECK(format_of("rms_norm") == "");
     Op unknown;
     unknown.module = "no_such_kernel";
     CHECK_THROWS_AS(traffic_of(unknown, {}), std::logic_error);

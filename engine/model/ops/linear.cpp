@@ -1,6 +1,7 @@
 // Embedding, norm, matrix product, and the copying op of taps.
 #include "base/numbers.h"
 #include "model/ops/ops.h"
+#include "model/ops/product.h"
 #include "model/ops/reference.h"
 
 #include <algorithm>
@@ -69,17 +70,17 @@ void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows
 
 void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights,
             const Input& x, Rows y, bool add) {
-    const Tile tile = tile_for(plan.caps(), plan.rows());
+    const Product product{"matmul", weights.format, weights.rows, weights.cols, plan.prefill()};
+    const ProductLaunch launch = launch_of(plan, product, 1, plan.rows(), x.normed());
     const MatMul p{
         step.state.address, weights.view.address, x.rows.address, x.norm_address(), y.address, weights.rows,
         weights.cols,       weights.row_bytes,    x.rows.stride,  y.stride,         add,       x.eps};
     std::vector<View> reads{step.state, weights.view, x.rows.span(plan.rows())};
     if (x.normed()) reads.push_back(x.norm);
     if (add) reads.push_back(y.span(plan.rows()));
-    FATHOM_ADD_BY_FORMAT(plan, matmul, weights.format, label, p,
-                         {tile_groups(plan.caps(), weights.rows, tile), div_up(plan.rows(), tile.tokens), 1},
-                         {plan.caps().k_lanes, tile.rows, tile.tokens, x.normed()}, reads,
-                         {y.span(plan.rows())});
+    FATHOM_ADD_TIER(plan, matmul, launch.tier, weights.format, label, p,
+                    {launch.blocks, div_up(plan.rows(), launch.tokens), 1}, launch.constants, reads,
+                    {y.span(plan.rows())});
 }
 
 void copy_rows(Plan& plan, const std::string& label, const StepMemory& step, Rows x, uint32_t repeat,

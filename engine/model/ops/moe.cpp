@@ -3,11 +3,13 @@
 // expert of full width.
 #include "base/numbers.h"
 #include "model/ops/ops.h"
+#include "model/ops/product.h"
 #include "model/ops/reference.h"
 
 #include "base/error.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -138,19 +140,25 @@ void moe_reduce_reference(const MoeReduce& p) {
         }
 }
 
-// `rows` as they share a read of the activations: gate and up count as two.
-Tile moe_tile_shape(const Plan& plan, uint32_t matrices) {
-    const uint32_t tokens = moe_grouped(plan.rows()) ? moe_tile(plan.rows()) : 1;
-    const uint32_t registers = plan.caps().registers;
-    return {registers >= 256 || (registers >= 128 && matrices * tokens < 8) ? 2u : 1u, tokens};
+Product up_product(const Plan& plan, const Matrix& gate) {
+    return {"moe_up", gate.format, gate.rows, gate.cols, plan.prefill()};
+}
+Product down_product(const Plan& plan, const Matrix& down) {
+    return {"moe_down", down.format, down.rows, down.cols, plan.prefill()};
 }
 
 } // namespace
 
 bool moe_grouped(uint32_t rows) { return rows > 4; }
-uint32_t moe_tile(uint32_t rows) { return rows >= 32 ? 4 : 2; }
-uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts) {
-    return rows * n_slots / moe_tile(rows) + n_experts; // every expert may end in a partial tile
+uint32_t moe_least_tile(uint32_t rows) { return rows >= 32 ? 4 : 2; }
+uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots) {
+    const auto by_lanes = [&](const Product& product) { return tier_for(plan, product) <= Tier::int8; };
+    if (by_lanes(up_product(plan, mlp.gate)) && by_lanes(down_product(plan, mlp.down)))
+        return moe_least_tile(plan.rows());
+    return std::clamp(std::bit_ceil(plan.rows() * n_slots / mlp.down.count), 16u, 64u);
+}
+uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint32_t tile) {
+    return rows * n_slots / tile + n_experts; // every expert may end in a partial tile
 }
 
 void router(Plan& plan, const std::string& label, const StepMemory& step, const RoutingShape& shape,
@@ -195,19 +203,27 @@ void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, u
                        lists.tile,          lists.max_items};
     std::vector<View> reads{step.state};
     if (experts.bytes) reads.push_back(experts);
-    plan.add<expert_sort_reference>("expert_sort", label, p, {1, 1, 1}, {n_experts}, reads,
+    plan.add<expert_sort_reference>("expert_sort", label, p, {n_experts, 1, 1}, {n_experts}, reads,
                                     {lists.pairs, lists.items});
 }
 
 namespace {
+
+// Workgroups: blocks of rows, tiles (or `alone` of what is not grouped), parts of a tile.
+std::array<uint32_t, 3> moe_grid(const ProductLaunch& launch, bool grouped, const MoeLists& lists,
+                                 uint32_t alone) {
+    if (!grouped) return {launch.blocks, alone, 1};
+    return {launch.blocks, lists.max_items, div_up(lists.tile, launch.tokens)};
+}
 
 // One launch of moe_up: both halves, or the part of them that `part` says, with its matrix as gate and as up.
 void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate,
                 const Matrix& up, uint32_t part, uint32_t n_slots, const Input& x, View experts,
                 const MoeLists& lists, Rows act) {
     const bool grouped = moe_grouped(plan.rows());
-    const Tile tile = moe_tile_shape(plan, 2);
     const uint32_t width = gate.rows, pairs = plan.rows() * n_slots;
+    const ProductLaunch launch =
+        launch_of(plan, up_product(plan, gate), 2, grouped ? lists.tile : 1, x.normed());
     const MoeUp p{step.state.address,
                   gate.view.address,
                   up.view.address,
@@ -233,9 +249,8 @@ void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, co
     if (experts.bytes) reads.push_back(experts);
     if (grouped) reads.insert(reads.end(), {lists.pairs, lists.items});
     if (part == MOE_UP_UP) reads.push_back(act.span(pairs));
-    FATHOM_ADD_BY_FORMAT(plan, moe_up, gate.format, label, p,
-                         {tile_groups(plan.caps(), width, tile), grouped ? lists.max_items : pairs, 1},
-                         {plan.caps().k_lanes, tile.rows, tile.tokens, x.normed()}, reads, {act.span(pairs)});
+    FATHOM_ADD_TIER(plan, moe_up, launch.tier, gate.format, label, p, moe_grid(launch, grouped, lists, pairs),
+                    launch.constants, reads, {act.span(pairs)});
 }
 
 } // namespace
@@ -254,8 +269,9 @@ void moe_down(Plan& plan, const std::string& label, const StepMemory& step, cons
               uint32_t n_slots, Rows act, View experts, View expert_weights, const MoeLists& lists,
               Rows pairs_out, Rows y) {
     const bool grouped = moe_grouped(plan.rows());
-    const Tile tile = moe_tile_shape(plan, 1);
     const uint32_t pairs = plan.rows() * n_slots;
+    const ProductLaunch launch =
+        launch_of(plan, down_product(plan, down), 1, grouped ? lists.tile : 1, false);
     const ADDRESS weights = expert_weights.bytes ? expert_weights.address : 0;
     const Rows out = grouped ? pairs_out : y;
     const MoeDown p{step.state.address,
@@ -281,10 +297,9 @@ void moe_down(Plan& plan, const std::string& label, const StepMemory& step, cons
         reads.insert(reads.end(), {lists.pairs, lists.items});
     else
         reads.push_back(y.span(plan.rows()));
-    FATHOM_ADD_BY_FORMAT(plan, moe_down, down.format, label, p,
-                         {tile_groups(plan.caps(), y.cols, tile), grouped ? lists.max_items : plan.rows(), 1},
-                         {plan.caps().k_lanes, tile.rows, tile.tokens}, reads,
-                         {out.span(grouped ? pairs : plan.rows())});
+    FATHOM_ADD_TIER(plan, moe_down, launch.tier, down.format, label, p,
+                    moe_grid(launch, grouped, lists, plan.rows()), launch.constants, reads,
+                    {out.span(grouped ? pairs : plan.rows())});
     if (!grouped) return;
     const MoeReduce r{step.state.address, out.address, weights, y.address, y.cols, n_slots,
                       out.stride,         y.stride};

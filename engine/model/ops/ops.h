@@ -70,8 +70,11 @@ struct MoeLists {
     View pairs, items;
     uint32_t tile = 0, max_items = 0;
 };
-uint32_t moe_tile(uint32_t rows); // pairs of a tile for this bucket
-uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts); // tiles there can be, at most
+// Pairs of a tile: few where lanes share a dot product, else by what an expert gets on average.
+uint32_t moe_least_tile(uint32_t rows);
+uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots);
+// Tiles there can be, at most.
+uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint32_t tile);
 // Whether a step of this bucket sorts its pairs by expert, to read an expert's weights once for several
 // tokens.
 bool moe_grouped(uint32_t rows);

@@ -93,12 +93,23 @@ struct Softmax {
 
 namespace fathom {
 
-// Appends an op whose kernel and reference exist once for each weight format.
-#define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                      \
+// Appends an op whose kernel and reference exist once for each weight format; of the tier's kernel.
+#define FATHOM_ADD_TIER(plan, kernel, tier, format, ...)                                                     \
     by_format(format, [&]<Format F>() {                                                                      \
-        static const std::string module = #kernel "_" + std::string(name_of(F));                             \
-        (plan).add<kernel##_reference<F>>(module, __VA_ARGS__);                                              \
+        static const auto modules = modules_of(#kernel, F);                                                  \
+        (plan).add<kernel##_reference<F>>(modules[static_cast<size_t>(tier)], __VA_ARGS__);                  \
     })
+#define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                      \
+    FATHOM_ADD_TIER(plan, kernel, Tier::base, format, __VA_ARGS__)
+
+inline std::array<std::string, std::size(TIERS)> modules_of(std::string_view kernel, Format format) {
+    std::array<std::string, std::size(TIERS)> modules;
+    for (const Tier tier : TIERS)
+        modules[static_cast<size_t>(tier)] = std::string(kernel) + "_" +
+                                             (tier == Tier::base ? "" : std::string(name_of(tier)) + "_") +
+                                             std::string(name_of(format));
+    return modules;
+}
 
 template <class Add> void by_format(Format format, const Add& add) {
     switch (format) {
@@ -112,18 +123,5 @@ template <class Add> void by_format(Format format, const Add& add) {
 }
 
 constexpr uint32_t WORKGROUP = 64; // invocations of every kernel that does not say otherwise
-
-// The tile of a matrix product: weight rows and tokens of one group of K_LANES lanes.
-struct Tile {
-    uint32_t rows, tokens;
-};
-inline Tile tile_for(const gpu::Caps& caps, uint32_t bucket) {
-    const uint32_t tokens = std::min(std::bit_floor(bucket), 4u);
-    if (caps.registers < 128) return {1, tokens};
-    return {caps.registers >= 256 && tokens == 4 ? 4u : 2u, tokens};
-}
-inline uint32_t tile_groups(const gpu::Caps& caps, uint32_t rows, Tile tile) { // workgroups along the rows
-    return div_up(rows, tile.rows * WORKGROUP / caps.k_lanes);
-}
 
 } // namespace fathom

@@ -1,8 +1,7 @@
 // The reference runs on copies that stand for the device's memory; see check.h.
-#include "bench/check.h"
+#include "model/check.h"
 
 #include "base/error.h"
-#include "bench/report.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,11 +11,10 @@
 #include <memory>
 #include <sys/mman.h>
 
-namespace fathom::bench {
+namespace fathom {
 
 namespace {
 
-constexpr double FLOPS_AT_MOST = 4e8;    // of the reference, unless one row takes more
 constexpr uint32_t ROUTED_ROWS = 32;     // two experts alike to seven digits come with many rows
 constexpr uint32_t NOTHING = 0x7FC0DEAD; // a NaN
 constexpr float HUGE_VALUE = 1e30f;      // marks such as "no score": not values
@@ -73,14 +71,13 @@ class Mirror {
     std::vector<Part> parts_;
 };
 
-uint32_t rows_to_check(const Op& op, const StepFacts& facts) {
+uint32_t rows_to_check(const Op& op, const StepFacts& facts, double flops) {
     const auto n = static_cast<uint32_t>(facts.rows.size());
     const std::string_view kernel = kernel_of(op.module);
     if (kernel == "expert_sort" || kernel == "embed") return n; // lists and counts are of the whole step
     const double one = traffic_of(op, {facts.rows.first(1), facts.read}).flops;
     const uint32_t most = kernel == "router" ? std::min(n, ROUTED_ROWS) : n;
-    return one * most <= FLOPS_AT_MOST ? most
-                                       : std::clamp(static_cast<uint32_t>(FLOPS_AT_MOST / one), 1u, most);
+    return one * most <= flops ? most : std::clamp(static_cast<uint32_t>(flops / one), 1u, most);
 }
 
 bool overlaps(View a, View b) { return a.address < b.address + b.bytes && b.address < a.address + a.bytes; }
@@ -141,7 +138,8 @@ size_t left_out(const Traffic& all, Executor& executor) {
     return count;
 }
 
-Verdict compare(const Traffic& traffic, const Mirror& mirror, Executor& executor, Verdict verdict) {
+Verdict compare(const Traffic& traffic, const Mirror& mirror, Executor& executor, Verdict verdict,
+                double limit) {
     double difference = 0, largest = 0;
     size_t wrong = 0, not_finite = 0;
     for (const Traffic::Write& write : traffic.writes) {
@@ -164,15 +162,16 @@ Verdict compare(const Traffic& traffic, const Mirror& mirror, Executor& executor
         verdict.failure = fmt::format("{} words differ from the reference", wrong);
     else if (not_finite != 0)
         verdict.failure = fmt::format("{} values are not finite", not_finite);
-    else if (verdict.error > ERROR_LIMIT)
-        verdict.failure = fmt::format("error {:.1e}, limit {:.0e}", verdict.error, ERROR_LIMIT);
+    else if (verdict.error > limit)
+        verdict.failure = fmt::format("error {:.1e}, limit {:.0e}", verdict.error, limit);
     return verdict;
 }
 
 } // namespace
 
-Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts& facts, Executor& executor) {
-    const uint32_t n = rows_to_check(op, facts);
+Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts& facts, Executor& executor,
+                     const CheckLimits& limits) {
+    const uint32_t n = rows_to_check(op, facts, limits.flops);
     const Traffic traffic = traffic_of(op, {facts.rows.first(n), facts.read});
     std::vector<View> ranges = op.reads;
     ranges.insert(ranges.end(), op.writes.begin(), op.writes.end());
@@ -192,7 +191,7 @@ Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts&
     gpu::Recording recording = device.record("check of " + op.label, std::array{launch});
     device.wait(device.submit(recording));
     run_reference(op, mirror);
-    Verdict verdict = compare(traffic, mirror, executor, {.rows = n});
+    Verdict verdict = compare(traffic, mirror, executor, {.rows = n}, limits.error);
     if (const size_t count = left_out(all, executor); count != 0)
         verdict.failure = fmt::format("{} words are not written", count);
     if (!verdict.failure.empty()) { // those that follow shall have right inputs
@@ -203,4 +202,4 @@ Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts&
     return verdict;
 }
 
-} // namespace fathom::bench
+} // namespace fathom

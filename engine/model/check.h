@@ -5,15 +5,20 @@
 #include "model/executor.h"
 #include "model/traffic.h"
 
-namespace fathom::bench {
+namespace fathom {
 
 struct Verdict {
     double error = 0;    // largest difference over largest value expected; of integers 0
-    std::string failure; // "": right within ERROR_LIMIT
+    std::string failure; // "": right within the limit
     uint32_t rows = 0;   // that were compared
+};
+struct CheckLimits {
+    double error = 1e-4; // as in Verdict
+    double flops = 4e8;  // of the reference, unless one row takes more
 };
 // Runs `launch`, which is `op` unless a test has spoiled it, once on the device. What `op` writes is filled
 // with NaN before, unless it reads that, too.
-Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts& facts, Executor& executor);
+Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts& facts, Executor& executor,
+                     const CheckLimits& limits = {});
 
-} // namespace fathom::bench
+} // namespace fathom

@@ -1,0 +1,146 @@
+#include "model/ops/product.h"
+
+#include "base/numbers.h"
+#include "model/ops/reference.h"
+
+#include <algorithm>
+#include <bit>
+#include <fmt/format.h>
+
+namespace fathom {
+
+namespace {
+
+constexpr uint32_t BLOCK_ROWS = 128;          // of a workgroup of shaders/block.glsl
+constexpr uint32_t LEAST_TOKENS = 16;         // of its tiles
+constexpr uint32_t SPAN = 32;                 // terms that it takes at a time
+constexpr uint32_t INT8_SPAN_BYTES = 44;      // of shared memory; see shaders/int8.glsl
+constexpr uint32_t INT8_SHARED_BYTES = 16384; // that leave room for more than one workgroup
+
+bool has_whole_quants(Format format) {
+    switch (format) {
+    case Format::q8_0:
+    case Format::q4_0:
+    case Format::q4_1:
+    case Format::q5_0:
+    case Format::q5_1:
+    case Format::q2_k:
+    case Format::q3_k:
+    case Format::q4_k:
+    case Format::q5_k:
+    case Format::q6_k:
+        return true;
+    default:
+        return false;
+    }
+}
+
+// Of the shapes that a subgroup multiplies, the largest that tiles are made of; null: there is none.
+const gpu::MatrixShape* matrix_shape(const gpu::Caps& caps) {
+    const gpu::MatrixShape* best = nullptr;
+    for (const gpu::MatrixShape& s : caps.matrices) {
+        const bool fits = s.types == "f16_f32" && s.m % 2 == 0 && caps.subgroup_size % s.m == 0 &&
+                          LEAST_TOKENS % s.n == 0 && s.k % 4 == 0 && SPAN % s.k == 0;
+        if (fits && (!best || s.m * s.n * s.k > best->m * best->n * best->k)) best = &s;
+    }
+    return caps.pinned_subgroups && BLOCK_ROWS % caps.subgroup_size == 0 ? best : nullptr;
+}
+
+uint32_t most_tokens(Tier tier, const gpu::Caps& caps) { // of a tile: by the sums that a lane keeps
+    if (caps.registers < (tier == Tier::half ? 256u : 128u)) return LEAST_TOKENS;
+    return tier == Tier::matrix && caps.registers >= 256 ? 64 : 32;
+}
+
+uint32_t shared_bytes(Tier tier, uint32_t tokens) { // of a workgroup of block.glsl
+    const uint32_t cell = tier == Tier::tiled ? 16 : 8, stride = tier == Tier::matrix ? 10 : 9;
+    return (BLOCK_ROWS + tokens) * stride * cell + (tier == Tier::matrix ? BLOCK_ROWS * 32 : 0);
+}
+
+ProductLaunch block_launch(Tier tier, const gpu::Caps& caps, uint32_t rows, uint32_t tokens) {
+    uint32_t tile = std::clamp(std::bit_ceil(tokens), LEAST_TOKENS, most_tokens(tier, caps));
+    while (tile > LEAST_TOKENS && shared_bytes(tier, tile) > caps.shared_bytes) tile /= 2;
+    ProductLaunch launch{tier, {tile}, div_up(rows, BLOCK_ROWS), tile};
+    if (tier != Tier::matrix) return launch;
+    const gpu::MatrixShape& shape = *matrix_shape(caps);
+    launch.constants = {tile, caps.subgroup_size, shape.m, shape.n, shape.k};
+    return launch;
+}
+
+// Rows of a group of lanes: few where a lane has few registers.
+uint32_t lane_rows(const gpu::Caps& caps, uint32_t parts, uint32_t tokens) {
+    if (parts == 2) return caps.registers >= 256 || (caps.registers >= 128 && tokens < 4) ? 2 : 1;
+    if (caps.registers < 128) return 1;
+    return caps.registers >= 256 && tokens == 4 ? 4 : 2;
+}
+
+ProductLaunch lanes_launch(Tier tier, const gpu::Caps& caps, const Product& product, uint32_t parts,
+                           uint32_t tokens, bool normed) {
+    uint32_t tile = std::min(std::bit_floor(tokens), 4u);
+    const uint32_t spans = div_up(product.n_in, SPAN);
+    while (tier == Tier::int8 && tile > 1 && tile * spans * INT8_SPAN_BYTES > INT8_SHARED_BYTES) tile /= 2;
+    const uint32_t rows = std::min(lane_rows(caps, parts, tile), tier == Tier::int8 ? 2u : 4u);
+    ProductLaunch launch{tier,
+                         {caps.k_lanes, rows, tile, normed},
+                         div_up(product.n_out, rows * WORKGROUP / caps.k_lanes),
+                         tile};
+    if (tier == Tier::int8) launch.constants.push_back(spans);
+    return launch;
+}
+
+} // namespace
+
+std::string_view name_of(Tier tier) {
+    constexpr std::string_view names[] = {"base", "int8", "tiled", "half", "matrix"};
+    return names[static_cast<size_t>(tier)];
+}
+
+std::string Product::text() const {
+    return fmt::format("{} {} {} x {}, {}", kernel, name_of(format), n_out, n_in,
+                       prefill ? "prefill" : "decode");
+}
+
+bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps) {
+    switch (tier) {
+    case Tier::base:
+        return true;
+    case Tier::int8:
+        return caps.int8_dot && has_whole_quants(product.format) && product.n_in % SPAN == 0 &&
+               product.n_in / SPAN * INT8_SPAN_BYTES <= caps.shared_bytes;
+    case Tier::tiled:
+        break;
+    case Tier::half:
+        if (!caps.float16) return false;
+        break;
+    case Tier::matrix:
+        if (!caps.float16 || !matrix_shape(caps)) return false;
+    }
+    return product.prefill && shared_bytes(tier, LEAST_TOKENS) <= caps.shared_bytes;
+}
+
+double error_limit(Tier tier) {
+    switch (tier) {
+    case Tier::int8:
+        return 3e-2; // activations of 8 bits
+    case Tier::half:
+        return 1e-2; // sums of 32 products in f16
+    case Tier::matrix:
+        return 3e-3; // factors in f16
+    default:
+        return 1e-4; // f32
+    }
+}
+
+Tier tier_for(const Plan& plan, const Product& product) {
+    const Tier tier = plan.tiers().of(product);
+    return is_possible(tier, product, plan.caps()) ? tier : Tier::base;
+}
+
+ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed) {
+    const Tier tier = tier_for(plan, product);
+    plan.note(product);
+    if (tier == Tier::base || tier == Tier::int8)
+        return lanes_launch(tier, plan.caps(), product, parts, tokens, normed);
+    return block_launch(tier, plan.caps(), product.n_out * parts, tokens);
+}
+
+} // namespace fathom

@@ -1,0 +1,27 @@
+// How a matrix product is launched in each tier.
+#pragma once
+
+#include "model/plan.h"
+
+#include <vector>
+
+namespace fathom {
+
+// Whether this program and this device can make the product so. Throws nothing; the reason is the caller's to
+// find: see Caps.
+bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps);
+// How far a tier's results may be from the reference's: the largest difference over the largest value.
+double error_limit(Tier tier);
+// What the plan's tiers say, or the base tier where that is not possible.
+Tier tier_for(const Plan& plan, const Product& product);
+
+// A launch for tiles of at most `tokens` tokens, `parts` matrices at once, with x normed or not.
+struct ProductLaunch {
+    Tier tier = Tier::base;
+    std::vector<uint32_t> constants;
+    uint32_t blocks = 0; // workgroups along the rows
+    uint32_t tokens = 0; // of a workgroup
+};
+ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed);
+
+} // namespace fathom

@@ -1,0 +1,50 @@
+// Which kernel makes a matrix product: the tiers of shaders/tiers.h, and which product is given to which.
+#pragma once
+
+#include "checkpoint/weight_format.h"
+#include "tiers.h" // shaders
+
+#include <map>
+#include <string>
+#include <string_view>
+
+namespace fathom {
+
+enum class Tier : uint8_t {
+    base = TIER_BASE,
+    int8 = TIER_INT8,
+    tiled = TIER_TILED,
+    half = TIER_HALF,
+    matrix = TIER_MATRIX
+};
+inline constexpr Tier TIERS[] = {Tier::base, Tier::int8, Tier::tiled, Tier::half, Tier::matrix};
+std::string_view name_of(Tier tier);
+
+// A matrix product, as far as the choice of its kernel goes. Not how many tokens it takes at once: the tokens
+// of one prompt, or those of all that is generated, are computed alike in whatever company.
+struct Product {
+    std::string kernel; // "matmul", "moe_up", "moe_down"
+    Format format = Format::f32;
+    uint32_t n_out = 0, n_in = 0;
+    bool prefill = false;
+    auto operator<=>(const Product&) const = default;
+    std::string text() const; // "matmul q4_k 2048 x 1408, prefill"
+};
+
+class Tiers {
+  public:
+    Tiers() = default; // base for everything
+    explicit Tiers(Tier always) : Tiers(always, always) {}
+    Tiers(Tier decode, Tier prefill) : decode_(decode), prefill_(prefill) {}
+    void set(const Product& product, Tier tier) { chosen_[product] = tier; }
+    Tier of(const Product& product) const {
+        const auto it = chosen_.find(product);
+        return it != chosen_.end() ? it->second : product.prefill ? prefill_ : decode_;
+    }
+
+  private:
+    Tier decode_ = Tier::base, prefill_ = Tier::base; // of what was not chosen; where they cannot be, base
+    std::map<Product, Tier> chosen_;
+};
+
+} // namespace fathom

@@ -1,0 +1,48 @@
+// The matrix product of a kernel, by the TIER it is compiled for. A kernel says what is multiplied and what
+// becomes of it:
+//     uvec2 weight_row(uint n, uint part)           address of row n of matrix `part`, of PARTS
+//     uvec2 x_row(uint t)                           address of the activations of the workgroup's token t
+//     void store(uint n, uint t, float sum[PARTS])  takes the products of token t with row n of every matrix
+// and calls product(). Row n of one part and of the next meet in one invocation, which is what a gated MLP
+// needs.
+uvec2 weight_row(uint n, uint part);
+uvec2 x_row(uint t);
+void store(uint n, uint t, float sum[PARTS]);
+
+#if TIER >= TIER_TILED
+#include "block.glsl"
+#else
+layout(constant_id = 0) const uint K_LANES = 4;
+layout(constant_id = 1) const uint ROWS = 1;
+layout(constant_id = 2) const uint TOKENS = 1;
+layout(constant_id = 3) const bool NORM = false;
+const uint TILE_ROWS = ROWS * PARTS;
+#include "tile.glsl"
+
+uint first_row(uint block) { return (block * (WORKGROUP / K_LANES) + thread_index() / K_LANES) * ROWS; }
+
+// sum[r * PARTS + part, t] of the rows n0 + r; those past the end repeat the last one.
+void row_dots(uint n0, uint n_out, uint tokens, uint n_in, uvec2 norm, float eps, out float sum[TILE]) {
+    uvec2 w[TILE_ROWS], x[TOKENS];
+    [[unroll]] for (uint i = 0; i < TILE_ROWS; ++i) w[i] =
+        weight_row(min(n0 + i / PARTS, n_out - 1u), i % PARTS);
+    [[unroll]] for (uint t = 0; t < TOKENS; ++t) x[t] = x_row(min(t, tokens - 1u));
+    tile_dots(w, x, normed_by(norm, eps, x, n_in), n_in, sum);
+}
+
+// Block number `block` of rows of n_out, with `tokens` tokens, at most TOKENS. Every invocation must call.
+void product(uint block, uint n_out, uint tokens, uint n_in, uvec2 norm, float eps) {
+    const uint n0 = first_row(block);
+    float sum[TILE];
+    row_dots(n0, n_out, tokens, n_in, norm, eps, sum);
+    [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
+        [[unroll]] for (uint r = 0; r < ROWS; ++r) {
+            if (thread_index() % K_LANES != r % K_LANES || n0 + r >= n_out || t >= tokens) continue;
+            float sums[PARTS];
+            [[unroll]] for (uint part = 0; part < PARTS; ++part) sums[part] =
+                sum[(r * PARTS + part) * TOKENS + t];
+            store(n0 + r, t, sums);
+        }
+    }
+}
+#endif
