@@ -63,6 +63,13 @@ std::vector<Token> greedy(Engine& engine) {
     return tokens;
 }
 
+std::vector<Candidate> last_candidates(Engine& engine) {
+    auto session = engine.open();
+    session.feed(prompt(40, 3, 4096));
+    session.next();
+    return {session.candidates().begin(), session.candidates().end()};
+}
+
 } // namespace
 
 TEST_CASE("tuning: every kernel is tried and one is chosen for every product") {
@@ -99,7 +106,9 @@ TEST_CASE("tuning: a wrong kernel is caught, and what it would have spoiled is r
     }
     CHECK(caught >= 4);
     LoadOptions reference{.reference = true, .context = 64, .chunk = 32, .quantize = "q8_0"};
-    CHECK(greedy(*wrong.engine) == greedy(*load("", reference)));
+    const auto expected = last_candidates(*load("", reference)), got = last_candidates(*wrong.engine);
+    for (size_t i = 0; i < 5; ++i) // int8 or half may be what was chosen
+        CHECK(std::abs(got[i].logprob - expected[i].logprob) < 0.1);
 }
 
 TEST_CASE("tuning: what is remembered is used, and damage to it costs only the time") {
