@@ -1,17 +1,15 @@
 // The paged latent cache. A sequence's page table lists pages of PAGE_TOKENS rows; a row is the normed
-// latent, padded to four floats, then the rotated shared key, padded likewise.
+// latent, padded to four numbers, then the rotated shared key, padded likewise.
 uint pad4(uint n) { return (n + 3u) & ~3u; }
 
 uvec2 cache_row(uvec2 cache, uvec2 pages, uint sequence, uint position, uint max_pages, uint page_bytes,
-                uint row_floats) {
+                uint row_bytes) {
     const uint page = WordsIn(pages).v[sequence * max_pages + position / PAGE_TOKENS];
-    return at(at(cache, page, page_bytes), (position % PAGE_TOKENS) * row_floats * 4u);
+    return at(at(cache, page, page_bytes), (position % PAGE_TOKENS) * row_bytes);
 }
 
 // What attention over the cache covers: the positions up to and with a token's own, or those before its
 // chunk; in pages, and in pages of each part of at most n_parts.
-uint attended(StepRow row, uint history_only) {
-    return history_only != 0u ? row.history : row.position + 1u;
-}
+uint attended(StepRow row, uint history_only) { return history_only != 0u ? row.history : row.position + 1u; }
 uint pages_of(uint length) { return (length + PAGE_TOKENS - 1u) / PAGE_TOKENS; }
 uint part_pages(uint pages, uint n_parts) { return (pages + n_parts - 1u) / n_parts; }

@@ -7,10 +7,11 @@
 // sums four channels a time over the tile, for all heads again. Parts depend on the token's position alone,
 // hence so do its bits; those that it leaves without positions are not written.
 #include "common.glsl"
-layout(constant_id = 0) const uint QUERIES = 4;    // heads of a group
+layout(constant_id = 0) const uint QUERIES = 4; // heads of a group
 layout(constant_id = 1) const uint ROW_FLOATS = 8;
-layout(constant_id = 2) const uint CHANNELS = 1;   // vec4 of the latent for each invocation
+layout(constant_id = 2) const uint CHANNELS = 1; // vec4 of the latent for each invocation
 layout(constant_id = 3) const uint TILE_PAGES = 1;
+layout(constant_id = 4) const uint CACHE = CACHE_F32;
 #include "cache.glsl"
 #include "softmax.glsl"
 const uint VALUES = QUERIES * CHANNELS, ROW4 = ROW_FLOATS / 4u;
@@ -23,8 +24,20 @@ uvec2 partial_of(uint t, uint h, uint part) {
     return at(p.partial, row, 4u * (pad4(p.latent_dim) + 4u));
 }
 
+// Numbers 4 c to 4 c + 3 of a cache row.
+vec4 cached4(uvec2 row, uint c) {
+    if (CACHE == CACHE_F32) return Vec4In(row).v[c];
+    if (CACHE == CACHE_F16) {
+        const uvec2 halves = Words2In(row).v[c];
+        return vec4(unpackHalf2x16(halves.x), unpackHalf2x16(halves.y));
+    }
+    const int bytes = int(WordsIn(row).v[c]);
+    const float scale = FloatsIn(row).v[CACHE_SCALES_AT(ROW_FLOATS) / 4u + c / 8u];
+    return scale * vec4(ivec4(bytes << 24, bytes << 16, bytes << 8, bytes) >> 24);
+}
+
 void add_products(uvec2 query[QUERIES], uvec2 key, uint c, inout float dot[QUERIES]) {
-    const vec4 k = Vec4In(key).v[c];
+    const vec4 k = cached4(key, c);
     [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
         const vec4 q = Vec4In(query[i]).v[c];
         dot[i] += fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, q.x * k.x)));
@@ -38,14 +51,14 @@ void score_tile(uvec2 query[QUERIES], uvec2 page[TILE_PAGES], uint keys, out flo
         float dot[QUERIES];
         [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] = 0;
         if (s * PAGE_TOKENS < keys) {
-            const uvec2 key = at(page[s], min(j, keys - 1u) % PAGE_TOKENS * ROW_FLOATS * 4u);
+            const uvec2 key = at(page[s], min(j, keys - 1u) % PAGE_TOKENS * p.row_bytes);
             const uint whole = ROW4 / UNROLL * UNROLL;
             for (uint c = 0; c < whole; c += UNROLL)
                 [[unroll]] for (uint u = 0; u < UNROLL; ++u) add_products(query, key, c + u, dot);
             for (uint c = whole; c < ROW4; ++c) add_products(query, key, c, dot);
         }
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-            score[i * TILE_PAGES + s] = j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i * TILE_PAGES + s] =
+            j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
     }
 }
 
@@ -56,12 +69,11 @@ void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint latent4, uint channel[CHAN
     if (gl_SubgroupID * gl_SubgroupSize >= latent4) return; // a subgroup without a channel
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
         const uint end = clamp(int(keys) - int(s * PAGE_TOKENS), 0, PAGE_TOKENS);
-        for (uint k0 = 0; k0 < end; k0 += UNROLL)
-            [[unroll]] for (uint u = 0; u < UNROLL; ++u) {
+        for (uint k0 = 0; k0 < end; k0 += UNROLL) [[unroll]] for (uint u = 0; u < UNROLL; ++u) {
                 const uint k = k0 + u; // past the end: the last one again, with a weight of 0
-                const uvec2 latent = at(page[s], min(k, end - 1u) * ROW_FLOATS * 4u);
+                const uvec2 latent = at(page[s], min(k, end - 1u) * p.row_bytes);
                 [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-                    const vec4 v = Vec4In(latent).v[channel[c]];
+                    const vec4 v = cached4(latent, channel[c]);
                     [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
                         const float weight = tile_p[i * TILE_KEYS + s * PAGE_TOKENS + k];
                         value[i * CHANNELS + c] = fma(vec4(weight), v, value[i * CHANNELS + c]);
@@ -85,35 +97,37 @@ void main() {
 
     // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
     uvec2 query[QUERIES];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-        query[i] = at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) query[i] =
+        at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
     uint channel[CHANNELS]; // past the end: the last one again, never written
-    [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
-        channel[c] = min(thread_index() + c * WORKGROUP, latent4 - 1u);
+    [[unroll]] for (uint c = 0; c < CHANNELS; ++c) channel[c] =
+        min(thread_index() + c * WORKGROUP, latent4 - 1u);
     float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[SCORES];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) { largest[i] = LOWEST; sum[i] = 0; }
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+        largest[i] = LOWEST;
+        sum[i] = 0;
+    }
 
     for (uint tile = first; tile < last; tile += TILE_PAGES) {
         const uint keys = min(length, last * PAGE_TOKENS) - tile * PAGE_TOKENS;
         uvec2 page[TILE_PAGES];
-        [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s)
-            page[s] = cache_row(p.cache, p.pages, row.sequence, min(tile + s, last - 1u) * PAGE_TOKENS,
-                                p.max_pages, p.page_bytes, ROW_FLOATS);
+        [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) page[s] =
+            cache_row(p.cache, p.pages, row.sequence, min(tile + s, last - 1u) * PAGE_TOKENS, p.max_pages,
+                      p.page_bytes, p.row_bytes);
         score_tile(query, page, keys, score);
         softmax_tile(score, keys, largest, sum, rescale);
         vec4 value[VALUES];
         sum_tile(page, keys, latent4, channel, value);
         // No break leaves a loop that is to be unrolled: arrays in registers want constant indices.
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-                if (h0 + i >= p.n_heads || thread_index() + c * WORKGROUP >= latent4) continue;
-                const uvec2 y = partial_of(t, h0 + i, part);
-                vec4 total = value[i * CHANNELS + c];
-                if (tile != first) total = fma(Vec4(y).v[channel[c]], vec4(rescale[i]), total);
-                Vec4(y).v[channel[c]] = total;
-            }
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i) [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+            if (h0 + i >= p.n_heads || thread_index() + c * WORKGROUP >= latent4) continue;
+            const uvec2 y = partial_of(t, h0 + i, part);
+            vec4 total = value[i * CHANNELS + c];
+            if (tile != first) total = fma(Vec4(y).v[channel[c]], vec4(rescale[i]), total);
+            Vec4(y).v[channel[c]] = total;
+        }
     }
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-        if (h0 + i < p.n_heads && thread_index() == 0u)
-            Vec4(partial_of(t, h0 + i, part)).v[latent4] = vec4(largest[i], sum[i], 0, 0);
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) if (h0 + i < p.n_heads && thread_index() == 0u)
+        Vec4(partial_of(t, h0 + i, part))
+            .v[latent4] = vec4(largest[i], sum[i], 0, 0);
 }

@@ -14,33 +14,39 @@
 #include <cstdint>
 namespace fathom {
 using uint = uint32_t;
-using ADDRESS = uint64_t; // a device address; a host pointer on the CPU executor
+using ADDRESS = uint64_t;       // a device address; a host pointer on the CPU executor
 enum class BYTES : uint64_t {}; // a size, no address
 #else
 #define BYTES uvec2
-#define ADDRESS uvec2     // low and high half: base-tier modules have no 64-bit integers
+#define ADDRESS uvec2 // low and high half: base-tier modules have no 64-bit integers
 #endif
 
 // Tokens in a page of the latent cache, and in one tile of the attention kernels.
 #define PAGE_TOKENS 64
-#define MAX_ROWS 1024       // token rows of one step
-#define MAX_CANDIDATES 20   // most probable tokens kept by the sampler
-#define SAMPLED_RING 4      // steps of a sequence whose sampled tokens are kept
-#define MAX_BIAS 1024       // entries of a session's bias list
-#define MAX_ACTIVE 32       // experts chosen for one token, at most
+#define MAX_ROWS 1024     // token rows of one step
+#define MAX_CANDIDATES 20 // most probable tokens kept by the sampler
+#define SAMPLED_RING 4    // steps of a sequence whose sampled tokens are kept
+#define MAX_BIAS 1024     // entries of a session's bias list
+#define MAX_ACTIVE 32     // experts chosen for one token, at most
+
+// Numbers of a latent cache row: f32; f16; or bytes, then, behind CACHE_SCALES_AT, an f32 scale for each 32.
+#define CACHE_F32 0
+#define CACHE_F16 1
+#define CACHE_Q8 2
+#define CACHE_SCALES_AT(row_floats) ((row_floats + 15u) / 16u * 16u)
 
 // What changes from step to step. It lies in memory that the host can write, at StepState: header, then rows.
 struct StepHeader {
-    uint n_rows;       // T of this step
-    uint n_samples;    // the first n_samples rows are sampled (decode plans)
-    uint trace_slot;   // row of the routing ring for this step's row 0, modulo the ring
+    uint n_rows;     // T of this step
+    uint n_samples;  // the first n_samples rows are sampled (decode plans)
+    uint trace_slot; // row of the routing ring for this step's row 0, modulo the ring
     uint reserved;
 };
 struct StepRow {
     uint token;
-    uint position;     // of the token in its sequence, from 0
-    uint sequence;     // selects page table, sampler and counts
-    uint history; // cached positions that the absorbed half of a prefill chunk attends to: the chunk's start
+    uint position; // of the token in its sequence, from 0
+    uint sequence; // selects page table, sampler and counts
+    uint history;  // cached positions that the absorbed half of a prefill chunk attends to: the chunk's start
 };
 
 // What one sequence's sampler needs; written by the host when it changes.
@@ -48,9 +54,9 @@ struct SamplerState {
     float inv_temperature; // 0: greedy
     float top_p, min_p;
     float repetition_penalty, presence_penalty, frequency_penalty;
-    uint top_k;            // 0: all
+    uint top_k; // 0: all
     uint n_bias;
-    uint use_mask;         // 1: only tokens whose bit is set
+    uint use_mask; // 1: only tokens whose bit is set
     uint seed_low, seed_high;
     uint use_penalties;
 };
@@ -58,20 +64,20 @@ struct SamplerState {
 // SAMPLED_RING.
 struct Sampled {
     uint token;
-    uint position;         // of the sampled token
+    uint position; // of the sampled token
     float log_sum; // log of the sum of exp(logit - largest), after penalties, bias and mask, at temperature 1
     float largest;
     uint candidate[MAX_CANDIDATES];
     float logit[MAX_CANDIDATES];
 };
 
-struct Embed { // y[t] = table[token of t]; counts[sequence of t, token of t] += 1
-    ADDRESS state, table, y, counts;   // table (vocab, dim) in FORMAT; y (T, dim); counts (sequences, vocab)
+struct Embed {                       // y[t] = table[token of t]; counts[sequence of t, token of t] += 1
+    ADDRESS state, table, y, counts; // table (vocab, dim) in FORMAT; y (T, dim); counts (sequences, vocab)
     uint dim, vocab, row_bytes, y_stride;
 };
 
-struct RmsNorm { // y = x * weight / sqrt(mean(x^2) + eps)
-    ADDRESS state, x, weight, y;       // x (T, n), weight (n), y (T, n)
+struct RmsNorm {                 // y = x * weight / sqrt(mean(x^2) + eps)
+    ADDRESS state, x, weight, y; // x (T, n), weight (n), y (T, n)
     uint n, x_stride, y_stride;
     float eps;
 };
@@ -90,6 +96,7 @@ struct LatentWrite {
     ADDRESS state, kv, weight, rope, pages, cache; // kv (T, kv_lora_rank + rope_dim); weight (kv_lora_rank)
     ADDRESS unpaged;                               // (T, row_floats) or 0
     uint kv_stride, latent_dim, rope_dim, half_split, max_pages, page_bytes, row_floats;
+    uint row_bytes, cache_format; // of a cache row; the format is the shader's constant CACHE
     float eps;
 };
 
@@ -118,9 +125,9 @@ struct ExpandKeys { // y[t, h] = latent[t] k_b[h]
 struct LatentAttention {
     // partial (T, heads, parts, row): value (latent padded to 4), max, sum, 2 pad
     ADDRESS state, q, pages, cache, partial;
-    uint n_heads, latent_dim, rope_dim, row_floats, max_pages, page_bytes, n_parts;
-    uint first_row, last_row;                // the block of rows that this dispatch covers
-    uint history_only; // 1: positions before StepRow::history; 0: up to and with the token's own
+    uint n_heads, latent_dim, rope_dim, row_floats, row_bytes, cache_format, max_pages, page_bytes, n_parts;
+    uint first_row, last_row; // the block of rows that this dispatch covers
+    uint history_only;        // 1: positions before StepRow::history; 0: up to and with the token's own
     float scale;
 };
 
@@ -137,10 +144,9 @@ struct AttentionCombine {
 // Attention of a chunk to itself with keys and values expanded from the latent; causal.
 struct ExpandedAttention {
     // q (T, heads, nope + rope) unrotated; kv (T, heads * (nope + value)): keys of head h at h * k_stride,
-    // values at v_first + h * v_stride
-    ADDRESS state, q, kv, rope, pages, cache, y;
-    uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride, max_pages,
-        page_bytes;
+    // values at v_first + h * v_stride; latent (T, row_floats), as LatentWrite leaves it unpaged
+    ADDRESS state, q, kv, rope, latent, y;
+    uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride;
     uint row_floats, half_split, k_stride, v_first, v_stride;
     uint join; // 0: y (T, heads * value), finished; 1: y (T, heads, value + 2)
     float scale;
@@ -165,9 +171,9 @@ struct Router {
     // weights (E, dim) in FORMAT; bias (E) or 0; norm (dim) or 0, by which x is normed
     ADDRESS state, weights, bias, control, x, norm, experts, expert_weights, trace;
     uint n_experts, dim, row_bytes, x_stride, n_active, n_groups, n_active_groups, flags;
-    uint n_slots;       // columns of experts and expert_weights: active, then shared
-    uint trace_stride;  // 32-bit words between tokens in the routing ring; 0: no trace
-    uint trace_rows;    // rows of the ring
+    uint n_slots;      // columns of experts and expert_weights: active, then shared
+    uint trace_stride; // 32-bit words between tokens in the routing ring; 0: no trace
+    uint trace_rows;   // rows of the ring
     float scale, eps;
 };
 #define ROUTER_SIGMOID 1u    // score: sigmoid; else softmax over all experts
@@ -188,7 +194,7 @@ struct MoeItem {
 struct MoeUp { // act[pair] = silu(gate x) * (up x), of x normed where there is a norm
     // gate, up (experts, width, dim) in FORMAT; norm (dim) or 0; act (T * slots, width)
     ADDRESS state, gate, up, x, norm, experts, pairs, items, act;
-    BYTES expert_bytes;                                  // from one expert to the next
+    BYTES expert_bytes; // from one expert to the next
     uint dim, width, row_bytes, n_slots, x_stride, act_stride, grouped;
     uint part; // MOE_UP_BOTH; or, where gate and up differ in format, one after the other
     float eps;
@@ -204,7 +210,7 @@ struct MoeDown {
     uint dim, width, row_bytes, n_slots, act_stride, y_stride, grouped;
 };
 
-struct MoeReduce { // y[t] += sum over slots of weight * x[pair]
+struct MoeReduce {                       // y[t] += sum over slots of weight * x[pair]
     ADDRESS state, x, expert_weights, y; // x (T * slots, dim)
     uint dim, n_slots, x_stride, y_stride;
 };

@@ -80,7 +80,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
 
 // A model as files: what `fathom run MODEL` needs besides the weights.
 struct ModelFiles {
-    std::string name; // for people: the folder's name, or "fathom-tiny" for the embedded model
+    std::filesystem::path path; // as it was opened; empty for the embedded model
+    std::string name;           // for people: the folder's name, or "fathom-tiny" for the embedded model
     Checkpoint checkpoint;
     std::string config;       // the text of config.json
     std::string config_where; // its path, for messages

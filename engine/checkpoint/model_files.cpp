@@ -93,7 +93,9 @@ fs::path tokenizer_in(const fs::path& folder) {
     return present(ranks) && !present(json) ? ranks : json;
 }
 
-ModelFiles open_model(const fs::path& model, bool texts_only) {
+namespace {
+
+ModelFiles open_any(const fs::path& model, bool texts_only) {
     if (model.empty()) return open_embedded();
     const fs::path path = find_model(model.string());
     std::error_code unreadable;
@@ -136,6 +138,14 @@ ModelFiles open_model(const fs::path& model, bool texts_only) {
             .tokenizer_where = printable(tokenizer.string(), 4096),
             .tokenizer_config = optional_text(tokenizer_config),
             .chat_template = optional_text(folder / "chat_template.jinja")};
+}
+
+} // namespace
+
+ModelFiles open_model(const fs::path& model, bool texts_only) {
+    ModelFiles files = open_any(model, texts_only);
+    files.path = model;
+    return files;
 }
 
 } // namespace fathom

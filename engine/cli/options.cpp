@@ -114,6 +114,11 @@ void add_loading(CLI::App& app, ModelOptions& options) {
         ->type_name("device|host")
         ->check(CLI::IsMember({"device", "host"}));
     app.add_option(
+           "--cache-type", options.cache_type,
+           "Numbers in the latent cache; f16 takes half the memory of f32, q8 (bytes) about a quarter")
+        ->type_name("f32|f16|q8")
+        ->check(CLI::IsMember({"f32", "f16", "q8"}));
+    app.add_option(
            "--tier", options.tier,
            "Kernels of the matrix products: the fastest that are right on this device (auto; 'tune' tries "
            "them anew), or all of one kind where it can be; see 'fathom devices -v'")
@@ -128,6 +133,7 @@ LoadOptions ModelOptions::load() const {
     out.experts_on_host = experts_on_host;
     out.quantize = quantize;
     out.tier = tier;
+    out.cache_format = cache_type;
     return out;
 }
 

@@ -42,7 +42,7 @@ void add_format(CLI::App& app, const char* name, std::string& format, const char
 
 struct ModelOptions {
     std::filesystem::path model; // empty: the embedded one
-    std::string device, quantize, tier = "auto";
+    std::string device, quantize, tier = "auto", cache_type = "f32";
     uint32_t context = 0;
     bool experts_on_host = false;
     LoadOptions load() const; // these, and else defaults
@@ -52,7 +52,8 @@ void add_model(CLI::App& app, ModelOptions& options); // the positional MODEL
 constexpr const char* EMBEDDED = "fathom-tiny";
 std::filesystem::path model_named(std::string_view text); // a path, EMBEDDED or ORG/NAME
 void add_named_model(CLI::App& app, const char* name, std::filesystem::path& model, const char* about);
-void add_loading(CLI::App& app, ModelOptions& options); // --device, --quantize, --experts, --tier
+void add_loading(CLI::App& app,
+                 ModelOptions& options); // --device, --quantize, --experts, --tier, --cache-type
 void add_context(CLI::App& app, ModelOptions& options);
 
 struct SamplingOptions {

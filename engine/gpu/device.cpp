@@ -1,6 +1,7 @@
 // The device: selection, creation, recording, submitting and waiting, and what is said when it is lost.
 #include "base/error.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "gpu/vulkan_device.h"
 
 #include <algorithm>
@@ -211,6 +212,19 @@ Device::Device(const DeviceOptions& options) : impl_(std::make_unique<Impl>(opti
 Device::~Device() = default;
 const DeviceInfo& Device::info() const { return impl_->info; }
 
+namespace {
+void dispatch(const vk::raii::CommandBuffer& commands, const Dispatch& op) {
+    if (op.pieces <= 1) return commands.dispatch(op.grid[0], op.grid[1], op.grid[2]);
+    const auto side = std::max_element(op.grid, op.grid + 3) - op.grid;
+    const uint32_t whole = op.grid[side], each = div_up(whole, op.pieces);
+    uint32_t base[3] = {0, 0, 0}, size[3] = {op.grid[0], op.grid[1], op.grid[2]};
+    for (; base[side] < whole; base[side] += each) {
+        size[side] = std::min(each, whole - base[side]);
+        commands.dispatchBase(base[0], base[1], base[2], size[0], size[1], size[2]);
+    }
+}
+} // namespace
+
 Recording Device::record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps) {
     Impl& d = *impl_;
     auto recording = std::make_unique<Recording::Impl>(d.running);
@@ -258,7 +272,7 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
             const auto [block, offset] = d.locate(op.indirect.address);
             commands.dispatchIndirect(*block->buffer, offset);
         } else {
-            commands.dispatch(op.grid[0], op.grid[1], op.grid[2]);
+            dispatch(commands, op);
         }
         if (timestamps) commands.writeTimestamp2(Stage::eComputeShader, *recording->queries, i + 1);
         recording->labels.push_back(op.label);

@@ -67,10 +67,12 @@ Pipelines::Pipelines(const vk::raii::Device& device, const vk::PhysicalDevicePro
 Pipelines::~Pipelines() = default;
 
 const Pipeline& Pipelines::get(const Dispatch& dispatch) {
-    const auto key = std::pair(dispatch.module, dispatch.constants);
+    const bool cut = dispatch.pieces > 1;
+    const auto key = std::tuple(dispatch.module, dispatch.constants, cut);
     if (const auto it = pipelines_.find(key); it != pipelines_.end()) return it->second;
     changed_ = true;
-    return pipelines_.emplace(key, create(dispatch)).first->second;
+    const auto flags = cut ? vk::PipelineCreateFlagBits::eDispatchBase : vk::PipelineCreateFlags();
+    return pipelines_.emplace(key, create(dispatch, flags)).first->second;
 }
 
 Pipeline Pipelines::create(const Dispatch& dispatch, vk::PipelineCreateFlags flags) {
@@ -97,8 +99,9 @@ Pipeline Pipelines::create(const Dispatch& dispatch, vk::PipelineCreateFlags fla
     if (caps_.pinned_subgroups) stage.pNext = &required;
     const vk::ComputePipelineCreateInfo info(flags, stage, *pipeline.layout);
     // What is asked for statistics is compiled afresh: they do not come out of a cache on every driver.
-    pipeline.pipeline =
-        flags ? device_.createComputePipeline(nullptr, info) : device_.createComputePipeline(cache_, info);
+    pipeline.pipeline = flags & vk::PipelineCreateFlagBits::eCaptureStatisticsKHR
+                            ? device_.createComputePipeline(nullptr, info)
+                            : device_.createComputePipeline(cache_, info);
     return pipeline;
 }
 

@@ -7,6 +7,7 @@
 
 #include <map>
 #include <optional>
+#include <tuple>
 
 namespace fathom::gpu {
 
@@ -65,7 +66,7 @@ class Pipelines {
     Caps caps_;
     std::string cache_path_;
     vk::raii::PipelineCache cache_ = nullptr;
-    std::map<std::pair<std::string_view, std::vector<uint32_t>>, Pipeline> pipelines_;
+    std::map<std::tuple<std::string_view, std::vector<uint32_t>, bool>, Pipeline> pipelines_;
     bool changed_ = false;
 };
 

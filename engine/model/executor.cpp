@@ -2,10 +2,15 @@
 #include "model/executor.h"
 
 #include "base/error.h"
+#include "base/log.h"
 
 #include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cmath>
 #include <map>
 #include <random>
+#include <utility>
 
 namespace fathom {
 
@@ -13,7 +18,7 @@ namespace {
 
 class GpuExecutor final : public Executor {
   public:
-    explicit GpuExecutor(const gpu::DeviceOptions& options) : device_(options) {}
+    GpuExecutor(const gpu::DeviceOptions& options, const PaceOptions& pace) : device_(options), pace_(pace) {}
     const gpu::Caps& caps() const override { return device_.info().caps; }
     const std::string& device_name() const override { return device_.info().name; }
     gpu::Device* gpu() override { return &device_; }
@@ -33,6 +38,7 @@ class GpuExecutor final : public Executor {
     void zero(View view) override { device_.zero(view); }
 
     uint64_t start(const Plan& plan) override {
+        if (plan.prefill() && (pace_.on_cpu || !caps().cpu)) return start_in_lists(plan);
         auto recording = recordings_.find(&plan);
         if (recording == recordings_.end()) {
             recording = recordings_.emplace(&plan, device_.record(plan.name(), plan.dispatches())).first;
@@ -41,10 +47,79 @@ class GpuExecutor final : public Executor {
     }
     void wait(uint64_t ticket) override { device_.wait(ticket); }
 
-    void forget(const Plan& plan) override { recordings_.erase(&plan); }
+    void forget(const Plan& plan) override {
+        recordings_.erase(&plan);
+        lists_.erase(&plan);
+    }
+    const Pace* pace_of(const Plan& plan) const override {
+        const auto it = lists_.find(&plan);
+        return it == lists_.end() ? nullptr : &it->second.pace;
+    }
 
   private:
+    struct Lists {
+        Pace pace;
+        std::vector<gpu::Recording> recordings;
+    };
+
+    // One list is under way while the one before it is waited for: between two such moments lies the time
+    // that a list takes.
+    uint64_t start_in_lists(const Plan& plan) {
+        Lists& lists = lists_[&plan];
+        if (lists.recordings.empty()) record(plan, lists);
+        using Clock = std::chrono::steady_clock;
+        uint64_t before = 0;
+        double longest = 0;
+        auto last = Clock::now();
+        const auto lap = [&] {
+            const auto now = Clock::now();
+            longest =
+                std::max(longest, std::chrono::duration<double>(now - std::exchange(last, now)).count());
+        };
+        for (gpu::Recording& recording : lists.recordings) {
+            const uint64_t ticket = device_.submit(recording);
+            if (before != 0) {
+                device_.wait(before);
+                lap();
+            }
+            before = ticket;
+        }
+        device_.wait(before);
+        lap();
+        lists.pace.longest = longest;
+        adapt(plan, lists);
+        return before;
+    }
+
+    void record(const Plan& plan, Lists& lists) {
+        std::vector<gpu::Dispatch> all = plan.dispatches();
+        for (gpu::Dispatch& dispatch : all) dispatch.pieces = lists.pace.pieces;
+        for (size_t first = 0; first < all.size(); first += lists.pace.list_ops) {
+            const size_t n = std::min<size_t>(lists.pace.list_ops, all.size() - first);
+            lists.recordings.push_back(device_.record(plan.name(), std::span(all).subspan(first, n)));
+        }
+    }
+
+    // As if one op took all of its list's time: rather too many pieces than one too long. Prompts get slower
+    // as they get longer, hence the room before anything is made coarser again.
+    void adapt(const Plan& plan, Lists& lists) {
+        Pace wanted = lists.pace;
+        const double longest = wanted.longest;
+        const auto pieces = std::bit_ceil(static_cast<uint32_t>(
+            std::clamp(std::ceil(longest / pace_.longest_launch), 1.0, double(MAX_PIECES))));
+        if (pieces > wanted.pieces || 4 * pieces <= wanted.pieces) wanted.pieces = pieces;
+        if (longest > pace_.longest_list) wanted.list_ops = std::max(1u, wanted.list_ops / 2);
+        if (8 * longest < pace_.longest_list) wanted.list_ops = std::min(MAX_LIST_OPS, wanted.list_ops * 2);
+        if (wanted.pieces == lists.pace.pieces && wanted.list_ops == lists.pace.list_ops) return;
+        log::detail("{}: lists of {} ops in {} pieces (the longest took {:.0f} ms)", plan.name(),
+                    wanted.list_ops, wanted.pieces, 1e3 * longest);
+        lists = {wanted, {}};
+    }
+
+    static constexpr uint32_t MAX_PIECES = 256, MAX_LIST_OPS = 64;
     gpu::Device device_;
+    PaceOptions pace_;
+    std::map<const Plan*, Lists> lists_;
     std::map<const Plan*, gpu::Recording> recordings_;
 };
 
@@ -146,8 +221,8 @@ class PlanningExecutor final : public Executor {
 std::unique_ptr<Executor> make_planning_executor(const gpu::Caps& caps) {
     return std::make_unique<PlanningExecutor>(caps);
 }
-std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options) {
-    return std::make_unique<GpuExecutor>(options);
+std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options, const PaceOptions& pace) {
+    return std::make_unique<GpuExecutor>(options, pace);
 }
 std::unique_ptr<Executor> make_reference_executor(Order order) {
     return std::make_unique<ReferenceExecutor>(order);

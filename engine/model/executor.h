@@ -10,6 +10,8 @@
 
 namespace fathom {
 
+struct Pace;
+
 // Where memory is taken from: an Executor, or for a plan something that only counts (memory_plan.cpp).
 class Memory {
   public:
@@ -44,9 +46,22 @@ class Executor : public Memory {
     virtual void wait(uint64_t) {}
     void run(const Plan& plan) { wait(start(plan)); }
     virtual void forget(const Plan&) {}
+    virtual const Pace* pace_of(const Plan&) const { return nullptr; } // null: it went whole
 };
 
-std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options);
+// What a prompt's step may take of the device at once, in seconds, so that no driver's watchdog takes it for
+// hung and a desktop stays alive: its plan is cut into lists of some ops, and their grids into pieces, by the
+// time that earlier steps took. No result depends on it. Steps that generate are short, and go whole.
+struct PaceOptions {
+    double longest_launch = 0.05, longest_list = 0.25;
+    bool on_cpu = false; // software devices have no watchdog; they are only reported on
+};
+// How a plan was cut last: ops of a list, pieces of a grid; and the longest list, seconds.
+struct Pace {
+    uint32_t list_ops = 16, pieces = 4; // at first, when nothing is known
+    double longest = 0;
+};
+std::unique_ptr<Executor> make_gpu_executor(const gpu::DeviceOptions& options, const PaceOptions& pace = {});
 
 // The order in which the CPU executor runs the ops between two barriers: any must give the same bits.
 enum class Order : uint8_t { forward, reversed, shuffled };

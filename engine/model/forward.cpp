@@ -27,7 +27,15 @@ bool matches(std::string_view pattern, std::string_view name) {
 Model::Model(const ModelConfig& c, const WeightSource& source, const ModelOptions& options,
              Executor& executor)
     : ModelMemory(c, source, options, executor.caps(), executor), executor_(executor), options_(options) {
-    step_ = {state, page_tables, rope_, max_pages, page_bytes, row_floats, !c.rope_interleaved};
+    step_ = {state,
+             page_tables,
+             rope_,
+             max_pages,
+             page_bytes,
+             row_floats,
+             row_bytes,
+             static_cast<uint32_t>(options.cache_format),
+             !c.rope_interleaved};
     std::vector<float> neutral(2 * steered_experts());
     for (size_t i = 1; i < neutral.size(); i += 2) neutral[i] = 1;
     executor.upload(control, 0, std::as_bytes(std::span(neutral)));
@@ -202,7 +210,7 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
                   m.kv);
         plan.tap(label("kv"), m.kv);
         expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, w.kv_b.split(),
-                           cache[layer], join, chunk, m.attended);
+                           latent, join, chunk, m.attended);
     }
     if (!kind.expanded || kind.history) {
         absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);

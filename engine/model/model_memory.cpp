@@ -45,7 +45,8 @@ uint32_t bucket_for(uint32_t rows) { return std::bit_ceil(std::max(rows, 1u)); }
 
 ModelMemory::ModelMemory(const ModelConfig& c, const WeightSource& source, const ModelOptions& options,
                          const gpu::Caps& caps, Memory& memory)
-    : config(c), layout_(layout_of(c, source, options.layout(), weights_)) {
+    : config(c), cache_format(options.cache_format),
+      layout_(layout_of(c, source, options.layout(), weights_)) {
     if (source.check) source.check(layout_);
     if (c.n_active_experts > MAX_ACTIVE)
         throw Error({.what = "too many active experts",
@@ -59,7 +60,8 @@ ModelMemory::ModelMemory(const ModelConfig& c, const WeightSource& source, const
     for (uint32_t i = 0; i < c.n_layers; ++i) n_moe_layers += c.is_moe(i);
     const uint32_t first = c.is_mla() ? c.kv_lora_rank : c.n_heads * c.qk_head_dim(); // parts of a cache row
     row_floats = static_cast<uint32_t>(round_up(first, 4) + round_up(c.cache_dim() - first, 4));
-    page_bytes = PAGE_TOKENS * row_floats * 4;
+    row_bytes = cache_row_bytes(options.cache_format, row_floats);
+    page_bytes = PAGE_TOKENS * row_bytes;
     max_pages = div_up(options.context, PAGE_TOKENS);
     mask_words = div_up(c.vocab_size, 32);
     logits_stride = static_cast<uint32_t>(round_up(c.vocab_size, 8));

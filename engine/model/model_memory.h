@@ -5,6 +5,7 @@
 // plan from a counter (memory_plan.h), so that no size is worked out twice.
 #pragma once
 
+#include "model/cache_format.h"
 #include "model/layout.h"
 
 namespace fathom {
@@ -18,6 +19,7 @@ struct ModelOptions {
     uint32_t chunk = MAX_ROWS;       // most rows of a prefill step
     bool trace = true;
     Tiers tiers; // of the matrix products
+    CacheFormat cache_format = CacheFormat::f32;
     std::vector<std::string> taps; // names to keep, * matching any run of characters
     WeightOptions weights;
     LayoutOptions layout() const { return {weights.keep_mtp, weights.experts_on_host}; }
@@ -32,11 +34,12 @@ class ModelMemory {
     ModelMemory(const ModelMemory&) = delete;
 
     const ModelConfig config;
+    const CacheFormat cache_format;
     // Memory that the host reads and writes; see shaders/params.h for what lies in it.
     View state, page_tables, samplers, sampled, bias, mask, trace; // mapped
     View counts, control, logits;                                  // on the device
     std::vector<View> cache; // one for each layer: pages of PAGE_TOKENS rows
-    uint32_t max_pages = 0, page_bytes = 0, row_floats = 0, mask_words = 0, logits_stride = 0;
+    uint32_t max_pages = 0, page_bytes = 0, row_floats = 0, row_bytes = 0, mask_words = 0, logits_stride = 0;
     uint32_t n_moe_layers = 0, trace_stride = 0; // 32-bit words of one token in the ring; 0: no trace
 
   protected:

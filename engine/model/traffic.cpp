@@ -55,19 +55,19 @@ class Builder {
 
     // The cache rows [0, end) of a sequence.
     void cached(ADDRESS cache, ADDRESS pages, uint32_t sequence, uint32_t end, uint32_t max_pages,
-                uint32_t page_bytes, uint32_t row_floats) {
+                uint32_t page_bytes, uint32_t row_bytes) {
         const ADDRESS table = pages + 4ull * sequence * max_pages;
         const std::vector<uint32_t> page = words(table, div_up(end, PAGE_TOKENS));
         read(table, 4 * page.size());
         for (uint32_t i = 0; i < page.size(); ++i)
             read(cache + uint64_t{page[i]} * page_bytes,
-                 4ull * std::min<uint32_t>(PAGE_TOKENS, end - i * PAGE_TOKENS) * row_floats);
+                 uint64_t{std::min<uint32_t>(PAGE_TOKENS, end - i * PAGE_TOKENS)} * row_bytes);
     }
     ADDRESS cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t max_pages, uint32_t page_bytes,
-                      uint32_t row_floats) const {
+                      uint32_t row_bytes) const {
         const ADDRESS entry = pages + 4ull * (r.sequence * max_pages + r.position / PAGE_TOKENS);
         return cache + uint64_t{words(entry, 1).front()} * page_bytes +
-               4ull * (r.position % PAGE_TOKENS) * row_floats;
+               uint64_t{r.position % PAGE_TOKENS} * row_bytes;
     }
     // For each sequence of rows [first, last) the farthest end that `end` gives, and the sum of all ends.
     template <class End>
@@ -126,13 +126,13 @@ void traffic(B b, const MatMul& p) {
 }
 
 // The cache row of each token, written with its rotation.
-template <class Params> void write_cache(B b, const Params& p, uint32_t rope_dim) {
+template <class Params> void write_cache(B b, const Params& p, uint32_t rope_dim, uint32_t row_bytes) {
     for (uint32_t t = 0; t < b.n; ++t) {
         const StepRow& r = b.row(t);
         b.read(p.rope + 4ull * r.position * rope_dim, 4ull * rope_dim);
         b.read(p.pages + 4ull * (r.sequence * p.max_pages + r.position / PAGE_TOKENS), 4);
-        b.write(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, p.row_floats),
-                4ull * p.row_floats);
+        b.write(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, row_bytes), row_bytes);
+        b.out.writes.back().packed = row_bytes != 4 * p.row_floats;
     }
 }
 
@@ -140,7 +140,7 @@ void traffic(B b, const LatentWrite& p) {
     b.state(p.state);
     b.read_rows(p.kv, b.n, p.latent_dim + p.rope_dim, p.kv_stride);
     b.read(p.weight, 4ull * p.latent_dim);
-    write_cache(b, p, p.rope_dim);
+    write_cache(b, p, p.rope_dim, p.row_bytes);
     b.write(p.unpaged, 4ull * b.n * p.row_floats);
     b.out.flops = b.n * (4.0 * p.latent_dim + 3.0 * p.rope_dim);
     b.out.shape = fmt::format("{} + {}", p.latent_dim, p.rope_dim);
@@ -189,7 +189,7 @@ void traffic(B b, const LatentAttention& p) {
         p.first_row, p.last_row,
         [&](const StepRow& r) { return p.history_only ? r.history : r.position + 1; }, ends);
     for (const auto& [sequence, end] : ends)
-        b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_floats);
+        b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_bytes);
     each_part(b, p, [&](ADDRESS address, uint64_t bytes) { b.write(address, bytes); });
     b.products(p.n_heads, 2.0 * p.latent_dim + p.rope_dim, positions);
     b.out.shape = fmt::format("{} heads, {} positions of {}", p.n_heads,
@@ -226,9 +226,7 @@ void traffic(B b, const ExpandedAttention& p) {
     for (uint32_t t = 0; t < b.n; ++t) {
         const StepRow& r = b.row(t);
         b.read(p.rope + 4ull * r.position * p.rope_dim, 4ull * p.rope_dim);
-        b.read(p.pages + 4ull * (r.sequence * p.max_pages + r.position / PAGE_TOKENS), 4);
-        b.read(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, p.row_floats) + 4ull * latent4,
-               4ull * p.rope_dim);
+        b.read(p.latent + 4ull * (uint64_t{t} * p.row_floats + latent4), 4ull * p.rope_dim);
     }
     if (p.join)
         b.write(p.y, 4ull * b.n * p.n_heads * (p.value_dim + 2));
@@ -242,7 +240,7 @@ void traffic(B b, const KvWrite& p) {
     b.state(p.state);
     b.read_rows(p.k, b.n, p.n_heads * p.head_dim, p.k_stride);
     b.read_rows(p.v, b.n, p.n_heads * p.value_dim, p.v_stride);
-    write_cache(b, p, p.head_dim);
+    write_cache(b, p, p.head_dim, 4 * p.row_floats);
     b.out.flops = 3.0 * b.n * p.n_heads * p.head_dim;
     b.out.shape = fmt::format("{} heads x {} + {}", p.n_heads, p.head_dim, p.value_dim);
 }
@@ -256,7 +254,7 @@ void traffic(B b, const PlainAttention& p) {
     const double positions = b.sequences(
         0, b.n, [](const StepRow& r) { return r.position + 1; }, ends);
     for (const auto& [sequence, end] : ends)
-        b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_floats);
+        b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, 4 * p.row_floats);
     b.write_rows(p.y, b.n, p.n_heads * p.value_dim, p.y_stride);
     b.products(p.n_heads, p.head_dim + p.value_dim, positions);
     b.out.shape = fmt::format("{} heads x {}, {} positions", p.n_heads, p.head_dim,

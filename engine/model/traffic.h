@@ -19,7 +19,8 @@ struct StepFacts {
 struct Traffic {
     struct Write {
         View view;
-        bool exact = false; // integers; else floats
+        bool exact = false;  // integers; else floats
+        bool packed = false; // rounded numbers, which are not compared
     };
     std::vector<View> reads;
     std::vector<Write> writes;

@@ -2,6 +2,7 @@
 #include "session/engine_impl.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/numbers.h"
 #include "checkpoint/gguf.h"
 #include "session/fit.h"
@@ -62,10 +63,28 @@ uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
     return hash;
 }
 
+namespace {
+CacheFormat cache_format_of(const ModelConfig& config, const LoadOptions& options) {
+    for (const CacheFormat format : CACHE_FORMATS) {
+        if (name_of(format) != options.cache_format) continue;
+        if (config.is_mla() || format == CacheFormat::f32) return format;
+        throw Error({.what = "only a latent cache can be rounded",
+                     .where = "cache_format",
+                     .expected = "f32, since this model has plain attention",
+                     .got = options.cache_format});
+    }
+    throw Error({.what = "no such format of the latent cache",
+                 .where = "cache_format",
+                 .expected = "f32, f16 or q8",
+                 .got = printable(options.cache_format)});
+}
+} // namespace
+
 std::unique_ptr<Executor> make_executor(const LoadOptions& options) {
     if (options.reference) return make_reference_executor();
     gpu::DeviceOptions device;
     device.select = options.device;
+    device.lose_at_submit = options.lose_at_submit;
     device.staging =
         std::getenv("FATHOM_STAGING") != nullptr; // tests: upload as to a card without host-visible memory
     return make_gpu_executor(device);
@@ -89,30 +108,75 @@ ModelOptions model_options(const ModelConfig& config, const LoadOptions& options
         .pages = div_up(cache_tokens, PAGE_TOKENS),
         .chunk = options.chunk,
         .trace = options.trace,
+        .cache_format = cache_format_of(config, options),
         .taps = options.taps,
         .weights = {.keep_mtp = options.keep_mtp, .experts_on_host = options.experts_on_host}};
     return wanted;
 }
 
-Engine::Impl::Impl(const FitQuestion& question, std::string name) : fingerprint(std::move(name)), pages(0) {
-    const ModelOptions wanted = model_options(question.config, question.options);
-    context = wanted.context;
-    chunk = wanted.chunk;
-    executor = make_executor(question.options);
-    check_fit(question, *executor);
-    model = std::make_unique<Model>(question.config, question.source(std::nullopt), wanted, *executor);
-    pages = PagePool(wanted.pages);
+Engine::Impl::Impl(const FitQuestion& question, std::string name, Source again)
+    : fingerprint(std::move(name)), pages(0), source(std::move(again)), options(question.options) {
     sequence_used.assign(MAX_SEQUENCES, false);
-    in_flight = question.options.in_flight;
+    executor = make_executor(options);
+    load(question);
+    in_flight = options.in_flight;
     if (in_flight == 0) in_flight = executor->gpu() && !executor->caps().cpu ? 2 : 1;
     in_flight = std::min(in_flight, uint32_t{SAMPLED_RING});
-    if (!wanted.taps.empty()) in_flight = 1; // a tap keeps one step
-    choose_kernels(question.options);
+    if (!options.taps.empty()) in_flight = 1; // a tap keeps one step
     thread = std::thread([this] { run(); });
 }
 
+void Engine::Impl::load(const FitQuestion& question) {
+    const ModelOptions wanted = model_options(question.config, question.options);
+    context = wanted.context;
+    chunk = wanted.chunk;
+    device_name = executor->device_name();
+    check_fit(question, *executor);
+    model = std::make_unique<Model>(question.config, question.source(std::nullopt), wanted, *executor);
+    pages = PagePool(wanted.pages);
+    choose_kernels();
+}
+
+bool Engine::Impl::recover(const gpu::DeviceLost& loss) try {
+    flight = {};
+    kept.clear();
+    ++epoch;
+    if (device_epoch++ != 0) throw loss;
+    log::warning("{}; loading the model again", loss.what());
+    options.lose_at_submit = 0;
+    executor.reset(); // its memory first: a device has not room for two
+    executor = make_executor(options);
+    source([&](const FitQuestion& question) { load(question); });
+    upload_steering();
+    return true;
+} catch (...) {
+    gone = std::current_exception();
+    return false;
+}
+
+// As what its runs of tokens were when they first went through, so that their rows have the same bits.
+void Engine::Impl::refresh(Session::Impl& s) {
+    if (s.device_epoch == device_epoch) return;
+    land();
+    s.device_epoch = device_epoch;
+    s.pages.clear(); // of a pool that is no more
+    s.sampler_written = s.counts_valid = false;
+    const std::vector<trace::Routing> routing = s.routing;
+    const std::vector<Tap> taps = s.taps;
+    for (const Session::Impl::Segment& run : s.segments)
+        for (uint32_t begin = run.begin; begin < run.end; begin += chunk) {
+            const uint32_t end = std::min(run.end, begin + chunk);
+            make_room(s, begin, end);
+            run_rows(
+                {StepKind::Mode::prefill, bucket_for(end - begin), run.expanded, run.expanded && begin > 0},
+                s, begin, end);
+        }
+    s.routing = routing;
+    s.taps = taps;
+}
+
 // The tuner runs steps of the whole model, over pages that no session has yet.
-void Engine::Impl::choose_kernels(const LoadOptions& options) {
+void Engine::Impl::choose_kernels() {
     const uint32_t n = std::min(chunk, context);
     std::vector<uint32_t> taken;
     auto* table = reinterpret_cast<uint32_t*>(executor->mapped(model->page_tables));
@@ -165,12 +229,28 @@ void Engine::Impl::finish(Session::Impl& s, std::exception_ptr error) {
     request_done.notify_all();
 }
 
+// A request that meets a lost device stays, and is served by the next one.
+bool Engine::Impl::step() {
+    const std::lock_guard device(device_mutex);
+    if (!gone) try {
+            return step_once();
+        } catch (const gpu::DeviceLost& loss) {
+            if (recover(loss)) return true;
+        }
+    std::vector<Session::Impl*> waiting;
+    {
+        const std::lock_guard lock(request_mutex);
+        waiting = requests;
+    }
+    for (Session::Impl* s : waiting) finish(*s, gone);
+    return !waiting.empty();
+}
+
 // All sessions that generate share one step, and before it one chunk of one session that reads a prompt goes
 // ahead: they take turns, so that neither a long prompt nor many of them keep the others waiting for longer
 // than a chunk. A session that was finished belongs to its owner again and is not looked at any more.
-bool Engine::Impl::step() {
+bool Engine::Impl::step_once() {
     using Request = Session::Impl::Request;
-    const std::lock_guard device(device_mutex);
     std::vector<Session::Impl*> runnable;
     Session::Impl* reader = nullptr;
     {
@@ -187,16 +267,21 @@ bool Engine::Impl::step() {
     std::vector<Session::Impl*> ready;
     for (Session::Impl* s : runnable) try {
             if (s->cancelled) throw Cancelled();
+            refresh(*s);
             if (sampler_changed(*s)) land();
             if (deliver_kept(*s)) continue;
             make_room(*s, s->cached, s->cached + 1);
             write_sampler(*s);
             ready.push_back(s);
+        } catch (const gpu::DeviceLost&) {
+            throw;
         } catch (...) {
             finish(*s, std::current_exception());
         }
     if (!ready.empty()) try {
             decode(ready);
+        } catch (const gpu::DeviceLost&) {
+            throw;
         } catch (...) {
             for (Session::Impl* s : ready) finish(*s, std::current_exception());
         }
@@ -206,10 +291,13 @@ bool Engine::Impl::step() {
 void Engine::Impl::read_chunk(Session::Impl& s) try {
     if (s.cancelled) throw Cancelled();
     land();
+    refresh(s);
     if (s.request == Session::Impl::Request::prefill)
         prefill_chunk(s);
     else
         logits_chunk(s);
+} catch (const gpu::DeviceLost&) {
+    throw;
 } catch (...) {
     finish(s, std::current_exception());
 }
@@ -338,12 +426,20 @@ void Engine::Impl::make_room(Session::Impl& s, uint32_t begin, uint32_t end) {
 }
 
 Engine::Engine(const ModelFiles& files, const LoadOptions& options)
-    : impl_(std::make_unique<Impl>(fit_question(files, options), fingerprint_of(files, options.quantize))) {}
+    : impl_(std::make_unique<Impl>(
+          fit_question(files, options), fingerprint_of(files, options.quantize),
+          [path = files.path, options](const std::function<void(const FitQuestion&)>& load) {
+              const ModelFiles again = open_model(path);
+              load(fit_question(again, options));
+          })) {}
 Engine::Engine(const SyntheticModel& model, const LoadOptions& options)
-    : impl_(std::make_unique<Impl>(fit_question(model, options), fingerprint_of(model))) {}
+    : impl_(std::make_unique<Impl>(fit_question(model, options), fingerprint_of(model),
+                                   [model, options](const std::function<void(const FitQuestion&)>& load) {
+                                       load(fit_question(model, options));
+                                   })) {}
 Engine::~Engine() = default;
 const ModelConfig& Engine::config() const { return impl_->model->config; }
-const std::string& Engine::device_name() const { return impl_->executor->device_name(); }
+const std::string& Engine::device_name() const { return impl_->device_name; }
 uint32_t Engine::context() const { return impl_->context; }
 bool Engine::step() { return impl_->step(); }
 
@@ -355,7 +451,7 @@ void Engine::next(std::span<Session* const> sessions) {
 
 void Engine::examine(const Session& session,
                      const std::function<void(Model&, Executor&, uint32_t sequence)>& work) {
-    const Impl::Quiet quiet(*impl_);
+    const Impl::Quiet quiet(*impl_, *session.impl_);
     work(*impl_->model, *impl_->executor, session.impl_->sequence);
 }
 
@@ -395,8 +491,14 @@ void Engine::set_steering(const Steering& steering) {
     }
     const Impl::Quiet quiet(*impl_);
     ++impl_->epoch;
-    impl_->executor->upload(m.control, 0, std::as_bytes(std::span(pairs)));
-    impl_->executor->flush();
+    impl_->steering = std::move(pairs);
+    impl_->upload_steering();
+}
+
+void Engine::Impl::upload_steering() {
+    if (steering.empty()) return;
+    executor->upload(model->control, 0, std::as_bytes(std::span(steering)));
+    executor->flush();
 }
 
 Session Engine::open() {
@@ -409,6 +511,7 @@ Session Engine::open() {
     *slot = true;
     auto session = std::make_unique<Session::Impl>();
     session->engine = impl_.get();
+    session->device_epoch = impl_->device_epoch;
     session->sequence = static_cast<uint32_t>(slot - impl_->sequence_used.begin());
     impl_->executor->zero(
         {impl_->model->counts.address + 4ull * session->sequence * impl_->model->config.vocab_size,

@@ -2,6 +2,9 @@
 // Apart from scores and named taps nothing tensor-shaped crosses it. The engine does its GPU work on a
 // thread of its own: next() and score() hand it work and wait; step() is what that thread does.
 //
+// A lost device: the model is loaded again, once, and every session goes on from its tokens; when that fails
+// or the device is lost again, calls throw gpu::DeviceLost, which names the last op.
+//
 // Determinism: the same device, tokens and seed give the same tokens, and a token's bits depend on its own
 // session alone, never on what other sessions run beside it. How a prompt was split into feed() calls is
 // part of the session.
@@ -33,6 +36,9 @@ struct LoadOptions {
     // Steps that generate which the device may have under way at once, at most 4: it goes from one to the
     // next by itself, and what turns out not to be wanted is thrown away. 0: two, on a software device one.
     uint32_t in_flight = 0;
+    // Numbers in the latent cache: "f32", "f16" or "q8" (bytes with a scale for each 32). Only f32 for a
+    // model without latent attention.
+    std::string cache_format = "f32";
     bool keep_mtp = false; // load the weights of MTP layers too (nothing runs them yet)
     bool trace = true;     // write routing records
     // A weight format ("q8_0", "q4_k", "fp8", ...) that matrices stored as f32, f16, bf16 or FP8 are
@@ -43,6 +49,7 @@ struct LoadOptions {
     // for its driver; "tune", found anew; or all of one tier ("base", "int8", "tiled", "half", "matrix")
     // where it can be.
     std::string tier = "auto";
+    uint32_t lose_at_submit = 0;  // test hook: the device is lost at this submit
     bool experts_on_host = false; // routed experts stay in the host's memory, where kernels read them
     std::function<void(uint64_t done, uint64_t total)> progress; // bytes of weights uploaded
     std::function<void(uint64_t done, uint64_t total)> tuning;   // kernels tried on this device

@@ -46,7 +46,8 @@ struct Session::Impl {
     std::vector<uint32_t> pages;
     SamplingParams sampling, sampling_in_force;
     bool sampler_written = false, counts_valid = true;
-    uint64_t changes = 0; // counts what its owner did to its tokens, other than to generate
+    uint64_t device_epoch = 0; // of the engine when its pages were made
+    uint64_t changes = 0;      // counts what its owner did to its tokens, other than to generate
     std::vector<Candidate> candidates;
     std::vector<trace::Routing> routing;
     std::vector<Tap> taps;
@@ -74,11 +75,14 @@ struct Session::Impl {
 };
 
 struct Engine::Impl {
-    Impl(const FitQuestion& question, std::string fingerprint);
+    // Calls its argument with the model to load, as often as it is called.
+    using Source = std::function<void(const std::function<void(const FitQuestion&)>&)>;
+    Impl(const FitQuestion& question, std::string fingerprint, Source again);
     ~Impl();
 
     std::unique_ptr<Executor> executor;
     std::unique_ptr<Model> model;
+    std::string device_name;
     std::string fingerprint; // of config and weights; a saved session names it
     uint32_t context = 0, chunk = 0;
     PagePool pages;
@@ -123,18 +127,36 @@ struct Engine::Impl {
     // Holds the device, with nothing under way.
     class Quiet {
       public:
-        explicit Quiet(Impl& engine) : lock_(engine.device_mutex) { engine.land(); }
+        explicit Quiet(Impl& engine) : lock_(engine.device_mutex) {
+            if (engine.gone) std::rethrow_exception(engine.gone);
+            engine.land();
+        }
+        // The same for work on the cache of a session, which is there afterwards.
+        Quiet(Impl& engine, Session::Impl& s) : Quiet(engine) { engine.refresh(s); }
 
       private:
         std::lock_guard<std::mutex> lock_;
     };
 
+    // After a lost device: loads the model anew; false where that was done before, or fails.
+    bool recover(const gpu::DeviceLost& loss);
+    // A session that was there before: its cache rows anew, from its tokens.
+    void refresh(Session::Impl& s);
+    uint64_t device_epoch = 0; // counts devices
+    std::exception_ptr gone;   // why there is no device any more
+    Source source;
+    LoadOptions options;
+    std::vector<float> steering; // in force; empty: none
+
     // Hands requests to the thread and waits for all; errors are left in the sessions.
     void serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted);
     void next(std::span<Session::Impl* const> sessions);
-    void choose_kernels(const LoadOptions& options);
+    void load(const FitQuestion& question);
+    void choose_kernels();
+    void upload_steering();
     void run(); // the thread's loop
     bool step();
+    bool step_once();
     void finish(Session::Impl& s, std::exception_ptr error);
     void read_chunk(Session::Impl& s); // the next of a prompt, or of tokens whose logits are wanted
     void prefill_chunk(Session::Impl& s);

@@ -17,7 +17,8 @@ Session::Impl::~Impl() {
         engine->land();
     } catch (const gpu::DeviceLost&) { // whoever waited for its results was told
     }
-    for (const uint32_t page : pages) engine->pages.release(page);
+    if (device_epoch == engine->device_epoch)
+        for (const uint32_t page : pages) engine->pages.release(page);
     engine->kept.erase(this);
     engine->sequence_used[sequence] = false;
 }
@@ -83,7 +84,9 @@ void Session::Impl::undo_to(const Mark& before) {
 }
 
 void Session::Impl::release_pages() {
-    const Engine::Impl::Quiet quiet(*engine);
+    const std::lock_guard lock(engine->device_mutex);
+    if (device_epoch != engine->device_epoch) return; // refresh() makes new ones
+    engine->land();
     while (pages.size() > div_up(cached, PAGE_TOKENS)) {
         engine->pages.release(pages.back());
         pages.pop_back();
@@ -221,7 +224,7 @@ void Session::rewind(uint32_t position) {
 
 Session Session::fork() const {
     Engine::Impl& engine = *impl_->engine;
-    const Engine::Impl::Quiet quiet(engine);
+    const Engine::Impl::Quiet quiet(engine, *impl_);
     const auto slot = std::find(engine.sequence_used.begin(), engine.sequence_used.end(), false);
     if (slot == engine.sequence_used.end())
         throw Error({.what = "too many open sessions",
@@ -238,6 +241,7 @@ Session Session::fork() const {
     copy->sampling = impl_->sampling;
     copy->candidates = impl_->candidates;
     copy->counts_valid = false;
+    copy->device_epoch = engine.device_epoch;
     for (const uint32_t page : copy->pages) engine.pages.share(page);
     auto* table = reinterpret_cast<uint32_t*>(engine.executor->mapped(engine.model->page_tables)) +
                   uint64_t{copy->sequence} * engine.model->max_pages;

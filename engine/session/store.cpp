@@ -16,7 +16,7 @@ namespace fathom {
 
 namespace {
 
-constexpr std::string_view FORMAT_NAME = "fathom-session-1";
+constexpr std::string_view FORMAT_NAME = "fathom-session-2";
 
 nlohmann::json to_json(const SamplingParams& p) {
     return {{"temperature", p.temperature},
@@ -111,6 +111,10 @@ Stored read_stored(const Checkpoint& file, const std::filesystem::path& path, co
         if (json.at("model").get<std::string>() != engine.fingerprint)
             refuse(path, "a saved session of another model", "model " + engine.fingerprint,
                    json_text(json.at("model")));
+        if (const auto cache = json.at("cache").get<std::string>();
+            cache != name_of(engine.model->cache_format))
+            refuse(path, "a saved session with another latent cache",
+                   fmt::format("a cache of {}", name_of(engine.model->cache_format)), printable(cache));
         check_checksum(file, path);
         stored.sampling = sampling_from(json.at("sampling"));
     } catch (const nlohmann::json::exception& error) {
@@ -145,16 +149,18 @@ void Session::save(const std::filesystem::path& path) const {
     const Impl& s = *impl_;
     Engine::Impl& engine = *s.engine;
     const Model& model = *engine.model;
-    const nlohmann::json about = {
-        {"format", FORMAT_NAME}, {"model", engine.fingerprint}, {"sampling", to_json(s.sampling)}};
+    const nlohmann::json about = {{"format", FORMAT_NAME},
+                                  {"model", engine.fingerprint},
+                                  {"cache", name_of(model.cache_format)},
+                                  {"sampling", to_json(s.sampling)}};
     const std::string about_text = about.dump();
     std::vector<uint32_t> segments;
     for (const auto& segment : s.segments)
         segments.insert(segments.end(), {segment.begin, segment.end, segment.expanded});
-    const uint64_t row_bytes = 4ull * model.row_floats;
+    const uint64_t row_bytes = model.row_bytes;
     std::vector<std::vector<std::byte>> rows(model.config.n_layers);
     {
-        const Engine::Impl::Quiet quiet(engine);
+        const Engine::Impl::Quiet quiet(engine, *impl_);
         for (uint32_t layer = 0; layer < model.config.n_layers; ++layer) {
             rows[layer].resize(s.cached * row_bytes);
             for (uint32_t first = 0; first < s.cached; first += PAGE_TOKENS) {
@@ -171,7 +177,7 @@ void Session::save(const std::filesystem::path& path) const {
         {"segments", DType::u32, {segments.size() / 3, 3}, std::as_bytes(std::span(segments)), ""});
     for (uint32_t layer = 0; layer < model.config.n_layers; ++layer)
         tensors.push_back(
-            {fmt::format("cache.{}", layer), DType::f32, {s.cached, model.row_floats}, rows[layer], ""});
+            {fmt::format("cache.{}", layer), DType::u8, {s.cached, row_bytes}, rows[layer], ""});
     const uint64_t checksum = checksum_of(tensors);
     tensors.push_back({"checksum", DType::u64, {1}, std::as_bytes(std::span(&checksum, 1)), ""});
     write_safetensors(path, tensors);
@@ -185,13 +191,13 @@ void Session::load(const std::filesystem::path& path) {
     const auto cached = stored.segments.empty() ? 0 : stored.segments[stored.segments.size() - 2];
     std::vector<const TensorView*> rows;
     for (uint32_t layer = 0; layer < model.config.n_layers; ++layer) {
-        rows.push_back(&tensor_of(file, path, fmt::format("cache.{}", layer), DType::f32, 2));
-        const std::vector<uint64_t> shape{cached, model.row_floats};
+        rows.push_back(&tensor_of(file, path, fmt::format("cache.{}", layer), DType::u8, 2));
+        const std::vector<uint64_t> shape{cached, model.row_bytes};
         if (rows.back()->shape != shape)
             refuse(path, "a damaged saved session", shape_text(shape), shape_text(rows.back()->shape));
     }
     Impl& s = *impl_;
-    const Engine::Impl::Quiet quiet(engine);
+    const Engine::Impl::Quiet quiet(engine, s);
     const auto own = static_cast<uint32_t>(std::count_if(
         s.pages.begin(), s.pages.end(), [&](uint32_t page) { return !engine.pages.is_shared(page); }));
     const uint32_t needed = div_up(cached, PAGE_TOKENS);
@@ -202,7 +208,7 @@ void Session::load(const std::filesystem::path& path) {
     s.segments.clear();
     s.candidates.clear();
     engine.make_room(s, 0, cached);
-    const uint64_t row_bytes = 4ull * model.row_floats;
+    const uint64_t row_bytes = model.row_bytes;
     for (uint32_t layer = 0; layer < model.config.n_layers; ++layer)
         for (uint32_t first = 0; first < cached; first += PAGE_TOKENS) {
             const uint64_t bytes = std::min(cached - first, uint32_t{PAGE_TOKENS}) * row_bytes;

@@ -25,7 +25,8 @@
 namespace fathom::golden {
 
 inline std::filesystem::path data_folder() {
-    return std::filesystem::path(FATHOM_SOURCE_DIR) / "tests/golden";
+    const char* elsewhere = std::getenv("FATHOM_SOURCE"); // a packed copy; see tests/real_gpu.sh
+    return std::filesystem::path(elsewhere ? elsewhere : FATHOM_SOURCE_DIR) / "tests/golden";
 }
 
 inline std::string read_text(const std::filesystem::path& path) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "gpu/help.h"
+#include "model/cache_format.h"
+#include "model/ops/reference.h"
 
 namespace fathom::test {
 
@@ -36,7 +38,8 @@ inline uint32_t cache_row_of(const StepRow& row, uint32_t position) {
     return page_of(row.sequence, position / PAGE_TOKENS) * PAGE_TOKENS + position % PAGE_TOKENS;
 }
 
-inline Step attention_step(const Attention& a, const std::vector<StepRow>& rows) {
+inline Step attention_step(const Attention& a, const std::vector<StepRow>& rows,
+                           CacheFormat format = CacheFormat::f32) {
     Step step = step_of(rows);
     std::vector<uint32_t> pages;
     for (uint32_t s = 0; s < SEQUENCES; ++s)
@@ -52,7 +55,9 @@ inline Step attention_step(const Attention& a, const std::vector<StepRow>& rows)
     step.rope = buffer(rope);
     step.shape.max_pages = MAX_PAGES;
     step.shape.row_floats = a.row_floats();
-    step.shape.page_bytes = 4 * PAGE_TOKENS * a.row_floats();
+    step.shape.row_bytes = cache_row_bytes(format, a.row_floats());
+    step.shape.cache_format = static_cast<uint32_t>(format);
+    step.shape.page_bytes = PAGE_TOKENS * step.shape.row_bytes;
     step.shape.half_split = a.half_split;
     return step;
 }
@@ -81,6 +86,19 @@ inline Tensor random_cache(const Attention& a, const std::vector<StepRow>& rows,
                 values[i] = pad ? 0 : random[i];
             }
     return tensor(N_PAGES * PAGE_TOKENS, row_floats, values, row_floats);
+}
+
+// Rows of a cache in another format.
+inline Buffer packed_cache(const Tensor& cache, CacheFormat format) {
+    const auto values = read<float>(CPU, cache);
+    const uint32_t row_bytes = cache_row_bytes(format, cache.cols);
+    std::vector<std::byte> bytes(uint64_t{cache.n_rows} * row_bytes);
+    for (uint32_t r = 0; r < cache.n_rows; ++r) {
+        const std::span row = std::span(values).subspan(uint64_t{r} * cache.stride, cache.cols);
+        const auto to = reinterpret_cast<ADDRESS>(bytes.data() + uint64_t{r} * row_bytes);
+        if (std::isfinite(row[0])) reference::write_cache_row(static_cast<uint32_t>(format), row, to);
+    }
+    return buffer(bytes);
 }
 
 // Queries in the latent space, as absorb leaves them.

@@ -71,6 +71,7 @@ struct LatentCase {
     uint32_t block_rows = 0; // rows whose partial results fit, 0: all
     uint32_t lanes = 0;      // 0: as the device has it
     bool split = false;      // values have a matrix of their own
+    CacheFormat cache = CacheFormat::f32;
 };
 
 // Rows of one chunk that began at `history`, and the random expanded half of them.
@@ -93,15 +94,17 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
                             Worst& worst) {
     const Scratch scratch;
     const auto n_rows = static_cast<uint32_t>(rows.size());
-    const auto what = fmt::format("latent_attention {} {} of {} rows from {}, {} parts", name_of(c.format),
-                                  a.name(), n_rows, rows[0].history, c.parts);
-    const Step step = attention_step(a, rows);
+    const auto what =
+        fmt::format("latent_attention {} {} of {} rows from {}, {} parts, cache {}", name_of(c.format),
+                    a.name(), n_rows, rows[0].history, c.parts, name_of(c.cache));
+    const Step step = attention_step(a, rows, c.cache);
     const uint32_t bucket = bucket_of(n_rows);
     const Weights kv_b = random_weights(what, c.format, a.kv_b_rows(), a.shape.latent_dim);
     const Weights v_b =
         random_weights(what, c.format, a.shape.n_heads * a.shape.value_dim, a.shape.latent_dim);
     const Tensor q = random_q_latent(a, bucket), cache = random_cache(a, rows, c.history),
                  chunk = random_chunk(a, bucket);
+    const Buffer packed = packed_cache(cache, c.cache);
     const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
     for (const Side side : SIDES) {
         gpu::Caps caps = executor(side).caps();
@@ -116,7 +119,7 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
                 if (!c.history) joined.bytes = 0;
                 const KvB both = c.split ? KvB{{}, {}, v_b.matrix(side)} : KvB{kv_b.matrix(side), {}, {}};
                 latent_attention(plan, "latent_attention", step.memory(side), a.shape, both, q.view[side],
-                                 cache.view[side], partial, c.history, joined, y.rows(side));
+                                 packed.view[side], partial, c.history, joined, y.rows(side));
             },
             caps);
     }
@@ -133,13 +136,14 @@ void check_expanded(const Attention& a, uint32_t n_rows, uint32_t start, bool jo
     const Step step = attention_step(a, rows);
     const uint32_t bucket = bucket_of(n_rows);
     const Tensor q = random_tensor(what + " q", bucket, a.shape.n_heads * a.head_dim());
-    const Tensor kv = random_tensor(what + " kv", bucket, a.kv_b_rows()), cache = random_cache(a, rows);
+    const Tensor kv = random_tensor(what + " kv", bucket, a.kv_b_rows());
+    const Tensor latent = random_tensor(what + " latent", bucket, a.row_floats(), 1, a.row_floats());
     const uint32_t chunk_cols = a.shape.value_dim + 2;
     const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
     const Tensor chunk = output(bucket * a.shape.n_heads, chunk_cols, chunk_cols);
     run(bucket, [&](Plan& plan, Side side) {
         expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side), kv.rows(side), split,
-                           cache.view[side], join, chunk.view[side], y.rows(side));
+                           latent.view[side], join, chunk.view[side], y.rows(side));
     });
     // The running maximum is the same number on both sides: unnormalised values compare directly.
     compare(y, join ? 0 : n_rows, 1e-11, worst, what);
@@ -153,6 +157,55 @@ TEST_CASE("ops: latent_write") {
     for (const Attention& a : SHAPES)
         for (const uint32_t n_rows : {1u, 2u, 7u, 65u, 256u})
             check_latent_write(a, n_rows, n_rows % 2 == 0, worst);
+}
+
+TEST_CASE("ops: latent_write into a cache of halves or bytes") {
+    for (const CacheFormat format : {CacheFormat::f16, CacheFormat::q8}) {
+        Worst worst(fmt::format("latent_write {}", name_of(format)));
+        for (const Attention& a : SHAPES) {
+            const Scratch scratch;
+            const auto rows = scattered_rows(7);
+            const auto what = fmt::format("latent_write {} {}", name_of(format), a.name());
+            const Step step = attention_step(a, rows, format);
+            const uint32_t columns = a.shape.latent_dim + a.shape.rope_dim, n = a.row_floats();
+            const Tensor kv = random_tensor(what, 8, columns), exact = output(8, n, n);
+            const uint32_t row_bytes = step.shape.row_bytes;
+            const Buffer weight = random_vector(what, a.shape.latent_dim);
+            const Buffer cache = blank(uint64_t{N_PAGES} * PAGE_TOKENS * row_bytes / 4);
+            run(8, [&](Plan& plan, Side side) {
+                latent_write(plan, "latent_write", step.memory(side), a.shape, kv.rows(side),
+                             weight.view[side], cache.view[side], exact.view[side], 1e-6f);
+            });
+            const auto bytes = read<std::byte>(GPU, cache);
+            const auto floats = read<float>(CPU, exact);
+            std::vector<float> got, expected;
+            std::vector<bool> written(bytes.size());
+            for (uint32_t t = 0; t < 7; ++t) {
+                const uint64_t at = uint64_t{cache_row_of(rows[t], rows[t].position)} * row_bytes;
+                const auto row = reference::read_cache_row(static_cast<uint32_t>(format),
+                                                           reinterpret_cast<ADDRESS>(bytes.data() + at), n);
+                got.insert(got.end(), row.begin(), row.end());
+                expected.insert(expected.end(), floats.begin() + t * n, floats.begin() + (t + 1) * n);
+                std::fill_n(written.begin() + static_cast<ptrdiff_t>(at), row_bytes, true);
+            }
+            const double nmse = distance(got, expected); // of rounding to 11 bits, or to 127 steps
+            worst.add(nmse);
+            CHECK(nmse < (format == CacheFormat::f16 ? 1e-7 : 5e-5));
+            size_t strays = 0;
+            for (size_t i = 0; i < bytes.size(); ++i)
+                strays += !written[i] && bytes[i] != std::byte(SENTINEL >> (8 * (i % 4)) & 255);
+            CHECK(strays == 0);
+        }
+    }
+}
+
+TEST_CASE("ops: latent_attention over a cache of halves or bytes") {
+    Worst worst("latent_attention");
+    for (const CacheFormat format : {CacheFormat::f16, CacheFormat::q8})
+        for (const Attention& a : SHAPES)
+            for (const uint32_t n_rows : {1u, 7u})
+                check_latent_attention(a, {Format::bf16, 0, false, 0, 0, false, format},
+                                       scattered_rows(n_rows), worst);
 }
 
 TEST_CASE("ops: absorb") {

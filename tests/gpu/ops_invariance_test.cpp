@@ -173,13 +173,14 @@ TEST_CASE("ops: invariance of expanded_attention to the room in the step and to 
             for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 61 + t, 1, 61}), which.push_back(t);
             const Step step = attention_step(a, rows);
             const Tensor q = rows_of("q", which, bucket, a.shape.n_heads * a.head_dim());
-            const Tensor kv = rows_of("kv", which, bucket, a.kv_b_rows()), cache = random_cache(a, rows);
+            const Tensor kv = rows_of("kv", which, bucket, a.kv_b_rows());
+            const Tensor latent = random_tensor("latent", bucket, a.row_floats(), 1, a.row_floats());
             const uint32_t cols = a.shape.value_dim + 2;
             const Tensor chunk = output(bucket * a.shape.n_heads, cols, cols),
                          y = output(bucket, a.shape.n_heads * a.shape.value_dim);
             run_gpu(bucket, [&](Plan& plan, Side side) {
                 expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side), kv.rows(side),
-                                   false, cache.view[side], join, chunk.view[side], y.rows(side));
+                                   false, latent.view[side], join, chunk.view[side], y.rows(side));
             });
             return join ? split(chunk, n_rows, a.shape.n_heads) : split(y, n_rows);
         };

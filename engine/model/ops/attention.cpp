@@ -15,21 +15,53 @@ namespace fathom {
 
 using namespace reference;
 
+namespace reference {
+
+void write_cache_row(uint32_t format, std::span<const float> numbers, ADDRESS row) {
+    const auto n = static_cast<uint32_t>(numbers.size());
+    if (format == CACHE_F32) std::copy(numbers.begin(), numbers.end(), floats(row));
+    if (format == CACHE_F16)
+        for (uint32_t i = 0; i < n; ++i) at<uint16_t>(row)[i] = f32_to_f16(numbers[i]);
+    if (format != CACHE_Q8) return;
+    for (uint32_t first = 0; first < n; first += 32) {
+        const auto block = numbers.subspan(first, std::min(32u, n - first));
+        float most = 0;
+        for (const float x : block) most = std::max(most, std::abs(x));
+        const float inverse = most > 0 ? 127 / most : 0;
+        for (size_t i = 0; i < block.size(); ++i)
+            at<int8_t>(row)[first + i] = static_cast<int8_t>(std::nearbyint(block[i] * inverse));
+        floats(row + CACHE_SCALES_AT(n))[first / 32] = most / 127;
+    }
+}
+
+std::vector<float> read_cache_row(uint32_t format, ADDRESS row, uint32_t row_floats) {
+    std::vector<float> numbers(row_floats);
+    for (uint32_t i = 0; i < row_floats; ++i)
+        numbers[i] = format == CACHE_F32   ? floats(row)[i]
+                     : format == CACHE_F16 ? f16_to_f32(at<uint16_t>(row)[i])
+                                           : floats(row + CACHE_SCALES_AT(row_floats))[i / 32] *
+                                                 static_cast<float>(at<int8_t>(row)[i]);
+    return numbers;
+}
+
+} // namespace reference
+
 namespace {
 
 void latent_write_reference(const LatentWrite& p) {
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
         const StepRow& r = step_row(p.state, t);
         const float* kv = row(p.kv, t, p.kv_stride);
-        float* y = cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_floats);
+        std::vector<float> y(p.row_floats);
         double squares = 0;
         for (uint32_t i = 0; i < p.latent_dim; ++i) squares += double(kv[i]) * kv[i];
         const double scale = 1 / std::sqrt(squares / p.latent_dim + p.eps);
-        std::fill_n(y, p.row_floats, 0.0f);
         for (uint32_t i = 0; i < p.latent_dim; ++i)
             y[i] = static_cast<float>(kv[i] * scale * floats(p.weight)[i]);
-        rotate(p.rope, r.position, p.rope_dim, p.half_split, kv + p.latent_dim, y + pad4(p.latent_dim));
-        if (p.unpaged) std::copy_n(y, p.row_floats, row(p.unpaged, t, p.row_floats));
+        rotate(p.rope, r.position, p.rope_dim, p.half_split, kv + p.latent_dim, &y[pad4(p.latent_dim)]);
+        write_cache_row(p.cache_format, y,
+                        cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_bytes));
+        if (p.unpaged) std::copy(y.begin(), y.end(), row(p.unpaged, t, p.row_floats));
     }
 }
 
@@ -91,18 +123,20 @@ void latent_attention_reference(const LatentAttention& p) {
         const StepRow& r = step_row(p.state, t);
         const uint32_t length = p.history_only ? r.history : r.position + 1;
         const uint32_t pages = div_up(length, PAGE_TOKENS), per_part = div_up(pages, p.n_parts);
+        std::vector<std::vector<float>> keys;
+        for (uint32_t j = 0; j < length; ++j)
+            keys.push_back(read_cache_row(
+                p.cache_format, cache_row(p.cache, p.pages, r, j, p.max_pages, p.page_bytes, p.row_bytes),
+                p.row_floats));
         for (uint32_t h = 0; h < p.n_heads; ++h)
             for (uint32_t part = 0; part * per_part < pages; ++part) {
                 const uint32_t first = std::min(part * per_part * PAGE_TOKENS, length);
                 const uint32_t last = std::min(first + per_part * PAGE_TOKENS, length);
                 const float* q = row(p.q, uint64_t{t} * p.n_heads + h, p.row_floats);
-                const auto key = [&](uint32_t j) {
-                    return cache_row(p.cache, p.pages, r, j, p.max_pages, p.page_bytes, p.row_floats);
-                };
                 scores.clear();
                 for (uint32_t j = first; j < last; ++j) {
                     double score = 0;
-                    for (uint32_t c = 0; c < p.row_floats; ++c) score += double(q[c]) * key(j)[c];
+                    for (uint32_t c = 0; c < p.row_floats; ++c) score += double(q[c]) * keys[j][c];
                     scores.push_back(score * p.scale);
                 }
                 const Softmax softmax(scores);
@@ -110,7 +144,7 @@ void latent_attention_reference(const LatentAttention& p) {
                                latent4 + 4);
                 for (uint32_t c = 0; c < latent4; ++c) {
                     double value = 0;
-                    for (uint32_t j = first; j < last; ++j) value += scores[j - first] * key(j)[c];
+                    for (uint32_t j = first; j < last; ++j) value += scores[j - first] * keys[j][c];
                     y[c] = static_cast<float>(value);
                 }
                 y[latent4] = static_cast<float>(softmax.largest);
@@ -170,11 +204,8 @@ void expanded_attention_reference(const ExpandedAttention& p) {
                    &query[p.nope_dim]);
             scores.clear();
             for (uint32_t j = 0; j <= t; ++j) {
-                const StepRow& r = step_row(p.state, j);
                 const float* nope = row(p.kv, j, p.kv_stride) + h * p.k_stride;
-                const float* k_pe =
-                    cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_floats) +
-                    pad4(p.latent_dim);
+                const float* k_pe = row(p.latent, j, p.row_floats) + pad4(p.latent_dim);
                 double score = 0;
                 for (uint32_t d = 0; d < p.nope_dim; ++d) score += double(query[d]) * nope[d];
                 for (uint32_t d = 0; d < p.rope_dim; ++d) score += double(query[p.nope_dim + d]) * k_pe[d];
@@ -206,6 +237,15 @@ uint32_t queries_for(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t 
     return std::bit_floor(queries);
 }
 
+// Ranges that the cache is cut into: as the device says, and on a GPU so many that heads and ranges together
+// fill it. By shapes alone, so that a token's bits do not depend on its company.
+uint32_t parts_for(const gpu::Caps& caps, const AttentionShape& shape) {
+    constexpr uint32_t WORKGROUPS = 256, MOST = 64; // joining them costs as much as it reads
+    if (caps.cpu) return caps.attention_parts;
+    const uint32_t groups = div_up(shape.n_heads, queries_for(caps, 0, std::bit_ceil(shape.n_heads)));
+    return std::max(caps.attention_parts, std::min(std::bit_ceil(div_up(WORKGROUPS, groups)), MOST));
+}
+
 } // namespace
 
 void latent_write(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
@@ -224,10 +264,12 @@ void latent_write(Plan& plan, const std::string& label, const StepMemory& step, 
                         step.max_pages,
                         step.page_bytes,
                         step.row_floats,
+                        step.row_bytes,
+                        step.cache_format,
                         eps};
     std::vector<View> writes{cache};
     if (unpaged.bytes) writes.push_back(unpaged);
-    plan.add<latent_write_reference>("latent_write", label, p, {1, plan.rows(), 1}, {},
+    plan.add<latent_write_reference>("latent_write", label, p, {1, plan.rows(), 1}, {step.cache_format},
                                      {step.state, kv.span(plan.rows()), weight, step.rope, step.pages},
                                      writes);
 }
@@ -273,8 +315,34 @@ void expand_kv(Plan& plan, const std::string& label, const StepMemory& step, con
 }
 
 uint64_t partial_row_bytes(const gpu::Caps& caps, const AttentionShape& shape) {
-    return 4ull * shape.n_heads * caps.attention_parts * (pad4(shape.latent_dim) + 4);
+    return 4ull * shape.n_heads * parts_for(caps, shape) * (pad4(shape.latent_dim) + 4);
 }
+
+namespace {
+
+// The rows of a step whose partial results are in memory at once, and where those are.
+struct Block {
+    uint32_t first, last, history_only;
+    View written;
+};
+
+void add_latent_attention(Plan& plan, const std::string& label, const StepMemory& step,
+                          const AttentionShape& shape, View q, View cache, const Block& block) {
+    const uint32_t parts = parts_for(plan.caps(), shape);
+    const uint32_t queries = queries_for(plan.caps(), 0, std::bit_ceil(shape.n_heads));
+    const uint32_t channels = div_up(pad4(shape.latent_dim) / 4, WORKGROUP);
+    const LatentAttention p{step.state.address,    q.address,      step.pages.address, cache.address,
+                            block.written.address, shape.n_heads,  shape.latent_dim,   shape.rope_dim,
+                            step.row_floats,       step.row_bytes, step.cache_format,  step.max_pages,
+                            step.page_bytes,       parts,          block.first,        block.last,
+                            block.history_only,    shape.scale};
+    plan.add<latent_attention_reference>("latent_attention", label, p,
+                                         {parts, div_up(shape.n_heads, queries), block.last - block.first},
+                                         {queries, step.row_floats, channels, TILE_PAGES, step.cache_format},
+                                         {step.state, q, step.pages, cache}, {block.written});
+}
+
+} // namespace
 
 void latent_attention(Plan& plan, const std::string& label, const StepMemory& step,
                       const AttentionShape& shape, const KvB& kv_b, View q, View cache, View partial,
@@ -282,36 +350,15 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
     const Matrix& w = kv_b.split() ? kv_b.v : kv_b.whole;
     const gpu::Caps& caps = plan.caps();
     const uint64_t row_bytes = partial_row_bytes(caps, shape);
-    const auto block = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
-    check(block > 0, "partial results of one row fit their buffer");
-    const uint32_t queries = queries_for(caps, 0, std::bit_ceil(shape.n_heads));
-    const uint32_t channels = div_up(pad4(shape.latent_dim) / 4, WORKGROUP);
-    const uint32_t tokens = std::min(4u, std::bit_floor(block));
+    const auto rows = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
+    check(rows > 0, "partial results of one row fit their buffer");
+    const uint32_t tokens = std::min(4u, std::bit_floor(rows));
     // Few tokens: their heads alone would leave a GPU idle, so that some groups share the values of one.
-    const uint32_t slices = caps.cpu || block >= 16 ? 1 : std::max(1u, 4 / tokens);
-    for (uint32_t first = 0; first < plan.rows(); first += block) {
-        const uint32_t last = std::min(first + block, plan.rows());
-        const View written{partial.address, row_bytes * (last - first)};
-        const LatentAttention p{step.state.address,
-                                q.address,
-                                step.pages.address,
-                                cache.address,
-                                partial.address,
-                                shape.n_heads,
-                                shape.latent_dim,
-                                shape.rope_dim,
-                                step.row_floats,
-                                step.max_pages,
-                                step.page_bytes,
-                                caps.attention_parts,
-                                first,
-                                last,
-                                history_only,
-                                shape.scale};
-        plan.add<latent_attention_reference>(
-            "latent_attention", label, p,
-            {caps.attention_parts, div_up(shape.n_heads, queries), last - first},
-            {queries, step.row_floats, channels, TILE_PAGES}, {step.state, q, step.pages, cache}, {written});
+    const uint32_t slices = caps.cpu || rows >= 16 ? 1 : std::max(1u, 4 / tokens);
+    for (uint32_t first = 0; first < plan.rows(); first += rows) {
+        const uint32_t last = std::min(first + rows, plan.rows());
+        const Block block{first, last, history_only, {partial.address, row_bytes * (last - first)}};
+        add_latent_attention(plan, label, step, shape, q, cache, block);
         const AttentionCombine c{step.state.address,
                                  partial.address,
                                  w.view.address,
@@ -321,13 +368,13 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
                                  kv_b.split() ? 0 : shape.nope_dim,
                                  shape.value_dim,
                                  shape.latent_dim,
-                                 caps.attention_parts,
+                                 parts_for(caps, shape),
                                  w.row_bytes,
                                  y.stride,
                                  first,
                                  last,
                                  history_only};
-        std::vector<View> reads{step.state, written, w.view};
+        std::vector<View> reads{step.state, block.written, w.view};
         if (chunk.bytes) reads.push_back(chunk);
         const Rows block_y{y.address + 4ull * first * y.stride, y.cols, y.stride};
         FATHOM_ADD_BY_FORMAT(plan, attention_combine, w.format, label + ".combine", c,
@@ -338,7 +385,7 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
 }
 
 void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step,
-                        const AttentionShape& shape, Rows q, Rows kv, bool split, View cache, bool join,
+                        const AttentionShape& shape, Rows q, Rows kv, bool split, View latent, bool join,
                         View chunk, Rows y) {
     const uint32_t both = shape.nope_dim + shape.value_dim;
     const uint32_t head_dim = shape.nope_dim + shape.rope_dim;
@@ -347,8 +394,7 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
                               q.address,
                               kv.address,
                               step.rope.address,
-                              step.pages.address,
-                              cache.address,
+                              latent.address,
                               join ? chunk.address : y.address,
                               shape.n_heads,
                               shape.nope_dim,
@@ -358,8 +404,6 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
                               q.stride,
                               kv.stride,
                               y.stride,
-                              step.max_pages,
-                              step.page_bytes,
                               step.row_floats,
                               step.half_split,
                               split ? shape.nope_dim : both,
@@ -370,7 +414,7 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
     plan.add<expanded_attention_reference>(
         "expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
         {queries, head_dim, div_up(shape.value_dim, WORKGROUP), TILE_PAGES},
-        {step.state, q.span(plan.rows()), kv.span(plan.rows()), step.rope, step.pages, cache},
+        {step.state, q.span(plan.rows()), kv.span(plan.rows()), step.rope, latent},
         {join ? chunk : y.span(plan.rows())});
 }
 

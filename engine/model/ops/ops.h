@@ -49,8 +49,9 @@ struct StepMemory {
     View pages; // page tables: (sequences, max_pages)
     View rope;  // (positions, rope_dim / 2) pairs of cos and sin
     uint32_t max_pages = 0;
-    uint32_t page_bytes = 0; // of one page of one layer
-    uint32_t row_floats = 0; // of one cache row
+    uint32_t page_bytes = 0;                          // of one page of one layer
+    uint32_t row_floats = 0;                          // numbers of one cache row
+    uint32_t row_bytes = 0, cache_format = CACHE_F32; // of a latent cache's; plain attention has f32
     uint32_t half_split = 0;
 };
 
@@ -100,7 +101,7 @@ void expand_kv(Plan&, const std::string& label, const StepMemory&, const Attenti
                Rows latent, Rows kv);
 // join: unnormalised values with their maximum and sum, into chunk; else finished values into y.
 void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
-                        Rows kv, bool split, View cache, bool join, View chunk, Rows y);
+                        Rows kv, bool split, View latent, bool join, View chunk, Rows y);
 
 // Plain multi-head attention: rope_dim is the whole head, nope_dim and latent_dim are 0.
 void kv_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows k, Rows v,

@@ -15,7 +15,8 @@ void kv_write_reference(const KvWrite& p) {
     const uint32_t keys = p.n_heads * p.head_dim;
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
         const StepRow& r = step_row(p.state, t);
-        float* y = cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_floats);
+        float* y =
+            floats(cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, 4 * p.row_floats));
         std::fill_n(y, p.row_floats, 0.0f);
         for (uint32_t h = 0; h < p.n_heads; ++h)
             rotate(p.rope, r.position, p.head_dim, p.half_split, row(p.k, t, p.k_stride) + h * p.head_dim,
@@ -31,7 +32,7 @@ void plain_attention_reference(const PlainAttention& p) {
         for (uint32_t h = 0; h < p.n_heads; ++h) {
             const StepRow& r = step_row(p.state, t);
             const auto cached = [&](uint32_t j) {
-                return cache_row(p.cache, p.pages, r, j, p.max_pages, p.page_bytes, p.row_floats);
+                return floats(cache_row(p.cache, p.pages, r, j, p.max_pages, p.page_bytes, 4 * p.row_floats));
             };
             rotate(p.rope, r.position, p.head_dim, p.half_split, row(p.q, t, p.q_stride) + h * p.head_dim,
                    query.data());

@@ -53,11 +53,14 @@ inline std::vector<float> normed(const float* x, uint32_t n, ADDRESS weight, flo
     return y;
 }
 
-inline float* cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t position, uint32_t max_pages,
-                        uint32_t page_bytes, uint32_t row_floats) {
+inline ADDRESS cache_row(ADDRESS cache, ADDRESS pages, const StepRow& r, uint32_t position,
+                         uint32_t max_pages, uint32_t page_bytes, uint32_t row_bytes) {
     const uint32_t page = words(pages)[r.sequence * max_pages + position / PAGE_TOKENS];
-    return floats(cache + uint64_t{page} * page_bytes) + uint64_t{position % PAGE_TOKENS} * row_floats;
+    return cache + uint64_t{page} * page_bytes + uint64_t{position % PAGE_TOKENS} * row_bytes;
 }
+// A row of numbers into a cache row of this format (CACHE_F32, ...), and back.
+void write_cache_row(uint32_t format, std::span<const float> numbers, ADDRESS row);
+std::vector<float> read_cache_row(uint32_t format, ADDRESS row, uint32_t row_floats);
 
 // Of the n_parts of attention over the cache, those that have positions.
 inline uint32_t parts_used(const StepRow& r, uint32_t history_only, uint32_t n_parts) {
