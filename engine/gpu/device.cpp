@@ -291,6 +291,7 @@ uint64_t Device::submit(Recording& recording) {
     return impl_->submit(*recording.impl_->commands);
 }
 
+bool Device::is_finished(uint64_t ticket) const { return impl_->timeline.getCounterValue() >= ticket; }
 void Device::wait(uint64_t ticket) { impl_->wait(ticket); }
 std::vector<Statistic> Device::statistics(const Dispatch& dispatch) {
     return impl_->pipelines->statistics(dispatch);

@@ -8,6 +8,7 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <map>
 #include <random>
 #include <utility>
@@ -38,18 +39,36 @@ class GpuExecutor final : public Executor {
     void zero(View view) override { device_.zero(view); }
 
     uint64_t start(const Plan& plan) override {
-        if (plan.prefill() && (pace_.on_cpu || !caps().cpu)) return start_in_lists(plan);
+        const bool cut = pace_.on_cpu || !caps().cpu;
+        if (cut && (plan.prefill() || lists_.contains(&plan))) return start_in_lists(plan);
         auto recording = recordings_.find(&plan);
         if (recording == recordings_.end()) {
             recording = recordings_.emplace(&plan, device_.record(plan.name(), plan.dispatches())).first;
         }
-        return device_.submit(recording->second);
+        const auto now = Clock::now();
+        started_.push_back({device_.submit(recording->second), &plan, now});
+        return started_.back().ticket;
     }
-    void wait(uint64_t ticket) override { device_.wait(ticket); }
+
+    // What went whole and took too long goes in lists from then on; on a software device it is told. A step
+    // is timed from its start, or from the end of the one before it; not where it is found finished.
+    void wait(uint64_t ticket) override {
+        const bool finished = started_.empty() || device_.is_finished(ticket);
+        device_.wait(ticket);
+        const auto now = Clock::now();
+        while (!started_.empty() && started_.front().ticket <= ticket) {
+            const Started step = started_.front();
+            started_.pop_front();
+            const auto from = std::max(step.at, std::exchange(last_end_, now));
+            if (!finished && step.ticket == ticket)
+                note(*step.plan, std::chrono::duration<double>(now - from).count());
+        }
+    }
 
     void forget(const Plan& plan) override {
         recordings_.erase(&plan);
         lists_.erase(&plan);
+        std::erase_if(started_, [&](const Started& step) { return step.plan == &plan; });
     }
     const Pace* pace_of(const Plan& plan) const override {
         const auto it = lists_.find(&plan);
@@ -57,6 +76,21 @@ class GpuExecutor final : public Executor {
     }
 
   private:
+    using Clock = std::chrono::steady_clock;
+    struct Started { // whole
+        uint64_t ticket;
+        const Plan* plan;
+        Clock::time_point at;
+    };
+    void note(const Plan& plan, double seconds) {
+        if (seconds < 2 * pace_.longest_list) return;
+        if (!caps().cpu) lists_.try_emplace(&plan);
+        if (seconds < 2 * reported_) return;
+        reported_ = seconds;
+        log::detail("{} took {:.1f} s at once{}", plan.name(), seconds,
+                    caps().cpu ? ", as a software device may" : ": in lists from now on");
+    }
+
     struct Lists {
         Pace pace;
         std::vector<gpu::Recording> recordings;
@@ -67,7 +101,6 @@ class GpuExecutor final : public Executor {
     uint64_t start_in_lists(const Plan& plan) {
         Lists& lists = lists_[&plan];
         if (lists.recordings.empty()) record(plan, lists);
-        using Clock = std::chrono::steady_clock;
         uint64_t before = 0;
         double longest = 0;
         auto last = Clock::now();
@@ -119,6 +152,9 @@ class GpuExecutor final : public Executor {
     static constexpr uint32_t MAX_PIECES = 256, MAX_LIST_OPS = 64;
     gpu::Device device_;
     PaceOptions pace_;
+    std::deque<Started> started_; // and not waited for
+    Clock::time_point last_end_;
+    double reported_ = 0; // the longest that was told
     std::map<const Plan*, Lists> lists_;
     std::map<const Plan*, gpu::Recording> recordings_;
 };

@@ -51,7 +51,8 @@ class Executor : public Memory {
 
 // What a prompt's step may take of the device at once, in seconds, so that no driver's watchdog takes it for
 // hung and a desktop stays alive: its plan is cut into lists of some ops, and their grids into pieces, by the
-// time that earlier steps took. No result depends on it. Steps that generate are short, and go whole.
+// time that earlier steps took. No result depends on it. Steps that generate go whole as long as they are
+// short.
 struct PaceOptions {
     double longest_launch = 0.05, longest_list = 0.25;
     bool on_cpu = false; // software devices have no watchdog; they are only reported on

@@ -30,11 +30,14 @@ class Tuner {
         : model_(model), executor_(executor), rows_(rows), options_(options) {}
 
     // All that `known` lacks of the products of a step of this kind.
-    void run(StepKind kind, const std::set<Product>& known, std::vector<Trial>& trials) {
+    void run(StepKind kind, const std::vector<Trial>& known, std::vector<Trial>& trials) {
+        std::set<Product> done_before;
+        for (const Trial& trial : known)
+            if (trial.chosen) done_before.insert(trial.product);
         const std::unique_ptr<Plan> base = model_.make_plan(kind, Tiers());
         std::map<Product, std::vector<size_t>> products;
         for (const auto& [product, op] : base->products())
-            if (!known.contains(product)) products[product].push_back(op);
+            if (!done_before.contains(product)) products[product].push_back(op);
         if (products.empty()) return;
         begin(kind);
         executor_.run(*base); // so that every op has inputs
@@ -42,14 +45,14 @@ class Tuner {
         size_t done = 0;
         for (const auto& [product, ops] : products) {
             if (options_.progress) options_.progress(done++, products.size());
-            const std::vector<Trial> found = trials_of(kind, product, ops);
-            trials.insert(trials.end(), found.begin(), found.end());
+            try_product(kind, product, ops, known, trials);
         }
         if (options_.progress) options_.progress(done, products.size());
     }
 
   private:
-    std::vector<Trial> trials_of(StepKind kind, const Product& product, const std::vector<size_t>& ops) {
+    void try_product(StepKind kind, const Product& product, const std::vector<size_t>& ops,
+                     const std::vector<Trial>& known, std::vector<Trial>& all) {
         std::vector<Trial> trials;
         std::vector<std::unique_ptr<Plan>> plans;
         for (const Tier tier : TIERS)
@@ -58,15 +61,23 @@ class Tuner {
                 only.set(product, tier);
                 plans.push_back(model_.make_plan(kind, only));
                 trials.push_back({product, tier, 0, 0, "", false});
+                for (const Trial& old : known)
+                    if (old.product == product && old.tier == tier) trials.back().failure = old.failure;
             }
         const View out = plans.front()->ops()[ops.front()].writes.front();
         std::vector<std::byte> before(out.bytes), expected;
         executor_.download(out, before);
-        for (size_t i = 0; i < trials.size(); ++i)
+        for (size_t i = 0; i < trials.size(); ++i) {
+            if (!trials[i].failure.empty()) continue;
+            trials[i].failure = "it did not come back from its trial";
+            std::vector<Trial> so_far = all;
+            so_far.insert(so_far.end(), trials.begin(), trials.begin() + static_cast<ptrdiff_t>(i) + 1);
+            if (options_.save) options_.save(so_far);
             check_one(*plans[i], kind, ops.front(), trials[i], before, expected);
+        }
         time_all(plans, ops, trials);
         choose(trials);
-        return trials;
+        all.insert(all.end(), trials.begin(), trials.end());
     }
 
     void begin(StepKind kind) { // before each launch, as bench/kernels.cpp has it: a step moves its state on
@@ -113,8 +124,14 @@ class Tuner {
         if (const Op* sort = sort_before(plan, index))
             submit("tuning", std::array{launch_of(*sort, Tier::base)});
         const gpu::Dispatch launch = launch_of(op, trial.tier);
-        const Verdict verdict =
-            check_kernel(op, launch, facts_, executor_, {error_limit(trial.tier), CHECK_FLOPS});
+        Verdict verdict;
+        try {
+            verdict = check_kernel(op, launch, facts_, executor_, {error_limit(trial.tier), CHECK_FLOPS});
+        } catch (const gpu::DeviceLost&) {
+            throw;
+        } catch (const std::exception& error) { // a driver that cannot compile it
+            verdict.failure = error.what();
+        }
         trial.error = verdict.error;
         trial.failure = verdict.failure;
         write(op.writes.front(), before);
@@ -194,14 +211,12 @@ class Tuner {
 std::vector<Trial> tune(Model& model, Executor& executor, const std::vector<StepRow>& rows,
                         const std::vector<Trial>& known, const TunerOptions& options) {
     check(executor.gpu() != nullptr, "a device is tuned, not the reference");
-    std::set<Product> tried;
-    for (const Trial& trial : known) tried.insert(trial.product);
     Tuner tuner(model, executor, rows, options);
     const StepKind kinds[] = {{StepKind::Mode::decode, 1},
                               {StepKind::Mode::prefill, bucket_for(static_cast<uint32_t>(rows.size())),
                                model.config.is_mla(), false}};
     std::vector<Trial> trials;
-    for (const StepKind& kind : kinds) tuner.run(kind, tried, trials);
+    for (const StepKind& kind : kinds) tuner.run(kind, known, trials);
     return trials;
 }
 

@@ -24,12 +24,16 @@ struct Trial {
 
 struct TunerOptions {
     std::function<void(size_t done, size_t total)> progress; // products
+    // Told of all trials so far before each one starts, which then is marked as failed: should the device be
+    // lost over it, or a compiler crash, the next start knows.
+    std::function<void(const std::vector<Trial>&)> save;
     std::string wrong; // test hook: kernels of this tier are launched with half their workgroups
 };
 
-// Every trial of the products that `known` has none of yet. `rows`: those of a prompt's step, whose pages are
-// there; the last one also stands for a token that is generated. Leaves the model's workspace as it comes;
-// its cache rows of `rows` are written anew. Takes seconds on a GPU.
+// Every trial of the products for which `known` has chosen none yet, but for those that it knows to fail
+// there. `rows`: those of a prompt's step, whose pages are there; the last one also stands for a token that
+// is generated. Leaves the model's workspace as it comes; its cache rows of `rows` are written anew. Takes
+// seconds on a GPU.
 std::vector<Trial> tune(Model& model, Executor& executor, const std::vector<StepRow>& rows,
                         const std::vector<Trial>& known, const TunerOptions& options);
 

@@ -8,6 +8,7 @@
 #include "session/engine_impl.h"
 
 #include <cstdlib>
+#include <set>
 
 namespace fathom {
 
@@ -58,6 +59,15 @@ Trial trial_from(const nlohmann::json& json) {
 
 bool is_tier(const std::string& name) {
     return std::any_of(std::begin(TIERS), std::end(TIERS), [&](Tier tier) { return name_of(tier) == name; });
+}
+
+// What is known, with what was found in the place of older trials of the same products.
+std::vector<Trial> merged(std::vector<Trial> known, const std::vector<Trial>& found) {
+    std::set<Product> products;
+    for (const Trial& trial : found) products.insert(trial.product);
+    std::erase_if(known, [&](const Trial& old) { return products.contains(old.product); });
+    known.insert(known.end(), found.begin(), found.end());
+    return known;
 }
 
 void report(const std::vector<Trial>& trials) {
@@ -115,16 +125,16 @@ void choose_tiers(Model& model, Executor& executor, const std::string& option,
     if (!executor.gpu() || (executor.caps().cpu && option == "auto")) return;
     const gpu::DeviceInfo& device = executor.gpu()->info();
     const char* wrong = std::getenv("FATHOM_WRONG_TIER");
-    std::vector<Trial> known = remembered_trials(device);
+    const std::vector<Trial> known = remembered_trials(device);
     const std::vector<Trial> found =
         tune(model, executor, rows, option == "tune" ? std::vector<Trial>() : known,
-             {.progress = progress, .wrong = wrong ? wrong : ""});
+             {.progress = progress,
+              .save = [&](const auto& so_far) { remember_trials(device, merged(known, so_far)); },
+              .wrong = wrong ? wrong : ""});
     report(found);
-    for (const Trial& trial : found)
-        std::erase_if(known, [&](const Trial& old) { return old.product == trial.product; });
-    known.insert(known.end(), found.begin(), found.end());
-    if (!found.empty()) remember_trials(device, known);
-    model.set_tiers(tiers_of(known));
+    const std::vector<Trial> all = merged(known, found);
+    if (!found.empty()) remember_trials(device, all);
+    model.set_tiers(tiers_of(all));
 }
 
 } // namespace fathom

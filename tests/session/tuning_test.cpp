@@ -137,6 +137,40 @@ TEST_CASE("tuning: what is remembered is used, and damage to it costs only the t
     CHECK(remembered() == 0);
 }
 
+TEST_CASE("tuning: a trial that did not come back is not repeated") {
+    const Environment environment("");
+    const Loaded first = load_tuned("tune");
+    // As the file is when the program ends over the tiled kernel of a product: the ones before it are there.
+    const Trial* tiled = nullptr;
+    for (const Trial& trial : first.trials)
+        if (trial.tier == Tier::tiled) tiled = &trial;
+    REQUIRE(tiled != nullptr);
+    std::vector<Trial> stopped;
+    for (const Trial& trial : first.trials)
+        if (trial.product != tiled->product) stopped.push_back(trial);
+    stopped.push_back({tiled->product, Tier::tiled, 0, 0, "gone", false});
+    const auto engine = load("", {.context = 64, .chunk = 32, .quantize = "q8_0"});
+    Session session = engine->open();
+    engine->examine(session, [&](Model& model, Executor& executor, uint32_t sequence) {
+        std::vector<StepRow> rows;
+        for (uint32_t i = 0; i < 32; ++i) rows.push_back({i, i, sequence, 0});
+        size_t saved = 0;
+        const std::vector<Trial> found =
+            tune(model, executor, rows, stopped, {.save = [&](const auto& so_far) {
+                     ++saved;
+                     CHECK(!so_far.back().failure.empty());
+                     CHECK(so_far.back().tier != Tier::tiled);
+                 }});
+        CHECK(saved + 1 == found.size()); // each but the one that is known
+        size_t gone = 0;
+        for (const Trial& trial : found) {
+            CHECK(trial.product == tiled->product);
+            gone += trial.failure == "gone" && !trial.chosen;
+        }
+        CHECK(gone == 1);
+    });
+}
+
 TEST_CASE("tuning: a tier for all products, and words that are none") {
     const std::vector<Token> expected = greedy(*load("", {.reference = true, .context = 64, .chunk = 32}));
     for (const char* tier :
