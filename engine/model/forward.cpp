@@ -137,8 +137,9 @@ void Model::build(Plan& plan, StepKind kind) {
 }
 
 Input Model::normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out) {
-    // One or two tokens: a launch of its own costs more than to norm in every workgroup anew.
-    const bool fused = plan.rows() <= 2;
+    // One or two tokens: a launch of its own costs more than to norm in every workgroup anew. Not where tiers
+    // that cannot may read it.
+    const bool fused = plan.rows() <= 2 && !plan.prefill();
     if (!fused || is_wanted(label)) {
         rms_norm(plan, label, step_, x, weight, out, static_cast<float>(eps));
         plan.tap(label, out);
@@ -250,7 +251,7 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                {w.router_bias, layer_control, experts, expert_weights, ring, trace_stride, TRACE_ROWS});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
-    if (moe_grouped(plan.rows()))
+    if (moe_grouped(plan))
         expert_sort(plan, label("expert_sort"), step_, w.mlp.down.count, n_slots, experts, lists);
     moe_up(plan, label("moe_up"), step_, w.mlp, n_slots, x, experts, lists, act);
     plan.tap(label("act"), act, n_slots);
@@ -262,7 +263,7 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                                 m.shared_items,
                                 shared_tile,
                                 moe_max_items(plan.rows(), 1, 1, shared_tile)};
-    if (apart && moe_grouped(plan.rows()))
+    if (apart && moe_grouped(plan))
         expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, shared_lists);
     if (apart) moe_up(plan, label("shared_up"), step_, w.shared, 1, x, {}, shared_lists, m.shared_act);
     moe_down(plan, label("moe_down"), step_, w.mlp.down, n_slots, act, experts, expert_weights, lists,

@@ -252,6 +252,19 @@ class Generating(Case):
         result = self.works(run("run", "-p", "Once upon a time", "-n", 8, "--quiet"))
         self.assertEqual(result.err, "")
 
+    def test_tiers_and_cache_types(self):
+        command = ("run", "-p", "One day", "-n", 20, "--greedy")
+        plain = self.works(run(*command)).out
+        for options in (("--tier", "tiled"), ("--cache-type", "f16")):
+            self.assertEqual(self.works(run(*command, *options)).out, plain, options)
+        self.assertGreater(len(self.works(run(*command, "--cache-type", "q8")).out), 20)
+        for option, words in (("--tier", "auto"), ("--cache-type", "f16")):
+            result = run(*command, option, "nonsense")
+            self.assertEqual(result.code, 2, result.err)
+            self.assertIn(words, result.err)
+            self.assertIn("nonsense", result.err)
+        self.assertIn("kernels:", self.works(run("devices", "-v")).out)
+
     def test_same_seed_same_text(self):
         command = ("run", "-p", "One day", "-n", 40, "--temp", 1, "--seed")
         texts = [self.works(run(*command, seed)).out for seed in (5, 5, 6)]

@@ -76,7 +76,7 @@ struct Experts {
         const auto stride = static_cast<uint32_t>(round_up(dim, 8));
         const Rows pairs_out{allocate(4ull * pairs * stride).address, dim, stride};
         const View e = dense ? View{} : experts.view[side], w = dense ? View{} : expert_weights.view[side];
-        if (moe_grouped(rows)) expert_sort(plan, "expert_sort", step, n_experts, n_slots, e, lists);
+        if (moe_grouped(plan)) expert_sort(plan, "expert_sort", step, n_experts, n_slots, e, lists);
         moe_up(plan, "moe_up", step, mlp(side), n_slots, x.rows(side), e, lists, act.rows(side));
         moe_down(plan, "moe_down", step, down.matrix(side), n_slots, act.rows(side), e, w, lists, pairs_out,
                  y.rows(side));

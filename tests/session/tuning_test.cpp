@@ -54,12 +54,15 @@ Loaded load_tuned(const std::string& tier) {
     return loaded;
 }
 
+// What follows prompts of several lengths: those of a step of one, two and some rows, and of several steps.
 std::vector<Token> greedy(Engine& engine) {
-    auto session = engine.open();
-    session.sampling().temperature = 0;
-    session.feed(prompt(40, 3, 4096));
     std::vector<Token> tokens;
-    for (int i = 0; i < 12; ++i) tokens.push_back(session.next());
+    for (const size_t length : {2, 3, 6, 40}) {
+        auto session = engine.open();
+        session.sampling().temperature = 0;
+        session.feed(prompt(length, 3, 4096));
+        for (int i = 0; i < 6; ++i) tokens.push_back(session.next());
+    }
     return tokens;
 }
 
@@ -107,8 +110,8 @@ TEST_CASE("tuning: a wrong kernel is caught, and what it would have spoiled is r
     CHECK(caught >= 4);
     LoadOptions reference{.reference = true, .context = 64, .chunk = 32, .quantize = "q8_0"};
     const auto expected = last_candidates(*load("", reference)), got = last_candidates(*wrong.engine);
-    for (size_t i = 0; i < 5; ++i) // int8 or half may be what was chosen
-        CHECK(std::abs(got[i].logprob - expected[i].logprob) < 0.1);
+    for (size_t i = 0; i < 5; ++i) // int8 may be what was chosen, which rounds activations to 8 bits
+        CHECK(std::abs(got[i].logprob - expected[i].logprob) < 0.5);
 }
 
 TEST_CASE("tuning: what is remembered is used, and damage to it costs only the time") {

@@ -149,7 +149,7 @@ Product down_product(const Plan& plan, const Matrix& down) {
 
 } // namespace
 
-bool moe_grouped(uint32_t rows) { return rows > 4; }
+bool moe_grouped(const Plan& plan) { return plan.rows() > 4 || plan.prefill(); }
 uint32_t moe_least_tile(uint32_t rows) { return rows >= 32 ? 4 : 2; }
 uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots) {
     const auto by_lanes = [&](const Product& product) { return tier_for(plan, product) <= Tier::int8; };
@@ -220,7 +220,7 @@ std::array<uint32_t, 3> moe_grid(const ProductLaunch& launch, bool grouped, cons
 void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& gate,
                 const Matrix& up, uint32_t part, uint32_t n_slots, const Input& x, View experts,
                 const MoeLists& lists, Rows act) {
-    const bool grouped = moe_grouped(plan.rows());
+    const bool grouped = moe_grouped(plan);
     const uint32_t width = gate.rows, pairs = plan.rows() * n_slots;
     const ProductLaunch launch =
         launch_of(plan, up_product(plan, gate), 2, grouped ? lists.tile : 1, x.normed());
@@ -268,7 +268,7 @@ void moe_up(Plan& plan, const std::string& label, const StepMemory& step, const 
 void moe_down(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& down,
               uint32_t n_slots, Rows act, View experts, View expert_weights, const MoeLists& lists,
               Rows pairs_out, Rows y) {
-    const bool grouped = moe_grouped(plan.rows());
+    const bool grouped = moe_grouped(plan);
     const uint32_t pairs = plan.rows() * n_slots;
     const ProductLaunch launch =
         launch_of(plan, down_product(plan, down), 1, grouped ? lists.tile : 1, false);

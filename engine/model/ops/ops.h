@@ -78,7 +78,7 @@ uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots);
 uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint32_t tile);
 // Whether a step of this bucket sorts its pairs by expert, to read an expert's weights once for several
 // tokens.
-bool moe_grouped(uint32_t rows);
+bool moe_grouped(const Plan& plan);
 
 void embed(Plan&, const std::string& label, const StepMemory&, const Matrix& table, Rows y, View counts);
 void rms_norm(Plan&, const std::string& label, const StepMemory&, Rows x, View weight, Rows y, float eps);

@@ -1,5 +1,6 @@
 #include "model/ops/product.h"
 
+#include "base/error.h"
 #include "base/numbers.h"
 #include "model/ops/reference.h"
 
@@ -140,6 +141,7 @@ ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint
     plan.note(product);
     if (tier == Tier::base || tier == Tier::int8)
         return lanes_launch(tier, plan.caps(), product, parts, tokens, normed);
+    check(!normed, "tiles are made of what is normed already");
     return block_launch(tier, plan.caps(), product.n_out * parts, tokens);
 }
 
