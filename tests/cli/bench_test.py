@@ -95,8 +95,9 @@ class Bench(unittest.TestCase):
         for roof in self.report["roofs"]:
             self.assertGreater(roof["last"], 0, roof)
         names = [row["name"] for row in self.report["model"]]
-        self.assertEqual(names[:2], ["prefill 128", "decode"])
-        self.assertIn("decode x 8", names)
+        self.assertEqual(names[0], "prefill 128")  # longer ones where the machine is quick enough
+        for name in ("decode", "decode x 8"):
+            self.assertIn(name, names)
         self.assertGreater(self.report["peak_bytes"], 0)
 
     def test_table_in_a_pipe_is_plain(self):
