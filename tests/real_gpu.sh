@@ -43,6 +43,7 @@ part() {
   timeout "$limit" "$@" > "$out/$name.txt" 2>&1 || status=$?
   local verdict=passed
   [ $status = 0 ] || verdict="FAILED ($status)"
+  [ $status = 124 ] && verdict="OUT OF TIME"
   printf '%-22s %4d s  %s\n' "$name" $((SECONDS - start)) "$verdict"
   [ $status = 0 ] || { failed=1; tail -n 5 "$out/$name.txt"; }
 }
