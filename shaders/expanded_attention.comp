@@ -9,8 +9,8 @@ layout(constant_id = 0) const uint QUERIES = 4;  // token rows of a tile
 layout(constant_id = 1) const uint HEAD_DIM = 8; // nope + rope
 layout(constant_id = 2) const uint CHANNELS = 1; // values for each invocation
 layout(constant_id = 3) const uint TILE_PAGES = 1;
-#include "cache.glsl"
 #include "rope.glsl"
+#include "cache.glsl"
 #include "softmax.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { ExpandedAttention p; };
@@ -44,14 +44,14 @@ void score_tile(uint t0, uint k0, uint keys, uint keys_at, out float score[SCORE
             const uvec2 k_nope = at(at(p.kv, k, 4u * p.kv_stride), 4u * keys_at);
             const uvec2 k_pe = at(at(p.latent, k, 4u * p.row_floats), 4u * pad4(p.latent_dim));
             for (uint d = 0; d < p.nope_dim; ++d)
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] =
-                    fma(query[i * HEAD_DIM + d], FloatsIn(k_nope).v[d], dot[i]);
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+                    dot[i] = fma(query[i * HEAD_DIM + d], FloatsIn(k_nope).v[d], dot[i]);
             for (uint d = 0; d < p.rope_dim; ++d)
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] =
-                    fma(query[i * HEAD_DIM + p.nope_dim + d], FloatsIn(k_pe).v[d], dot[i]);
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+                    dot[i] = fma(query[i * HEAD_DIM + p.nope_dim + d], FloatsIn(k_pe).v[d], dot[i]);
         }
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i * TILE_PAGES + s] =
-            j <= t0 + i && j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            score[i * TILE_PAGES + s] = j <= t0 + i && j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
     }
 }
 
@@ -73,8 +73,8 @@ void main() {
                     : at(at(p.y, t, 4u * p.y_stride), 4u * h * p.value_dim);
     }
     uint channel[CHANNELS]; // past the end: the last one again, never written
-    [[unroll]] for (uint c = 0; c < CHANNELS; ++c) channel[c] =
-        min(thread_index() + c * WORKGROUP, p.value_dim - 1u);
+    [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
+        channel[c] = min(thread_index() + c * WORKGROUP, p.value_dim - 1u);
 
     const uint keys = min(t0 + QUERIES, rows); // the last query of the tile sees these
     for (uint k0 = 0; k0 < keys; k0 += TILE_KEYS) {
@@ -88,20 +88,22 @@ void main() {
             const uvec2 values = at(at(p.kv, k0 + key, 4u * p.kv_stride), 4u * values_at);
             [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
                 const float v = FloatsIn(values).v[channel[c]];
-                [[unroll]] for (uint i = 0; i < QUERIES; ++i) value[i * CHANNELS + c] =
-                    fma(tile_p[i * TILE_KEYS + key], v, value[i * CHANNELS + c]);
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+                    value[i * CHANNELS + c] = fma(tile_p[i * TILE_KEYS + key], v, value[i * CHANNELS + c]);
             }
         }
         const bool finished = k0 + TILE_KEYS >= keys && !join;
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-            if (t0 + i >= rows || thread_index() + c * WORKGROUP >= p.value_dim) continue;
-            float total = value[i * CHANNELS + c];
-            if (k0 != 0u) total = fma(Floats(y[i]).v[channel[c]], rescale[i], total);
-            Floats(y[i]).v[channel[c]] = finished ? total / sum[i] : total;
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                if (t0 + i >= rows || thread_index() + c * WORKGROUP >= p.value_dim) continue;
+                float total = value[i * CHANNELS + c];
+                if (k0 != 0u) total = fma(Floats(y[i]).v[channel[c]], rescale[i], total);
+                Floats(y[i]).v[channel[c]] = finished ? total / sum[i] : total;
+            }
+    }
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        if (join && t0 + i < rows && thread_index() == 0u) {
+            Floats(y[i]).v[p.value_dim] = largest[i];
+            Floats(y[i]).v[p.value_dim + 1u] = sum[i];
         }
-    }
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) if (join && t0 + i < rows && thread_index() == 0u) {
-        Floats(y[i]).v[p.value_dim] = largest[i];
-        Floats(y[i]).v[p.value_dim + 1u] = sum[i];
-    }
 }

@@ -2,9 +2,8 @@
 #extension GL_GOOGLE_include_directive : require
 // cache[position of t] = (rotate(k[t, h]) of all heads, v[t, h] of all heads).   Grid: (1, T).
 #include "common.glsl"
-
-#include "cache.glsl"
 #include "rope.glsl"
+#include "cache.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { KvWrite p; };
 
@@ -14,7 +13,8 @@ void main() {
     const StepRow row = step_row(p.state, t);
     const uvec2 k = at(p.k, t, 4u * p.k_stride), v = at(p.v, t, 4u * p.v_stride);
     const uvec2 y =
-        cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes, 4u * p.row_floats);
+        cache_row(p.cache, p.pages, row.sequence, row.position, p.max_pages, p.page_bytes,
+                  4u * p.row_floats);
     const uint half_dim = p.head_dim / 2u, keys = p.n_heads * p.head_dim, values = p.n_heads * p.value_dim;
     for (uint i = thread_index(); i < p.n_heads * half_dim; i += WORKGROUP) {
         const uint base = i / half_dim * p.head_dim, pair = i % half_dim;

@@ -7,9 +7,9 @@
 // sums four channels a time over the tile, for all heads again. Parts depend on the token's position alone,
 // hence so do its bits; those that it leaves without positions are not written.
 #include "common.glsl"
-layout(constant_id = 0) const uint QUERIES = 4; // heads of a group
+layout(constant_id = 0) const uint QUERIES = 4;    // heads of a group
 layout(constant_id = 1) const uint ROW_FLOATS = 8;
-layout(constant_id = 2) const uint CHANNELS = 1; // vec4 of the latent for each invocation
+layout(constant_id = 2) const uint CHANNELS = 1;   // vec4 of the latent for each invocation
 layout(constant_id = 3) const uint TILE_PAGES = 1;
 layout(constant_id = 4) const uint CACHE = CACHE_F32;
 #include "cache.glsl"
@@ -57,8 +57,8 @@ void score_tile(uvec2 query[QUERIES], uvec2 page[TILE_PAGES], uint keys, out flo
                 [[unroll]] for (uint u = 0; u < UNROLL; ++u) add_products(query, key, c + u, dot);
             for (uint c = whole; c < ROW4; ++c) add_products(query, key, c, dot);
         }
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) score[i * TILE_PAGES + s] =
-            j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            score[i * TILE_PAGES + s] = j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
     }
 }
 
@@ -69,7 +69,8 @@ void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint latent4, uint channel[CHAN
     if (gl_SubgroupID * gl_SubgroupSize >= latent4) return; // a subgroup without a channel
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
         const uint end = clamp(int(keys) - int(s * PAGE_TOKENS), 0, PAGE_TOKENS);
-        for (uint k0 = 0; k0 < end; k0 += UNROLL) [[unroll]] for (uint u = 0; u < UNROLL; ++u) {
+        for (uint k0 = 0; k0 < end; k0 += UNROLL)
+            [[unroll]] for (uint u = 0; u < UNROLL; ++u) {
                 const uint k = k0 + u; // past the end: the last one again, with a weight of 0
                 const uvec2 latent = at(page[s], min(k, end - 1u) * p.row_bytes);
                 [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
@@ -97,37 +98,35 @@ void main() {
 
     // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
     uvec2 query[QUERIES];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) query[i] =
-        at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        query[i] = at(p.q, t * p.n_heads + min(h0 + i, p.n_heads - 1u), 4u * ROW_FLOATS);
     uint channel[CHANNELS]; // past the end: the last one again, never written
-    [[unroll]] for (uint c = 0; c < CHANNELS; ++c) channel[c] =
-        min(thread_index() + c * WORKGROUP, latent4 - 1u);
+    [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
+        channel[c] = min(thread_index() + c * WORKGROUP, latent4 - 1u);
     float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[SCORES];
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-        largest[i] = LOWEST;
-        sum[i] = 0;
-    }
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i) { largest[i] = LOWEST; sum[i] = 0; }
 
     for (uint tile = first; tile < last; tile += TILE_PAGES) {
         const uint keys = min(length, last * PAGE_TOKENS) - tile * PAGE_TOKENS;
         uvec2 page[TILE_PAGES];
-        [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) page[s] =
-            cache_row(p.cache, p.pages, row.sequence, min(tile + s, last - 1u) * PAGE_TOKENS, p.max_pages,
-                      p.page_bytes, p.row_bytes);
+        [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s)
+            page[s] = cache_row(p.cache, p.pages, row.sequence, min(tile + s, last - 1u) * PAGE_TOKENS,
+                                p.max_pages, p.page_bytes, p.row_bytes);
         score_tile(query, page, keys, score);
         softmax_tile(score, keys, largest, sum, rescale);
         vec4 value[VALUES];
         sum_tile(page, keys, latent4, channel, value);
         // No break leaves a loop that is to be unrolled: arrays in registers want constant indices.
-        [[unroll]] for (uint i = 0; i < QUERIES; ++i) [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-            if (h0 + i >= p.n_heads || thread_index() + c * WORKGROUP >= latent4) continue;
-            const uvec2 y = partial_of(t, h0 + i, part);
-            vec4 total = value[i * CHANNELS + c];
-            if (tile != first) total = fma(Vec4(y).v[channel[c]], vec4(rescale[i]), total);
-            Vec4(y).v[channel[c]] = total;
-        }
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                if (h0 + i >= p.n_heads || thread_index() + c * WORKGROUP >= latent4) continue;
+                const uvec2 y = partial_of(t, h0 + i, part);
+                vec4 total = value[i * CHANNELS + c];
+                if (tile != first) total = fma(Vec4(y).v[channel[c]], vec4(rescale[i]), total);
+                Vec4(y).v[channel[c]] = total;
+            }
     }
-    [[unroll]] for (uint i = 0; i < QUERIES; ++i) if (h0 + i < p.n_heads && thread_index() == 0u)
-        Vec4(partial_of(t, h0 + i, part))
-            .v[latent4] = vec4(largest[i], sum[i], 0, 0);
+    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+        if (h0 + i < p.n_heads && thread_index() == 0u)
+            Vec4(partial_of(t, h0 + i, part)).v[latent4] = vec4(largest[i], sum[i], 0, 0);
 }

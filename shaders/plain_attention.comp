@@ -9,8 +9,8 @@
 #define TILE_PAGES 1
 layout(constant_id = 0) const uint HEAD_DIM = 2;
 layout(constant_id = 1) const uint CHANNELS = 1; // values for each invocation
-#include "cache.glsl"
 #include "rope.glsl"
+#include "cache.glsl"
 #include "softmax.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { PlainAttention p; };
@@ -38,7 +38,8 @@ void main() {
     for (uint k0 = 0; k0 <= row.position; k0 += PAGE_TOKENS) {
         const uint keys = min(row.position + 1u - k0, PAGE_TOKENS), j = thread_index();
         const uvec2 page =
-            cache_row(p.cache, p.pages, row.sequence, k0, p.max_pages, p.page_bytes, 4u * p.row_floats);
+            cache_row(p.cache, p.pages, row.sequence, k0, p.max_pages, p.page_bytes,
+                      4u * p.row_floats);
         const uvec2 key = at(page, 4u * (min(j, keys - 1u) * p.row_floats + h * HEAD_DIM));
         score[0] = 0;
         for (uint d = 0; d < HEAD_DIM; ++d) score[0] = fma(query[d], FloatsIn(key).v[d], score[0]);

@@ -71,12 +71,14 @@ CacheFormat cache_format_of(const ModelConfig& config, const LoadOptions& option
         throw Error({.what = "only a latent cache can be rounded",
                      .where = "cache_format",
                      .expected = "f32, since this model has plain attention",
-                     .got = options.cache_format});
+                     .got = options.cache_format,
+                     .fix = "leave out --cache-type"});
     }
     throw Error({.what = "no such format of the latent cache",
                  .where = "cache_format",
                  .expected = "f32, f16 or q8",
-                 .got = printable(options.cache_format)});
+                 .got = printable(options.cache_format),
+                 .fix = "choose another --cache-type"});
 }
 } // namespace
 

@@ -18,8 +18,7 @@ namespace {
 std::string program_hash() {
     static const std::string hash = [] {
         uint64_t sum = FNV1A_START;
-        for (const gpu::Module& module : gpu::modules())
-            for (const uint32_t word : module.words) sum = (sum ^ word) * 0x100000001B3ull;
+        for (const gpu::Module& module : gpu::modules()) sum = fnv1a(sum, std::as_bytes(module.words));
         return fmt::format("{:016x}", sum);
     }();
     return hash;
@@ -87,7 +86,8 @@ void check_tier_option(const std::string& option) {
     throw Error({.what = "no such tier of kernels",
                  .where = "tier",
                  .expected = "auto, tune, base, int8, tiled, half or matrix",
-                 .got = printable(option)});
+                 .got = printable(option),
+                 .fix = "choose another --tier"});
 }
 
 std::vector<Trial> remembered_trials(const gpu::DeviceInfo& device) try {

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/numbers.h"
+#include "gpu/modules.h"
 #include "model/ops/reference.h"
 
 #include <algorithm>
@@ -18,22 +19,12 @@ constexpr uint32_t SPAN = 32;                 // terms that it takes at a time
 constexpr uint32_t INT8_SPAN_BYTES = 44;      // of shared memory; see shaders/int8.glsl
 constexpr uint32_t INT8_SHARED_BYTES = 16384; // that leave room for more than one workgroup
 
-bool has_whole_quants(Format format) {
-    switch (format) {
-    case Format::q8_0:
-    case Format::q4_0:
-    case Format::q4_1:
-    case Format::q5_0:
-    case Format::q5_1:
-    case Format::q2_k:
-    case Format::q3_k:
-    case Format::q4_k:
-    case Format::q5_k:
-    case Format::q6_k:
-        return true;
-    default:
-        return false;
-    }
+// Whether the product has a kernel of this tier: which formats do, its shader says, and the build.
+bool is_built(Tier tier, const Product& product) {
+    const std::string name = fmt::format("{}_{}_{}", product.kernel, name_of(tier), name_of(product.format));
+    const auto all = gpu::modules();
+    return std::any_of(all.begin(), all.end(),
+                       [&](const gpu::Module& module) { return module.name == name; });
 }
 
 // Of the shapes that a subgroup multiplies, the largest that tiles are made of; null: there is none.
@@ -105,7 +96,7 @@ bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps) {
     case Tier::base:
         return true;
     case Tier::int8:
-        return caps.int8_dot && has_whole_quants(product.format) && product.n_in % SPAN == 0 &&
+        return caps.int8_dot && is_built(tier, product) && product.n_in % SPAN == 0 &&
                product.n_in / SPAN * INT8_SPAN_BYTES <= caps.shared_bytes;
     case Tier::tiled:
         break;
