@@ -199,7 +199,7 @@ TEST_CASE("ops: latent_write into a cache of halves or bytes") {
     }
 }
 
-TEST_CASE("ops: latent_attention over a cache of halves or bytes") {
+TEST_CASE("ops: latent_attention over a cache of halves or bytes" * doctest::test_suite("formats")) {
     Worst worst("latent_attention");
     for (const CacheFormat format : {CacheFormat::f16, CacheFormat::q8})
         for (const Attention& a : SHAPES)

@@ -35,7 +35,7 @@ TEST_CASE("ops: expert_sort") {
     for (const uint32_t n_rows : {5u, 31u, 256u}) check_sort(n_rows, 1, 1, true);
 }
 
-TEST_CASE("ops: moe_up and moe_down of every format") {
+TEST_CASE("ops: moe_up and moe_down of every format" * doctest::test_suite("formats")) {
     Worst worst("experts");
     for (const Format format : PLAIN_FORMATS) {
         const Scratch scratch;

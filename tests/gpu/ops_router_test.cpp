@@ -79,7 +79,7 @@ TEST_CASE("ops: router of every scheme") {
             }
 }
 
-TEST_CASE("ops: router of every format and many rows") {
+TEST_CASE("ops: router of every format and many rows" * doctest::test_suite("formats")) {
     Worst worst("router");
     for (const Format format : PLAIN_FORMATS)
         for (const uint32_t n_rows : {8u, 65u, 256u}) {

@@ -94,7 +94,7 @@ TEST_CASE("ops: expand_keys") {
     check_expand(SHAPES[0], Format::bf16, 65, GPU, worst);
 }
 
-TEST_CASE("ops: split kv_b in formats of blocks") {
+TEST_CASE("ops: split kv_b in formats of blocks" * doctest::test_suite("formats")) {
     Worst worst("split kv_b");
     const Attention a{{2, 256, 8, 256, 256, 0.1f}, 0};
     for (const Format format : {Format::q8_0, Format::q4_k, Format::iq4_nl}) {

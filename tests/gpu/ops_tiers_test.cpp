@@ -76,7 +76,7 @@ void check_matmul(Format format, uint32_t n_rows, uint32_t n_out, uint32_t n_in,
 
 } // namespace
 
-TEST_CASE("ops: matmul in every tier and format") {
+TEST_CASE("ops: matmul in every tier and format" * doctest::test_suite("formats")) {
     for (const Tier tier : tiers_of_this_device()) {
         Worst worst(fmt::format("matmul {}", name_of(tier)));
         for (uint32_t f = 0; f < std::size(FORMATS); ++f)

@@ -11,8 +11,10 @@ nothing of it. Standard library only.
 """
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -67,9 +69,11 @@ def main() -> None:
     if built.returncode != 0:
         sys.exit(f"no build in the lab:\n{built.stdout}{built.stderr}")
     reports, problems = {}, []
-    for name in options.chips.split(","):
-        vendor, chip = name.split(":")
-        report = report_of(vendor, chip, ["--preset", options.preset, "--format", options.format])
+    chips = [name.split(":") for name in options.chips.split(",")]
+    shape = ["--preset", options.preset, "--format", options.format]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the drivers' compilers have one thread each
+        made = list(pool.map(lambda chip: report_of(*chip, shape), chips))
+    for (vendor, chip), report in zip(chips, made):
         reports[chip] = {(row["step"], row["op"], row["format"]): row for row in report["pipelines"]}
         print(f"{chip}: {report['device']['name']}, {report['device']['driver']}", flush=True)
         for row in report["pipelines"]:

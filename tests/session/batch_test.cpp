@@ -93,18 +93,18 @@ template <class Action> void check_cancelled(Engine& engine, Action action) {
 
 } // namespace
 
-TEST_CASE("session: what others generate beside it leaves a session's bits alone") {
+TEST_CASE("session: what others generate beside it leaves a session's bits alone" * doctest::test_suite("long")) {
     const uint32_t sizes[] = {1, 2, 5, 32};
     check_crowds(shared_engine(), sizes);
 }
 
-TEST_CASE("session: so it is with weights of mixed formats") {
+TEST_CASE("session: so it is with weights of mixed formats" * doctest::test_suite("long")) {
     const auto engine = load("mixed v3_base", {.cache_tokens = 4096});
     const uint32_t sizes[] = {2, 7};
     check_crowds(*engine, sizes);
 }
 
-TEST_CASE("session: so it is with the embedded model") {
+TEST_CASE("session: so it is with the embedded model" * doctest::test_suite("long")) {
     const auto engine = load("", {.context = 512});
     const uint32_t sizes[] = {2, 7};
     check_crowds(*engine, sizes);
@@ -143,7 +143,7 @@ TEST_CASE("session: decode computes the bits of a logits step") {
     }
 }
 
-TEST_CASE("session: a cancelled feed leaves the session and its neighbours as they were") {
+TEST_CASE("session: a cancelled feed leaves the session and its neighbours as they were" * doctest::test_suite("long")) {
     const auto engine = load("v3_base", {.chunk = 16});
     auto alone = opened(*engine, prompt(50, 22), 0.9f, 4);
     const auto expected = steps_of(alone, 60);
@@ -157,7 +157,7 @@ TEST_CASE("session: a cancelled feed leaves the session and its neighbours as th
     CHECK_SAME_STEPS(beside, expected);
 }
 
-TEST_CASE("session: a next that is cancelled while it repeats a prompt leaves no trace") {
+TEST_CASE("session: a next that is cancelled while it repeats a prompt leaves no trace" * doctest::test_suite("long")) {
     const auto engine = load("v3_base", {.chunk = 16});
     const auto tokens = prompt(240, 25);
     auto fresh = opened(*engine, std::span(tokens).first(239), 0.9f, 3);

@@ -30,7 +30,7 @@ double distance_of(const Run& a, const Run& b) {
 
 } // namespace
 
-TEST_CASE("cache: halves and bytes are near f32, and take less") {
+TEST_CASE("cache: halves and bytes are near f32, and take less" * doctest::test_suite("long")) {
     const Run f32 = run_of("f32"), f16 = run_of("f16"), q8 = run_of("q8");
     const double far16 = distance_of(f16, f32), far8 = distance_of(q8, f32);
     MESSAGE(fmt::format("log-probabilities differ by {:.1e} (f16) and {:.1e} (q8), rms", far16, far8));

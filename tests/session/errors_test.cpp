@@ -173,7 +173,7 @@ TEST_CASE("memory: every byte has an owner") {
     CHECK(bytes_of_owner(report, "RoPE table") == 4ull * CONTEXT * config.qk_rope_head_dim);
 }
 
-TEST_CASE("memory: neither tokens nor sessions make it grow") {
+TEST_CASE("memory: neither tokens nor sessions make it grow" * doctest::test_suite("long")) {
     const auto use = [](int tokens, int sessions) {
         auto session = opened(shared_engine(), prompt(3, 93), 1, 1);
         for (int i = 0; i < tokens; ++i) {

@@ -87,7 +87,7 @@ double host_seconds() {
 
 } // namespace
 
-TEST_CASE("flight: the host's part of a token") {
+TEST_CASE("flight: the host's part of a token" * doctest::test_suite("long")) {
     const auto engine = load("", {.context = 512, .in_flight = 2});
     auto session = opened(*engine, prompt(5), 0.8f, 1);
     session.next();
@@ -103,7 +103,7 @@ TEST_CASE("flight: the host's part of a token") {
           (std::getenv("FATHOM_VALIDATION") ? 1e-3 : 200e-6)); // layers take three times as long again
 }
 
-TEST_CASE("flight: sessions do not notice how many steps are under way") {
+TEST_CASE("flight: sessions do not notice how many steps are under way" * doctest::test_suite("long")) {
     const Outcome one = outcome(1);
     for (const uint32_t in_flight : {2u, 4u}) {
         INFO(in_flight, " steps under way");

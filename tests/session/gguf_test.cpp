@@ -37,7 +37,7 @@ std::vector<float> logits_of(const fs::path& path) {
 
 } // namespace
 
-TEST_CASE("a GGUF computes what the folder does") {
+TEST_CASE("a GGUF computes what the folder does" * doctest::test_suite("long")) {
     for (const char* name : {"v1_plain", "v3_base", "v3_half_split", "v2_groups", "v3_fp8"}) {
         CAPTURE(name);
         const Folder folder(name);

@@ -33,7 +33,7 @@ std::vector<std::vector<Step>> story(Engine& engine) {
 
 } // namespace
 
-TEST_CASE("loss: sessions go on from their tokens as if nothing had happened") {
+TEST_CASE("loss: sessions go on from their tokens as if nothing had happened" * doctest::test_suite("long")) {
     const auto expected = story(*load_kept(losing(0)));
     size_t recovered = 0;
     for (uint32_t submit = 1; submit < 90; submit += submit < 6 ? 1 : 9) {

@@ -63,7 +63,7 @@ TEST_CASE("session: a prompt in any pieces and chunks equals decoding it token b
     }
 }
 
-TEST_CASE("session: so it is with weights of mixed formats") {
+TEST_CASE("session: so it is with weights of mixed formats" * doctest::test_suite("long")) {
     const auto engine = load("mixed v2_odd", {.chunk = 64});
     const auto tokens = prompt(150);
     const Outcome expected = decoded_one_by_one(*engine, tokens);
