@@ -10,6 +10,7 @@
 #include "dequant.glsl"
 #define PARTS 1
 #include "product.glsl"
+#include "trace.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { MatMul p; };
 
@@ -19,6 +20,11 @@ uvec2 x_row(uint t) { return at(p.x, t0() + t, 4u * p.x_stride); }
 void store(uint n, uint t, float sum[PARTS]) {
     const uvec2 y = at(p.y, t0() + t, 4u * p.y_stride);
     Floats(y).v[n] = p.add != 0u ? Floats(y).v[n] + sum[0] : sum[0];
+}
+
+void normed(uint t, float scale) {
+    if (p.trace_stride != 0u && gl_WorkGroupID.x == 0u && thread_index() == 0u)
+        trace_norm(p.state, p.trace, p.trace_stride, t0() + t, scale);
 }
 
 void main() {

@@ -40,6 +40,8 @@ void one_token(uint t) { // TOKENS is 1
 }
 #endif
 
+void normed(uint t, float scale) {}
+
 void main() {
 #if TIER < TIER_TILED
     if (p.grouped == 0u) {

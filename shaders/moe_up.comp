@@ -28,6 +28,8 @@ void store(uint n, uint t, float sum[PARTS]) {
     Floats(act).v[n] = p.part == MOE_UP_GATE ? silu : silu * sum[1];
 }
 
+void normed(uint t, float scale) {}
+
 void main() {
     const uint pairs = n_rows(p.state) * p.n_slots;
     if (!load_tile(p.grouped != 0u, p.items, p.experts, p.state, pairs, item)) return;

@@ -28,6 +28,16 @@ enum class BYTES : uint64_t {}; // a size, no address
 #define SAMPLED_RING 4    // steps of a sequence whose sampled tokens are kept
 #define MAX_BIAS 1024     // entries of a session's bias list
 #define MAX_ACTIVE 32     // experts chosen for one token, at most
+#define TRACE_ROWS 1024   // rows of the trace ring
+
+// A token's row of the trace ring, 32-bit words: for each MoE layer TRACE_LAYER_WORDS (n_active experts in
+// order of selection, their n_active weights as floats, and what TRACE_MARGIN and the others name), then the
+// norm of the residual stream before each layer and after the last, sqrt(mean(x^2) + eps), as floats.
+#define TRACE_LAYER_WORDS(n_active) (2u * (n_active) + 4u)
+#define TRACE_MARGIN 0u  // key of the last chosen less that of the best not chosen; infinite if there is none
+#define TRACE_ENTROPY 1u // of the scores divided by their sum, in nats
+#define TRACE_SWAPPED 2u // bit i: choice i is not among the n_active best scores of the kept groups
+#define TRACE_GROUPS 3u  // bit g: group g of experts was kept
 
 // Numbers of a latent cache row: f32; f16; or bytes, then, behind CACHE_SCALES_AT, an f32 scale for each 32.
 #define CACHE_F32 0
@@ -39,7 +49,7 @@ enum class BYTES : uint64_t {}; // a size, no address
 struct StepHeader {
     uint n_rows;     // T of this step
     uint n_samples;  // the first n_samples rows are sampled (decode plans)
-    uint trace_slot; // row of the routing ring for this step's row 0, modulo the ring
+    uint trace_slot; // row of the trace ring for this step's row 0, modulo the ring
     uint reserved;
 };
 struct StepRow {
@@ -78,14 +88,16 @@ struct Embed {                       // y[t] = table[token of t]; counts[sequenc
 
 struct RmsNorm {                 // y = x * weight / sqrt(mean(x^2) + eps)
     ADDRESS state, x, weight, y; // x (T, n), weight (n), y (T, n)
-    uint n, x_stride, y_stride;
+    ADDRESS trace;               // of this norm in the first row of the trace ring, or 0
+    uint n, x_stride, y_stride, trace_stride;
     float eps;
 };
 
 struct MatMul { // y = x weights^T (+ y when add is 1), of x normed where there is a norm
     // weights (n_out, n_in) in FORMAT; x (T, n_in); norm (n_in) or 0; y (T, n_out)
     ADDRESS state, weights, x, norm, y;
-    uint n_out, n_in, row_bytes, x_stride, y_stride, add;
+    ADDRESS trace; // as of RmsNorm
+    uint n_out, n_in, row_bytes, x_stride, y_stride, add, trace_stride;
     float eps;
 };
 
@@ -172,8 +184,7 @@ struct Router {
     ADDRESS state, weights, bias, control, x, norm, experts, expert_weights, trace;
     uint n_experts, dim, row_bytes, x_stride, n_active, n_groups, n_active_groups, flags;
     uint n_slots;      // columns of experts and expert_weights: active, then shared
-    uint trace_stride; // 32-bit words between tokens in the routing ring; 0: no trace
-    uint trace_rows;   // rows of the ring
+    uint trace_stride; // 32-bit words between tokens in the trace ring; 0: no trace
     float scale, eps;
 };
 #define ROUTER_SIGMOID 1u    // score: sigmoid; else softmax over all experts
@@ -265,7 +276,7 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<MoeReduce> && fits_push_constants<Sample> &&
               fits_push_constants<CopyRows> && fits_push_constants<RandomRows> &&
               fits_push_constants<RoofProbe>);
-static_assert(count_addresses<MatMul>() == 5 && count_addresses<MoeUp>() == 9 &&
+static_assert(count_addresses<MatMul>() == 6 && count_addresses<MoeUp>() == 9 &&
               count_addresses<LatentWrite>() == 7);
 static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 &&
               sizeof(MoeItem) == 16);

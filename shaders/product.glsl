@@ -3,11 +3,13 @@
 //     uvec2 weight_row(uint n, uint part)           address of row n of matrix `part`, of PARTS
 //     uvec2 x_row(uint t)                           address of the activations of the workgroup's token t
 //     void store(uint n, uint t, float sum[PARTS])  takes the products of token t with row n of every matrix
+//     void normed(uint t, float scale)              takes what its x was normed by, where NORM
 // and calls product(). Row n of one part and of the next meet in one invocation, which is what a gated MLP
 // needs.
 uvec2 weight_row(uint n, uint part);
 uvec2 x_row(uint t);
 void store(uint n, uint t, float sum[PARTS]);
+void normed(uint t, float scale);
 
 #if TIER >= TIER_TILED
 #include "block.glsl"
@@ -21,13 +23,19 @@ const uint TILE_ROWS = ROWS * PARTS;
 
 uint first_row(uint block) { return (block * (WORKGROUP / K_LANES) + thread_index() / K_LANES) * ROWS; }
 
+void told_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy by, uint tokens, uint n, out float sum[TILE]) {
+    [[unroll]] for (uint t = 0; t < TOKENS; ++t)
+        if (NORM && t < tokens) normed(t, by.scale[t]);
+    tile_dots(w, x, by, n, sum);
+}
+
 // sum[r * PARTS + part, t] of the rows n0 + r; those past the end repeat the last one.
 void row_dots(uint n0, uint n_out, uint tokens, uint n_in, uvec2 norm, float eps, out float sum[TILE]) {
     uvec2 w[TILE_ROWS], x[TOKENS];
     [[unroll]] for (uint i = 0; i < TILE_ROWS; ++i) w[i] =
         weight_row(min(n0 + i / PARTS, n_out - 1u), i % PARTS);
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) x[t] = x_row(min(t, tokens - 1u));
-    tile_dots(w, x, normed_by(norm, eps, x, n_in), n_in, sum);
+    told_dots(w, x, normed_by(norm, eps, x, n_in), tokens, n_in, sum);
 }
 
 // Block number `block` of rows of n_out, with `tokens` tokens, at most TOKENS. Every invocation must call.

@@ -13,6 +13,7 @@ layout(constant_id = 2) const bool NORM = false;
 #define TILE_ROWS 1
 #define TOKENS 1
 #include "tile.glsl"
+#include "trace.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { Router p; };
 
@@ -94,6 +95,62 @@ Pick last_group() {
     return last;
 }
 
+// `kept` is the last group that was, in the order of picks.
+bool is_dropped(uint e, uint group_size, Pick kept) {
+    const uint g = e / group_size;
+    return p.n_groups > 1u && comes_after(group_key[g], g, kept);
+}
+
+// What the first subgroup tells of its choice beside experts and weights; see TRACE_LAYER_WORDS.
+float margin_after(Pick last, uint group_size, Pick kept) {
+    float next = NONE;
+    for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize)
+        if (!is_dropped(e, group_size, kept) && comes_after(key[e], e, last)) next = max(next, key[e]);
+    next = subgroupMax(next);
+    return next > NONE ? last.key - next : uintBitsToFloat(0x7F800000u);
+}
+
+float entropy() {
+    float sum = 0, logs = 0;
+    for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize) {
+        sum += score[e];
+        logs += score[e] > 0.0 ? score[e] * log(score[e]) : 0.0;
+    }
+    sum = subgroupAdd(sum);
+    return log(sum) - subgroupAdd(logs) / sum;
+}
+
+// Choices that keys made, and scores alone would not have.
+uint swapped(uint group_size, Pick kept) {
+    uint bits = 0;
+    for (uint i = 0; i < p.n_active; ++i) {
+        const uint c = subgroupMax(gl_SubgroupInvocationID == 0u ? chosen[i] : 0u);
+        uint before = 0;
+        for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize)
+            if (!is_dropped(e, group_size, kept) && (score[e] > score[c] || (score[e] == score[c] && e < c)))
+                ++before;
+        if (subgroupAdd(before) >= p.n_active) bits |= 1u << i;
+    }
+    return bits;
+}
+
+uint kept_groups(Pick kept) {
+    uint bits = 0;
+    for (uint g = 0; g < min(p.n_groups, 32u); ++g)
+        if (p.n_groups == 1u || !comes_after(group_key[g], g, kept)) bits |= 1u << g;
+    return bits;
+}
+
+void trace_choice(uvec2 trace, Pick last, uint group_size, Pick kept) {
+    const float margin = margin_after(last, group_size, kept), nats = entropy();
+    const uint swaps = swapped(group_size, kept);
+    if (gl_SubgroupInvocationID != 0u) return;
+    Words(trace).v[TRACE_MARGIN] = floatBitsToUint(margin);
+    Words(trace).v[TRACE_ENTROPY] = floatBitsToUint(nats);
+    Words(trace).v[TRACE_SWAPPED] = swaps;
+    Words(trace).v[TRACE_GROUPS] = kept_groups(kept);
+}
+
 void main() {
     const uint t = gl_WorkGroupID.y;
     if (t >= n_rows(p.state)) return;
@@ -108,20 +165,19 @@ void main() {
     for (uint round = 0; round < p.n_active; ++round) {
         Pick best = Pick(NONE, 0xFFFFFFFFu);
         for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize) {
-            const uint g = e / group_size;
-            const bool dropped = p.n_groups > 1u && comes_after(group_key[g], g, kept);
-            if (!dropped && key[e] > best.key && comes_after(key[e], e, last)) best = Pick(key[e], e);
+            if (!is_dropped(e, group_size, kept) && key[e] > best.key && comes_after(key[e], e, last))
+                best = Pick(key[e], e);
         }
         last = best_of_subgroup(best);
         last.index = min(last.index, N_EXPERTS - 1u); // keys that are no numbers leave nothing to pick
         sum += score[last.index];
         if (gl_SubgroupInvocationID == 0u) chosen[round] = last.index;
     }
+    const uvec2 trace = trace_row(p.state, p.trace, p.trace_stride, t);
+    if (p.trace_stride != 0u) trace_choice(at(trace, 8u * p.n_active), last, group_size, kept);
     if (gl_SubgroupInvocationID != 0u) return;
 
     const float factor = (p.flags & ROUTER_NORMALISE) != 0u ? p.scale / (sum + 1e-20) : p.scale;
-    const uint trace_row = (StepIn(p.state).header.trace_slot + t) % max(p.trace_rows, 1u);
-    const uvec2 trace = at(p.trace, trace_row, 4u * p.trace_stride);
     for (uint i = 0; i < p.n_slots; ++i) {
         const bool routed = i < p.n_active;
         // shared experts follow the routed ones

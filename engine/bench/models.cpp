@@ -71,7 +71,7 @@ std::vector<Token> ModelBench::random_tokens(size_t n) {
 
 void ModelBench::count_routing(Session& session) {
     const ModelConfig& config = engine_.config();
-    for (const trace::Routing& token : session.take_routing()) {
+    for (const trace::TokenRecord& token : session.take_records()) {
         const size_t layers = token.experts.size() / std::max(1u, config.n_active_experts);
         chosen_.resize(layers, std::vector<uint64_t>(config.n_routed_experts));
         for (size_t i = 0; i < token.experts.size(); ++i)

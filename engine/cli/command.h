@@ -37,6 +37,7 @@ Action prepare_detokenize(CLI::App& app);
 Action prepare_perplexity(CLI::App& app);
 Action prepare_compare(CLI::App& app);
 Action prepare_bench(CLI::App& app);
+Action prepare_trace(CLI::App& app);
 
 std::string version_text(); // what --version prints
 

@@ -70,18 +70,18 @@ void add_prediction(Figures& figures, std::span<const float> a, std::span<const 
 }
 
 // The last record of each position: a session goes over its last token again.
-std::map<uint32_t, trace::Routing> routing_of(Session& session) {
-    std::map<uint32_t, trace::Routing> records;
-    for (trace::Routing& record : session.take_routing()) {
+std::map<uint32_t, trace::TokenRecord> routing_of(Session& session) {
+    std::map<uint32_t, trace::TokenRecord> records;
+    for (trace::TokenRecord& record : session.take_records()) {
         const uint32_t position = record.position;
         records.insert_or_assign(position, std::move(record));
     }
     return records;
 }
 
-void add_routing(Figures& figures, const trace::Routing& a, const trace::Routing& b, uint32_t n_active) {
+void add_routing(Figures& figures, const trace::TokenRecord& a, const trace::TokenRecord& b, uint32_t n_active) {
     for (size_t layer = 0; layer < figures.layers.size(); ++layer) {
-        const auto chosen = [&](const trace::Routing& record) {
+        const auto chosen = [&](const trace::TokenRecord& record) {
             const auto first = record.experts.begin() + static_cast<ptrdiff_t>(layer * n_active);
             return std::vector<uint16_t>(first, first + n_active);
         };

@@ -98,7 +98,7 @@ void decode(Session& session, const LoadedModel& model, const GenerateOptions& o
         const Token token = session.next();
         (out.tokens == 0 ? out.first_token : out.decode) += seconds_since(start);
         ++out.tokens;
-        if (options.routing) options.routing->add(session.take_routing());
+        if (options.routing) options.routing->add(session.take_records());
         const bool stop = std::find(options.stops.begin(), options.stops.end(), token) != options.stops.end();
         if (stop && !options.ignore_stops) break;
         if (!stop && !model.tokenizer.is_special(token)) emit(stream.push(model.tokenizer.bytes(token)));
@@ -118,7 +118,7 @@ Generated generate(Session& session, const LoadedModel& model, std::span<const T
         if (!prompt.empty()) session.feed(prompt);
         out.prefill = out.first_token = seconds_since(start);
         out.prompt_tokens = static_cast<uint32_t>(prompt.size());
-        if (options.routing) options.routing->add(session.take_routing());
+        if (options.routing) options.routing->add(session.take_records());
         decode(session, model, options, scope, sink, out);
     } catch (const Cancelled&) {
         out.end = End::interrupted;

@@ -118,6 +118,13 @@ constexpr Command commands[] = {
      "something became slower, 3 when runs cannot be judged: noisy, throttled, or not of one device.\n"
      "As llama-bench does: each token that is generated is sampled too, which llama-bench leaves out.\n",
      prepare_bench},
+    {"trace", "Show what a recording holds",
+     "Examples:\n"
+     "  fathom run -p 'Once upon a time' --trace once.ftrace\n"
+     "  fathom trace once.ftrace\n"
+     "  fathom trace once.ftrace --csv > choices.csv\n"
+     "  fathom trace once.ftrace --json | jq -c '[.position, .margin]'\n",
+     prepare_trace},
 };
 
 constexpr const char* main_examples =

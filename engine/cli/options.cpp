@@ -134,6 +134,7 @@ LoadOptions ModelOptions::load() const {
     out.quantize = quantize;
     out.tier = tier;
     out.cache_format = cache_type;
+    out.trace = trace != "off";
     return out;
 }
 

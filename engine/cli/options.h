@@ -42,6 +42,7 @@ void add_format(CLI::App& app, const char* name, std::string& format, const char
 
 struct ModelOptions {
     std::filesystem::path model; // empty: the embedded one
+    std::filesystem::path trace; // see recorder.h
     std::string device, quantize, tier = "auto", cache_type = "f32";
     uint32_t context = 0;
     bool experts_on_host = false;

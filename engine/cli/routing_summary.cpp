@@ -50,10 +50,10 @@ std::string load_bar(std::span<const uint64_t> load, uint32_t cells, const Style
     return out;
 }
 
-RoutingSummary::RoutingSummary(const ModelConfig& config)
-    : n_experts_(config.n_routed_experts), n_active_(config.n_active_experts) {
-    for (uint32_t layer = 0; layer < config.n_layers; ++layer)
-        if (config.is_moe(layer)) layers_.push_back({layer, std::vector<uint64_t>(n_experts_)});
+RoutingSummary::RoutingSummary(const trace::Shape& shape)
+    : n_experts_(shape.n_experts), n_active_(shape.n_active) {
+    for (const uint32_t layer : shape.moe_layers)
+        layers_.push_back({layer, std::vector<uint64_t>(n_experts_)});
 }
 
 void RoutingSummary::clear() {
@@ -61,8 +61,9 @@ void RoutingSummary::clear() {
     for (LayerLoad& layer : layers_) std::fill(layer.load.begin(), layer.load.end(), 0);
 }
 
-void RoutingSummary::add(std::span<const trace::Routing> records) {
-    for (const trace::Routing& record : records) {
+void RoutingSummary::add(std::span<const trace::TokenRecord> records) {
+    for (const trace::TokenRecord& record : records) {
+        if (record.experts.empty()) continue; // of a trace that was off
         check(record.experts.size() == layers_.size() * n_active_, "a routing record has every MoE layer");
         for (size_t i = 0; i < record.experts.size(); ++i) {
             check(record.experts[i] < n_experts_, "a routing record names experts of the model");

@@ -4,7 +4,6 @@
 #pragma once
 
 #include "cli/terminal.h"
-#include "model/config.h"
 #include "trace/record.h"
 
 #include <cstdint>
@@ -23,8 +22,8 @@ struct LayerLoad {
 
 class RoutingSummary {
   public:
-    explicit RoutingSummary(const ModelConfig& config);
-    void add(std::span<const trace::Routing> records);
+    explicit RoutingSummary(const trace::Shape& shape);
+    void add(std::span<const trace::TokenRecord> records);
     void clear();
 
     uint64_t tokens() const { return tokens_; }

@@ -6,6 +6,7 @@
 #include "cli/files.h"
 #include "cli/generate.h"
 #include "cli/interrupt.h"
+#include "cli/recorder.h"
 #include "cli/stats.h"
 #include "cli/terminal.h"
 
@@ -87,7 +88,8 @@ int run(const Options& options) {
     const std::vector<Token> tokens = encode_prompt(model, prompt);
     Session session = model.engine->open();
     session.sampling() = with_known_tokens(options.sampling.resolve(), model);
-    RoutingSummary routing(model.config());
+    RoutingSummary routing(model.engine->trace_shape());
+    Recorder recorder(model, options.model, session.sampling());
     const bool echo = is_terminal(STDOUT_FILENO) && log::enabled(log::Level::info);
     if (echo) write_out(Style::of(STDOUT_FILENO).bold(without_controls(prompt)));
 
@@ -98,6 +100,7 @@ int run(const Options& options) {
                                           .routing = &routing},
                                          write_generated);
     const InterruptScope scope; // what follows is short, and files are written whole
+    recorder.finish();
     if (is_terminal(STDOUT_FILENO) && (generated.text.empty() || generated.text.back() != '\n'))
         write_out("\n");
     if (options.routing)
@@ -123,6 +126,7 @@ Action prepare_run(CLI::App& app) {
     add_flag(app, "--ignore-eos", options->ignore_eos, "Go on where the model says the text ends");
     add_context(app, options->model);
     add_loading(app, options->model);
+    add_trace(app, options->model);
     add_flag(app, "--routing", options->routing, "Show how the experts were used, on stderr");
     add_flag(app, "--profile", options->profile,
              "Show where one token's time goes, kernel by kernel, on stderr");

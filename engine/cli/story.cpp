@@ -45,7 +45,7 @@ constexpr const char* help =
 class Story {
   public:
     Story(const LoadedModel& model, const Options& options)
-        : model_(model), session_(model.engine->open()), routing_(model.config()),
+        : model_(model), session_(model.engine->open()), routing_(model.engine->trace_shape()),
           max_tokens_(options.max_tokens) {
         session_.sampling() = with_known_tokens(options.sampling.resolve(), model);
         restart();
@@ -53,7 +53,7 @@ class Story {
 
     void restart() {
         session_.rewind(0);
-        (void)session_.take_routing();
+        (void)session_.take_records();
         routing_.clear();
         pieces_.clear();
         ended_ = false;

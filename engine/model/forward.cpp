@@ -128,7 +128,8 @@ void Model::build(Plan& plan, StepKind kind) {
     }
     if (kind.mode == StepKind::Mode::prefill) return;
     const Rows scores{logits.address, config.vocab_size, logits_stride};
-    const Input x = normed(plan, "final_norm", m.x, weights_.norm, config.rms_norm_eps, m.normed);
+    const Input x = normed(plan, "final_norm", m.x, weights_.norm, config.rms_norm_eps, m.normed,
+                           trace_from(trace_of_norm(config.n_layers)));
     matmul(plan, "logits", step_, weights_.head, x, scores, false);
     plan.tap("logits", scores);
     if (kind.mode != StepKind::Mode::decode) return;
@@ -136,22 +137,24 @@ void Model::build(Plan& plan, StepKind kind) {
            {logits, work_.adjusted, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
 }
 
-Input Model::normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out) {
+Input Model::normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out,
+                    Trace told) {
     // One or two tokens: a launch of its own costs more than to norm in every workgroup anew. Not where tiers
     // that cannot may read it.
     const bool fused = plan.rows() <= 2 && !plan.prefill();
     if (!fused || is_wanted(label)) {
-        rms_norm(plan, label, step_, x, weight, out, static_cast<float>(eps));
+        rms_norm(plan, label, step_, x, weight, out, static_cast<float>(eps), fused ? Trace{} : told);
         plan.tap(label, out);
     }
-    if (fused) return {x, weight, static_cast<float>(eps)};
+    if (fused) return {x, weight, static_cast<float>(eps), told};
     return out;
 }
 
 void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
     Workspace& m = work_;
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
-    const Input x = normed(plan, label("attn_norm"), m.x, w.attn_norm, config.rms_norm_eps, m.normed);
+    const Input x = normed(plan, label("attn_norm"), m.x, w.attn_norm, config.rms_norm_eps, m.normed,
+                           trace_from(trace_of_norm(layer)));
     if (config.is_mla())
         attend_to_latent(plan, kind, w, x, layer);
     else
@@ -166,9 +169,9 @@ void Model::attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, ui
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
     matmul(plan, label("q"), step_, w.q_kv_a, x, m.q, false);
     plan.tap(label("q"), m.q);
-    matmul(plan, label("k"), step_, w.k, x, m.k, false);
+    matmul(plan, label("k"), step_, w.k, x.untold(), m.k, false);
     plan.tap(label("k"), m.k);
-    matmul(plan, label("v"), step_, w.v, x, m.v, false);
+    matmul(plan, label("v"), step_, w.v, x.untold(), m.v, false);
     plan.tap(label("v"), m.v);
     kv_write(plan, label("kv_write"), step_, shape_, m.k, m.v, cache[layer]);
     plain_attention(plan, label("plain_attention"), step_, shape_, m.q, cache[layer], m.attended);
@@ -191,7 +194,7 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
     if (w.kv_a.rows !=
         0) { // not stacked: elsewhere, for as columns of one buffer the two would exclude each other
         kv_a = m.kv_a;
-        matmul(plan, label("kv_a"), step_, w.kv_a, x, kv_a, false);
+        matmul(plan, label("kv_a"), step_, w.kv_a, x.untold(), kv_a, false);
         plan.tap(label("kv_a"), kv_a);
     }
     latent_write(plan, label("latent_write"), step_, shape_, kv_a, w.kv_a_norm, cache[layer], latent,
@@ -241,14 +244,11 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                          tile,
                          moe_max_items(plan.rows(), n_slots, w.mlp.down.count, tile)};
     if (w.moe) {
-        const uint32_t layer_words = 2 * c.n_active_experts;
-        const View ring{trace.address +
-                            4ull * moe_layer * layer_words, // of this layer in the first row, to the end
-                        trace_stride ? trace.bytes - 4ull * moe_layer * layer_words : 0};
         const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
                                  8ull * c.n_routed_experts};
         router(plan, label("router"), step_, routing, w.router, x,
-               {w.router_bias, layer_control, experts, expert_weights, ring, trace_stride, TRACE_ROWS});
+               {w.router_bias, layer_control, experts, expert_weights,
+                trace_from(trace_of_choice(moe_layer))});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
     if (moe_grouped(plan))

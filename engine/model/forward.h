@@ -47,7 +47,8 @@ class Model : public ModelMemory {
     RoutingShape routing_for(const LayerWeights& w) const;
     // What an op reads that follows a norm: x with the norm to apply as it reads, or `out` with the norm
     // applied.
-    Input normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out);
+    Input normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out,
+                 Trace told = {});
     bool is_wanted(const std::string& tap) const;
     void keep_tap(Plan& plan, const TapPoint& point);
 

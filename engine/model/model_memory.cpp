@@ -65,13 +65,18 @@ ModelMemory::ModelMemory(const ModelConfig& c, const WeightSource& source, const
     max_pages = div_up(options.context, PAGE_TOKENS);
     mask_words = div_up(c.vocab_size, 32);
     logits_stride = static_cast<uint32_t>(round_up(c.vocab_size, 8));
-    trace_stride = options.trace ? n_moe_layers * 2 * c.n_active_experts : 0;
+    trace_stride = options.trace ? trace_of_norm(c.n_layers) + 1 : 0;
     allocate_state(memory);
     const std::vector<uint64_t> pages(c.n_layers, uint64_t{options.pages} * page_bytes);
     cache = memory.allocate("latent cache", gpu::Placement::device, pages);
     const uint64_t rope_bytes = 8ull * options.context * (c.qk_rope_head_dim / 2);
     rope_ = memory.allocate("RoPE table", gpu::Placement::device, rope_bytes);
     allocate_workspace(memory, caps, std::max(options.chunk, MAX_SEQUENCES));
+}
+
+Trace ModelMemory::trace_from(uint32_t word) const {
+    if (trace_stride == 0) return {};
+    return {{trace.address + 4ull * word, trace.bytes - 4ull * word}, trace_stride};
 }
 
 uint64_t ModelMemory::steered_experts() const {
@@ -91,7 +96,7 @@ void ModelMemory::allocate_state(Memory& memory) {
     sampled = memory.allocate("sampled tokens", Placement::readback,
                               MAX_SEQUENCES * SAMPLED_RING * sizeof(Sampled));
     if (trace_stride != 0)
-        trace = memory.allocate("routing trace", Placement::readback, 4ull * TRACE_ROWS * trace_stride);
+        trace = memory.allocate("trace ring", Placement::readback, 4ull * TRACE_ROWS * trace_stride);
     counts = memory.allocate("step state", Placement::device, 4ull * MAX_SEQUENCES * config.vocab_size);
     control = memory.allocate("step state", Placement::device, 8 * steered_experts());
 }

@@ -12,7 +12,6 @@ namespace fathom {
 
 constexpr uint32_t MAX_SEQUENCES =
     32; // sequences that can be open at once; also the most rows of a decode or logits step
-constexpr uint32_t TRACE_ROWS = 1024; // rows of the routing ring
 
 struct ModelOptions {
     uint32_t context = 0, pages = 0; // longest sequence in tokens; pages of the cache
@@ -41,6 +40,11 @@ class ModelMemory {
     std::vector<View> cache; // one for each layer: pages of PAGE_TOKENS rows
     uint32_t max_pages = 0, page_bytes = 0, row_floats = 0, row_bytes = 0, mask_words = 0, logits_stride = 0;
     uint32_t n_moe_layers = 0, trace_stride = 0; // 32-bit words of one token in the ring; 0: no trace
+    // Where a row of the ring has the choices of a MoE layer, and a norm: words.
+    uint32_t trace_of_choice(uint32_t moe_layer) const {
+        return moe_layer * TRACE_LAYER_WORDS(config.n_active_experts);
+    }
+    uint32_t trace_of_norm(uint32_t layer) const { return trace_of_choice(n_moe_layers) + layer; }
 
   protected:
     struct Workspace {
@@ -48,6 +52,7 @@ class ModelMemory {
         View latent, q_latent, partial, chunk, experts, expert_weights;
         View pairs, items, shared_pairs, shared_items, adjusted;
     };
+    Trace trace_from(uint32_t word) const; // that part of every row of the ring
     uint64_t steered_experts() const; // rows of `control`: (MoE layers * routed experts) of (key, factor)
 
     Weights weights_;

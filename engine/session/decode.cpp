@@ -70,7 +70,10 @@ std::vector<Engine::Impl::Kept> Engine::Impl::take_step() try {
     for (Flight::Row& row : flight.rows) {
         const uint32_t position = row.position + 1;
         const uint32_t slot = row.session->sequence * SAMPLED_RING + position % SAMPLED_RING;
-        Kept result{{}, routing_of(flight.trace_slot++, row.token, row.position), epoch, row.changes};
+        Kept result{{},
+                    record_of(StepKind::Mode::decode, flight.trace_slot++, row.token, row.position),
+                    epoch,
+                    row.changes};
         std::memcpy(&result.sampled, executor->mapped(model->sampled) + slot * sizeof(Sampled),
                     sizeof(Sampled));
         check(result.sampled.token < model->config.vocab_size && result.sampled.position == position,
@@ -88,7 +91,6 @@ std::vector<Engine::Impl::Kept> Engine::Impl::take_step() try {
 // Afterwards the session belongs to its owner again.
 void Engine::Impl::deliver(Session::Impl& s, Kept& result) {
     const Sampled& out = result.sampled;
-    keep_routing(s, std::move(result.routing));
     s.segments.push_back({s.cached, out.position, false});
     if (s.segments.size() > 1) { // runs that are not expanded sum alike however they are cut: keep one
         auto& before = s.segments[s.segments.size() - 2];
@@ -102,6 +104,10 @@ void Engine::Impl::deliver(Session::Impl& s, Kept& result) {
     s.candidates.clear();
     for (uint32_t i = 0; i < MAX_CANDIDATES && out.candidate[i] != 0xFFFFFFFFu; ++i)
         s.candidates.push_back({out.candidate[i], out.logit[i] - out.largest - out.log_sum});
+    result.record.next = out.token;
+    for (size_t i = 0; i < std::min<size_t>(s.candidates.size(), trace::CANDIDATES); ++i)
+        result.record.candidates.push_back({s.candidates[i].token, s.candidates[i].logprob});
+    keep_record(s, std::move(result.record));
     finish(s, nullptr);
 }
 

@@ -21,7 +21,6 @@ namespace fathom {
 
 namespace {
 
-constexpr uint32_t MAX_KEPT_ROUTING = 16384; // tokens of routing a session keeps when nobody takes them
 constexpr uint32_t DEFAULT_CONTEXT = 4096;
 
 // Names a model by its config (of GGUF: its keys that are no lists), a sample of every tensor, and what it
@@ -163,8 +162,9 @@ void Engine::Impl::refresh(Session::Impl& s) {
     s.device_epoch = device_epoch;
     s.pages.clear(); // of a pool that is no more
     s.sampler_written = s.counts_valid = false;
-    const std::vector<trace::Routing> routing = s.routing;
+    const std::vector<trace::TokenRecord> records = s.records;
     const std::vector<Tap> taps = s.taps;
+    const auto silenced = std::exchange(listeners, {}); // they were told of these tokens before
     for (const Session::Impl::Segment& run : s.segments)
         for (uint32_t begin = run.begin; begin < run.end; begin += chunk) {
             const uint32_t end = std::min(run.end, begin + chunk);
@@ -173,8 +173,9 @@ void Engine::Impl::refresh(Session::Impl& s) {
                 {StepKind::Mode::prefill, bucket_for(end - begin), run.expanded, run.expanded && begin > 0},
                 s, begin, end);
         }
-    s.routing = routing;
+    s.records = records;
     s.taps = taps;
+    listeners = silenced;
 }
 
 // The tuner runs steps of the whole model, over pages that no session has yet.
@@ -364,32 +365,9 @@ void Engine::Impl::run_rows(StepKind kind, Session::Impl& s, uint32_t begin, uin
     const Plan& plan = model->plan(kind);
     executor->run(plan);
     for (uint32_t i = begin; i < end; ++i)
-        keep_routing(s, routing_of(trace_slot + i - begin, s.tokens[i], i));
+        keep_record(s, record_of(kind.mode, trace_slot + i - begin, s.tokens[i], i));
     collect_taps(plan, std::vector<Session::Impl*>(rows.size(), &s));
     trace_slot += end - begin;
-}
-
-// What the router left in the ring for one token; nothing without a trace.
-trace::Routing Engine::Impl::routing_of(uint32_t slot, Token token, uint32_t position) const {
-    trace::Routing record{token, position, {}, {}};
-    const uint32_t active = model->config.n_active_experts;
-    std::vector<uint32_t> words(model->trace_stride);
-    if (words.empty()) return record;
-    const uint64_t row = slot % TRACE_ROWS;
-    std::memcpy(words.data(), executor->mapped(model->trace) + 4 * row * words.size(), 4 * words.size());
-    for (uint32_t layer = 0; layer < model->n_moe_layers; ++layer)
-        for (uint32_t k = 0; k < active; ++k) {
-            record.experts.push_back(static_cast<uint16_t>(words[layer * 2 * active + k]));
-            record.weights.push_back(std::bit_cast<float>(words[layer * 2 * active + active + k]));
-        }
-    return record;
-}
-
-void Engine::Impl::keep_routing(Session::Impl& s, trace::Routing record) const {
-    if (model->trace_stride == 0) return;
-    if (s.routing.size() >= MAX_KEPT_ROUTING)
-        s.routing.erase(s.routing.begin(), s.routing.begin() + MAX_KEPT_ROUTING / 2);
-    s.routing.push_back(std::move(record));
 }
 
 void Engine::Impl::collect_taps(const Plan& plan, std::span<Session::Impl* const> rows) const {
@@ -515,6 +493,8 @@ Session Engine::open() {
     session->engine = impl_.get();
     session->device_epoch = impl_->device_epoch;
     session->sequence = static_cast<uint32_t>(slot - impl_->sequence_used.begin());
+    session->number = impl_->next_session++;
+    impl_->publish({.kind = trace::Event::Kind::opened, .session = session->number});
     impl_->executor->zero(
         {impl_->model->counts.address + 4ull * session->sequence * impl_->model->config.vocab_size,
          4ull * impl_->model->config.vocab_size});

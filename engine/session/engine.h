@@ -14,6 +14,7 @@
 #include "checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/synthetic.h"
+#include "trace/queue.h"
 #include "trace/record.h"
 
 #include <filesystem>
@@ -40,7 +41,7 @@ struct LoadOptions {
     // model without latent attention.
     std::string cache_format = "f32";
     bool keep_mtp = false; // load the weights of MTP layers too (nothing runs them yet)
-    bool trace = true;     // write routing records
+    bool trace = true;     // kernels write what records tell of routing and norms
     // A weight format ("q8_0", "q4_k", "fp8", ...) that matrices stored as f32, f16, bf16 or FP8 are
     // quantised to while they are loaded, all but the router; "": as stored. Rows that its blocks do not fill
     // get a near relative of it (block_fallback in checkpoint/blocks.h).
@@ -140,6 +141,11 @@ class Engine {
     std::vector<KernelTime> profile(); // where one token's time goes, slowest kernel first; see KernelTime
     uint32_t dispatches_per_token() const;       // of the decode plan for one session
     void set_steering(const Steering& steering); // in force from the next step
+    // From now on `queue` gets a record of each token of every session, and events, beginning with the memory
+    // of each owner. It must stay until ignore() has returned.
+    void listen(trace::Queue& queue);
+    void ignore(trace::Queue& queue);
+    trace::Shape trace_shape() const;
     // For measurements: the model as it lies on the device, the sequence that `session` has there, and where
     // it runs. Nothing else runs meanwhile; what is changed is changed.
     void examine(const Session& session,
@@ -173,10 +179,11 @@ class Session {
 
     uint32_t position() const; // number of tokens
     const std::vector<Token>& tokens() const;
-    SamplingParams& sampling();                    // in force from the next token
-    std::span<const Candidate> candidates() const; // of the last next()
-    std::vector<trace::Routing> take_routing();    // one for each token processed since the last call
-    std::span<const Tap> taps() const;             // of the last feed, next, score or logits
+    SamplingParams& sampling();                     // in force from the next token
+    std::span<const Candidate> candidates() const;  // of the last next()
+    uint32_t number() const;                        // in records and events
+    std::vector<trace::TokenRecord> take_records(); // one for each token processed since the last call
+    std::span<const Tap> taps() const;              // of the last feed, next, score or logits
 
     struct Impl;
 

@@ -10,8 +10,10 @@
 #include "session/engine.h"
 #include "session/fit.h"
 #include "session/pages.h"
+#include "trace/queue.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -40,6 +42,7 @@ struct Session::Impl {
 
     Engine::Impl* engine = nullptr;
     uint32_t sequence = 0; // slot: page table, sampler, counts
+    uint32_t number = 0;   // in records and events
     std::vector<Token> tokens;
     uint32_t cached = 0; // tokens whose rows are in the cache; always fewer than all (unless there are none)
     std::vector<Segment> segments; // cover [0, cached)
@@ -49,7 +52,7 @@ struct Session::Impl {
     uint64_t device_epoch = 0; // of the engine when its pages were made
     uint64_t changes = 0;      // counts what its owner did to its tokens, other than to generate
     std::vector<Candidate> candidates;
-    std::vector<trace::Routing> routing;
+    std::vector<trace::TokenRecord> records;
     std::vector<Tap> taps;
 
     Request request = Request::none;
@@ -97,6 +100,10 @@ struct Engine::Impl {
     std::thread thread;
 
     uint32_t trace_slot = 0, in_flight = 1;
+    uint32_t next_session = 0;
+    const std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+    std::mutex listeners_mutex;
+    std::vector<trace::Queue*> listeners;
 
     // Steps that generate for one set of sessions: `rows` says what the oldest step not yet taken runs. The
     // device advances its state itself, so that steps follow each other without the host; see decode.cpp.
@@ -116,7 +123,7 @@ struct Engine::Impl {
     // A token that a step gave to a session, before it asks for it where other work came between.
     struct Kept {
         Sampled sampled;
-        trace::Routing routing;
+        trace::TokenRecord record;
         uint64_t epoch, changes; // of the engine and of the session when the step was started
     };
     std::map<const Session::Impl*, std::deque<Kept>> kept;
@@ -173,8 +180,11 @@ struct Engine::Impl {
     // One step over tokens [begin, end) of a session; its routing and taps come out.
     void run_rows(StepKind kind, Session::Impl& s, uint32_t begin, uint32_t end);
     void write_step(StepKind::Mode mode, const std::vector<StepRow>& rows);
-    trace::Routing routing_of(uint32_t slot, Token token, uint32_t position) const;
-    void keep_routing(Session::Impl& s, trace::Routing record) const;
+    // What the kernels left in the ring for one token; without a trace, only what the host knows.
+    trace::TokenRecord record_of(StepKind::Mode mode, uint32_t slot, Token token, uint32_t position) const;
+    void keep_record(Session::Impl& s, trace::TokenRecord record);
+    void publish(trace::Event event); // with the time
+    uint64_t now() const;             // ns since the engine began
     void collect_taps(const Plan& plan, std::span<Session::Impl* const> rows) const;
     void make_room(Session::Impl& s, uint32_t begin,
                    uint32_t end); // pages for these positions, none of them shared

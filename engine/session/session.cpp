@@ -20,6 +20,7 @@ Session::Impl::~Impl() {
     if (device_epoch == engine->device_epoch)
         for (const uint32_t page : pages) engine->pages.release(page);
     engine->kept.erase(this);
+    engine->publish({.kind = trace::Event::Kind::closed, .session = number});
     engine->sequence_used[sequence] = false;
 }
 
@@ -71,6 +72,7 @@ void Session::Impl::append(std::span<const Token> added) {
 void Session::Impl::undo_to(const Mark& before) {
     ++changes;
     tokens.resize(before.size);
+    engine->publish({.kind = trace::Event::Kind::rewound, .session = number, .position = before.size});
     cached = std::min(cached, before.cached);
     segments.resize(std::min(segments.size(), before.segments));
     while (!segments.empty() &&
@@ -206,6 +208,7 @@ void Session::rewind(uint32_t position) {
                      .got = fmt::format("{}", position)});
     ++s.changes;
     s.tokens.resize(position);
+    s.engine->publish({.kind = trace::Event::Kind::rewound, .session = s.number, .position = position});
     s.candidates.clear();
     s.counts_valid = false;
     s.cached = std::min(s.cached, position == 0 ? 0 : position - 1);
@@ -234,6 +237,11 @@ Session Session::fork() const {
     auto copy = std::make_unique<Impl>();
     copy->engine = &engine;
     copy->sequence = static_cast<uint32_t>(slot - engine.sequence_used.begin());
+    copy->number = engine.next_session++;
+    engine.publish({.kind = trace::Event::Kind::forked,
+                    .session = copy->number,
+                    .other = impl_->number,
+                    .position = position()});
     copy->tokens = impl_->tokens;
     copy->cached = impl_->cached;
     copy->segments = impl_->segments;
@@ -259,7 +267,7 @@ uint32_t Session::position() const { return static_cast<uint32_t>(impl_->tokens.
 const std::vector<Token>& Session::tokens() const { return impl_->tokens; }
 SamplingParams& Session::sampling() { return impl_->sampling; }
 std::span<const Candidate> Session::candidates() const { return impl_->candidates; }
-std::vector<trace::Routing> Session::take_routing() { return std::exchange(impl_->routing, {}); }
+std::vector<trace::TokenRecord> Session::take_records() { return std::exchange(impl_->records, {}); }
 std::span<const Tap> Session::taps() const { return impl_->taps; }
 
 } // namespace fathom

@@ -10,13 +10,11 @@ using namespace fathom::cli;
 
 namespace {
 
-ModelConfig four_experts() { // layers 1 and 2 route, 2 of 4 experts
-    ModelConfig config;
-    config.n_layers = 3, config.first_moe_layer = 1, config.n_routed_experts = 4, config.n_active_experts = 2;
-    return config;
+trace::Shape four_experts() { // layers 1 and 2 route, 2 of 4 experts
+    return {.n_layers = 3, .n_experts = 4, .n_active = 2, .moe_layers = {1, 2}};
 }
 
-trace::Routing record(std::vector<uint16_t> experts) {
+trace::TokenRecord record(std::vector<uint16_t> experts) {
     return {.experts = experts, .weights = std::vector<float>(experts.size(), 0.5f)};
 }
 
@@ -39,7 +37,7 @@ TEST_CASE("records are counted by layer of the model") {
     RoutingSummary summary(four_experts());
     CHECK(summary.table(Style(false), 80).empty());
     CHECK(summary.line().empty());
-    const std::vector<trace::Routing> records = {record({0, 1, 3, 2}), record({0, 2, 3, 1}),
+    const std::vector<trace::TokenRecord> records = {record({0, 1, 3, 2}), record({0, 2, 3, 1}),
                                                  record({1, 0, 2, 3})};
     summary.add(records);
     CHECK(summary.tokens() == 3);
@@ -58,7 +56,7 @@ TEST_CASE("records are counted by layer of the model") {
 
 TEST_CASE("the table has one row for each layer, and no colour codes where none are wanted") {
     RoutingSummary summary(four_experts());
-    const std::vector<trace::Routing> records = {record({0, 1, 3, 2})};
+    const std::vector<trace::TokenRecord> records = {record({0, 1, 3, 2})};
     summary.add(records);
     const std::string plain = summary.table(Style(false), 80);
     CHECK(plain.find('\x1b') == std::string::npos);
@@ -84,10 +82,10 @@ TEST_CASE("bars: an even share is half high, many experts share cells") {
 }
 
 TEST_CASE("tables of wide models stay within the terminal") {
-    ModelConfig config = four_experts();
-    config.n_routed_experts = 256, config.n_active_experts = 2;
-    RoutingSummary summary(config);
-    const std::vector<trace::Routing> records = {record({0, 255, 128, 7})};
+    trace::Shape shape = four_experts();
+    shape.n_experts = 256;
+    RoutingSummary summary(shape);
+    const std::vector<trace::TokenRecord> records = {record({0, 255, 128, 7})};
     summary.add(records);
     const std::string table = summary.table(Style(false), 100);
     size_t start = 0;
@@ -97,7 +95,7 @@ TEST_CASE("tables of wide models stay within the terminal") {
 
 TEST_CASE("a record that is not the model's is our mistake") {
     RoutingSummary summary(four_experts());
-    const std::vector<trace::Routing> shorter = {record({0, 1})}, outside = {record({0, 1, 2, 4})};
+    const std::vector<trace::TokenRecord> shorter = {record({0, 1})}, outside = {record({0, 1, 2, 4})};
     CHECK_THROWS_AS(summary.add(shorter), std::logic_error);
     CHECK_THROWS_AS(summary.add(outside), std::logic_error);
 }

@@ -167,9 +167,36 @@ def chat():
     yield json.dumps({"messages": [{"role": "nobody", "content": 1}]}).encode()
 
 
+def ftrace():
+    def frame(kind, raw, count):
+        # a zstd frame of one block as it is: single segment, its size in four bytes
+        stored = (b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", len(raw)) +
+                  struct.pack("<I", 1 | len(raw) << 3)[:3] + raw)
+        return struct.pack("<6I", 0x4D415246, kind, len(stored), len(raw), count, 0) + stored
+
+    def column(form, *values):
+        return b"".join(struct.pack("<" + form, value) for value in values)
+
+    shape = {"n_layers": 2, "n_experts": 4, "n_active": 2, "n_groups": 1, "n_active_groups": 1,
+             "moe_layers": [1]}
+    head = b"FTRACE\r\n" + struct.pack("<II", 2, 0)
+    head += frame(1, json.dumps({"shape": shape, "facts": {"device": "d"}}).encode(), 1)
+    texts = frame(2, struct.pack("<II", 7, 2) + b"ab", 1)
+    record = (column("I", 7, 0, 0) + column("Q", 5) + column("I", 0xFFFFFFFF) + b"\0" +
+              b"\1" + column("H", 3, 1) + b"\1" + column("f", 0.5, 0.25) + b"\1" + column("f", 0.1) +
+              b"\1" + column("f", 1.0) + b"\1" + column("I", 2) + b"\1" + column("I", 1) +
+              b"\1" + column("f", 1, 2, 3))
+    event = frame(4, column("I", 3, 0, 0, 1) + column("Q", 9, 0) + column("I", 2) + b"hi", 1)
+    index = frame(5, b"", 0) + struct.pack("<Q", 0) + b"FTRACE\r\n"
+    yield Valid(head + texts + frame(3, record, 1) + event + index)
+    yield Valid(head + event)
+    yield head[:-3]
+    yield head + frame(3, record, 2)
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat):
+    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat, ftrace):
         place = folder / target.__name__
         place.mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(target()):

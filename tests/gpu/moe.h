@@ -13,7 +13,7 @@ struct Routing {
     Tensor x;
     Buffer bias, control; // bias without bytes: none
     Buffer experts, expert_weights, trace;
-    uint32_t trace_slot = 0, trace_stride = 0, trace_rows = 0, trace_offset = 0; // offset in words
+    uint32_t trace_slot = 0, trace_stride = 0, trace_offset = 0; // offset in words
 
     Routing(RoutingShape routing, uint32_t width, uint32_t rows, const std::string& name,
             Format format = Format::f32)
@@ -31,7 +31,7 @@ struct Routing {
     void execute(uint32_t lanes = 0) {
         const uint32_t words = bucket_of(n_rows) * shape.n_slots();
         experts = blank(words), expert_weights = blank(words);
-        trace = blank(std::max(1u, trace_rows * trace_stride));
+        trace = blank(std::max(1u, TRACE_ROWS * trace_stride));
         const Step step = step_of(std::vector<StepRow>(n_rows), trace_slot);
         run(
             bucket_of(n_rows),
@@ -40,7 +40,7 @@ struct Routing {
                 ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
                 router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
                        {bias.view[side], control.view[side], experts.view[side], expert_weights.view[side],
-                        ring, trace_stride, trace_rows});
+                        {ring, trace_stride}});
             },
             lanes);
     }

@@ -215,7 +215,7 @@ TEST_CASE("ops: invariance of router") {
             run_gpu(bucket, [&](Plan& plan, Side side) {
                 router(plan, "router", step.memory(side), routing_shape, routing.gate.matrix(side),
                        routing.x.rows(side),
-                       {{}, routing.control.view[side], experts.view[side], weights.view[side], {}, 0, 0});
+                       {{}, routing.control.view[side], experts.view[side], weights.view[side], {}});
             });
             auto bits = split(experts, static_cast<uint32_t>(which.size()));
             const auto more = split(weights, static_cast<uint32_t>(which.size()));

@@ -102,7 +102,7 @@ inline std::vector<std::byte> read(Executor& on, View view) {
 inline std::vector<std::pair<std::string, std::vector<std::byte>>> results(const Model& m, Executor& on) {
     std::vector<std::pair<std::string, std::vector<std::byte>>> all{{"state", read(on, m.state)},
                                                                     {"sampled", read(on, m.sampled)},
-                                                                    {"routing trace", read(on, m.trace)},
+                                                                    {"trace ring", read(on, m.trace)},
                                                                     {"counts", read(on, m.counts)},
                                                                     {"logits", read(on, m.logits)}};
     for (size_t layer = 0; layer < m.cache.size(); ++layer)

@@ -166,7 +166,7 @@ TEST_CASE("memory: every byte has an owner") {
     }
     CHECK(sum == report.total);
     for (const char* owner :
-         {"weights", "latent cache", "workspace", "step state", "routing trace", "RoPE table"})
+         {"weights", "latent cache", "workspace", "step state", "trace ring", "RoPE table"})
         CHECK_MESSAGE(bytes_of_owner(report, owner) > 0, std::string(owner));
     CHECK(bytes_of_owner(report, "latent cache") ==
           4ull * config.n_layers * CACHE_TOKENS * config.latent_dim());
@@ -178,7 +178,7 @@ TEST_CASE("memory: neither tokens nor sessions make it grow" * doctest::test_sui
         auto session = opened(shared_engine(), prompt(3, 93), 1, 1);
         for (int i = 0; i < tokens; ++i) {
             session.next();
-            session.take_routing();
+            session.take_records();
         }
         for (int i = 0; i < sessions; ++i) {
             auto other = opened(shared_engine(), prompt(33, 94));

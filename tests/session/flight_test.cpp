@@ -20,7 +20,7 @@ struct Outcome {
 };
 
 void add_routing(Session& session, std::vector<uint32_t>& to) {
-    for (const trace::Routing& r : session.take_routing()) {
+    for (const trace::TokenRecord& r : session.take_records()) {
         to.insert(to.end(), {r.token, r.position});
         to.insert(to.end(), r.experts.begin(), r.experts.end());
         for (const float weight : r.weights) to.push_back(std::bit_cast<uint32_t>(weight));

@@ -64,7 +64,7 @@ TEST_CASE("loss: steering and cache format are in force after it") {
         engine->set_steering(steering);
         auto session = opened(*engine, prompt(20), 0.0f, 1);
         auto steps = steps_of(session, 8);
-        const auto routing = session.take_routing();
+        const auto routing = session.take_records();
         CHECK(routing.size() == 27); // each token once
         for (const auto& r : routing) CHECK(std::count(r.experts.begin(), r.experts.end(), 1) >= 1);
         return steps;

@@ -20,7 +20,7 @@ uint32_t moe_layers(const ModelConfig& config) {
 }
 
 // Positions and tokens of the records, and the shape and sums of every row.
-void check_routing(const Engine& engine, const std::vector<trace::Routing>& records,
+void check_routing(const Engine& engine, const std::vector<trace::TokenRecord>& records,
                    std::span<const Token> tokens, uint32_t first, bool by_weight) {
     const ModelConfig& c = engine.config();
     const uint32_t layers = moe_layers(c), active = c.n_active_experts;
@@ -122,31 +122,31 @@ TEST_CASE("routing: one record for each token processed") {
             return std::span(session.tokens()).subspan(first, last - first);
         };
         // the last waits for next()
-        check_routing(*engine, session.take_routing(), tokens(0, 149), 0, by_weight);
-        CHECK(session.take_routing().empty());
+        check_routing(*engine, session.take_records(), tokens(0, 149), 0, by_weight);
+        CHECK(session.take_records().empty());
         for (int i = 0; i < 5; ++i) session.next();
-        check_routing(*engine, session.take_routing(), tokens(149, 154), 149, by_weight);
+        check_routing(*engine, session.take_records(), tokens(149, 154), 149, by_weight);
         session.feed(prompt(10, 112));
-        check_routing(*engine, session.take_routing(), tokens(154, 164), 154, by_weight);
+        check_routing(*engine, session.take_records(), tokens(154, 164), 154, by_weight);
         session.logits(prompt(40, 113)); // the token before them runs with them
-        check_routing(*engine, session.take_routing(), tokens(164, 205), 164, by_weight);
+        check_routing(*engine, session.take_records(), tokens(164, 205), 164, by_weight);
         auto fork = session.fork();
-        CHECK(fork.take_routing().empty());
+        CHECK(fork.take_records().empty());
     }
 }
 
 TEST_CASE("routing: sessions side by side have their own records") {
     auto a = opened(shared_engine(), prompt(70, 114)), b = opened(shared_engine(), prompt(50, 115));
     for (int i = 0; i < 3; ++i) a.next(), b.next();
-    check_routing(shared_engine(), a.take_routing(), std::span(a.tokens()).first(72), 0, false);
-    check_routing(shared_engine(), b.take_routing(), std::span(b.tokens()).first(52), 0, false);
+    check_routing(shared_engine(), a.take_records(), std::span(a.tokens()).first(72), 0, false);
+    check_routing(shared_engine(), b.take_records(), std::span(b.tokens()).first(52), 0, false);
 }
 
 TEST_CASE("routing: without trace there are no records, and the tokens are the same") {
     const auto engine = load("v3_base", {.trace = false});
     auto session = opened(*engine, prompt(40, 116)), traced = opened(shared_engine(), prompt(40, 116));
     CHECK_SAME_STEPS(steps_of(session, 4), steps_of(traced, 4));
-    CHECK(session.take_routing().empty());
+    CHECK(session.take_records().empty());
 }
 
 TEST_CASE("steering: an expert whose key is lowered is never chosen, one whose key is raised always") {
@@ -156,7 +156,7 @@ TEST_CASE("steering: an expert whose key is lowered is never chosen, one whose k
         auto session = opened(*engine, prompt(50, 117));
         for (int i = 0; i < 10; ++i) session.next();
         size_t n = 0;
-        for (const auto& record : session.take_routing()) {
+        for (const auto& record : session.take_records()) {
             const auto row =
                 std::span(record.experts)
                     .subspan(layer * engine->config().n_active_experts, engine->config().n_active_experts);
@@ -199,7 +199,7 @@ TEST_CASE("steering: factors act on the weights, and an empty table is neutral")
     CHECK(logits({{}, std::vector<float>(n, 0.5f)}) != silent);
     auto session = opened(*engine, prompt(5, 118));
     session.next();
-    for (const auto& record : session.take_routing()) { // half of every weight
+    for (const auto& record : session.take_records()) { // half of every weight
         double sum = 0;
         for (const float weight : record.weights) sum += weight;
         CHECK(sum ==
@@ -247,12 +247,12 @@ TEST_CASE("taps: names and shapes, those asked for and no others") {
     CHECK(shapes.at("layers.0.act") == std::pair(99u, c.dense_dim));
     CHECK(shapes.count("layers.0.expert_weights") == 0); // a dense layer
     CHECK(shapes.count("logits") == 0);                  // a prefill has none
-    session.take_routing();
+    session.take_records();
     session.next();
     shapes = shapes_of(session);
     CHECK(shapes.at("logits") == std::pair(1u, c.vocab_size));
     CHECK(shapes.at("final_norm") == std::pair(1u, c.dim));
-    const auto record = session.take_routing().at(0);
+    const auto record = session.take_records().at(0);
     for (const Tap& tap : session.taps()) { // the trace and the tap tell the same weights
         if (!tap.name.ends_with("expert_weights")) continue;
         const uint32_t layer = tap.name == "layers.1.expert_weights" ? 0 : 1;

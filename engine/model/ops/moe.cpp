@@ -12,6 +12,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace fathom {
 
@@ -48,6 +49,33 @@ void drop_groups(const Router& p, std::vector<float>& keys) {
         std::fill_n(keys.begin() + groups[i].second * size, size, DROPPED);
 }
 
+// What the router tells beside experts and weights; see TRACE_LAYER_WORDS. Groups that were dropped have
+// DROPPED keys.
+void trace_choice(const Router& p, const std::vector<float>& scores, const std::vector<float>& keys,
+                  const std::vector<uint32_t>& order, uint32_t* out) {
+    const float last = keys[order[p.n_active - 1]];
+    const bool rejected = p.n_active < p.n_experts && keys[order[p.n_active]] > DROPPED;
+    const float margin = rejected ? last - keys[order[p.n_active]] : std::numeric_limits<float>::infinity();
+    double sum = 0, entropy = 0;
+    for (const double score : scores) sum += score;
+    for (const double score : scores) entropy -= score > 0 ? score / sum * std::log(score / sum) : 0;
+    uint32_t swapped = 0, groups = 0;
+    for (uint32_t i = 0; i < p.n_active; ++i) {
+        const uint32_t c = order[i];
+        uint32_t before = 0;
+        for (uint32_t e = 0; e < p.n_experts; ++e)
+            before += keys[e] > DROPPED && (scores[e] > scores[c] || (scores[e] == scores[c] && e < c));
+        if (before >= p.n_active) swapped |= 1u << i;
+    }
+    const uint32_t size = p.n_experts / p.n_groups;
+    for (uint32_t g = 0; g < std::min(p.n_groups, 32u); ++g)
+        if (keys[g * size] > DROPPED) groups |= 1u << g;
+    out[TRACE_MARGIN] = std::bit_cast<uint32_t>(margin);
+    out[TRACE_ENTROPY] = std::bit_cast<uint32_t>(static_cast<float>(entropy));
+    out[TRACE_SWAPPED] = swapped;
+    out[TRACE_GROUPS] = groups;
+}
+
 template <Format F> void router_reference(const Router& p) {
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
         std::vector<double> logits(p.n_experts);
@@ -76,10 +104,10 @@ template <Format F> void router_reference(const Router& p) {
                     : 1.0f;
         }
         if (p.trace_stride == 0) continue;
-        uint32_t* trace =
-            words(p.trace) + uint64_t{(header(p.state).trace_slot + t) % p.trace_rows} * p.trace_stride;
+        uint32_t* trace = trace_row(p.state, p.trace, p.trace_stride, t);
         std::copy_n(experts, p.n_active, trace);
         std::memcpy(trace + p.n_active, weights, 4 * p.n_active);
+        trace_choice(p, scores, keys, order, trace + 2 * p.n_active);
     }
 }
 
@@ -172,7 +200,7 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
                    x.norm_address(),
                    m.experts.address,
                    m.expert_weights.address,
-                   m.trace.bytes ? m.trace.address : 0,
+                   m.trace.address(),
                    shape.n_experts,
                    x.rows.cols,
                    gate.row_bytes,
@@ -182,15 +210,14 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
                    shape.n_active_groups,
                    shape.flags,
                    shape.n_slots(),
-                   m.trace.bytes ? m.trace_stride : 0,
-                   m.trace_rows,
+                   m.trace.words(),
                    shape.scale,
                    x.eps};
     std::vector<View> reads{step.state, gate.view, m.control, x.rows.span(plan.rows())};
     if (x.normed()) reads.push_back(x.norm);
     if (m.bias.bytes) reads.push_back(m.bias);
     std::vector<View> writes{{m.experts.address, pairs_bytes}, {m.expert_weights.address, pairs_bytes}};
-    if (m.trace.bytes) writes.push_back(m.trace);
+    if (m.trace.words()) writes.push_back(m.trace.view);
     FATHOM_ADD_BY_FORMAT(plan, router, gate.format, label, p, {1, plan.rows(), 1},
                          {plan.caps().k_lanes, shape.n_experts, x.normed()}, reads, writes);
 }

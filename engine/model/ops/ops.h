@@ -18,15 +18,27 @@ struct Matrix {
     uint64_t matrix_bytes = 0; // from one to the next
 };
 
+// A part of every row of the trace ring: from where it is in the first row to the ring's end; its rows are
+// `stride` words apart. No bytes: nothing is told.
+struct Trace {
+    View view;
+    uint32_t stride = 0;
+    uint64_t address() const { return view.bytes ? view.address : 0; }
+    uint32_t words() const { return view.bytes ? stride : 0; }
+};
+
 // Activations that an op reads; with `norm` (a weight for each column) it norms them as it reads them, to the
 // bits of rms_norm.
 struct Input {
     Rows rows;
     View norm; // no bytes: as they are
     float eps = 0;
+    Trace trace; // where the norm is told
     Input(Rows plain) : rows(plain) {}
-    Input(Rows raw, View weight, float epsilon) : rows(raw), norm(weight), eps(epsilon) {}
+    Input(Rows raw, View weight, float epsilon, Trace told = {})
+        : rows(raw), norm(weight), eps(epsilon), trace(told) {}
     bool normed() const { return norm.bytes != 0; }
+    Input untold() const { return {rows, norm, eps}; } // another op has told the norm
     uint64_t norm_address() const { return normed() ? norm.address : 0; }
 };
 
@@ -81,7 +93,8 @@ uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint
 bool moe_grouped(const Plan& plan);
 
 void embed(Plan&, const std::string& label, const StepMemory&, const Matrix& table, Rows y, View counts);
-void rms_norm(Plan&, const std::string& label, const StepMemory&, Rows x, View weight, Rows y, float eps);
+void rms_norm(Plan&, const std::string& label, const StepMemory&, Rows x, View weight, Rows y, float eps,
+              Trace trace = {});
 void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& weights, const Input& x, Rows y,
             bool add);
 
@@ -110,8 +123,8 @@ void plain_attention(Plan&, const std::string& label, const StepMemory&, const A
                      View cache, Rows y);
 
 struct RouterMemory {
-    View bias, control, experts, expert_weights, trace; // bias and trace may be absent (no bytes)
-    uint32_t trace_stride = 0, trace_rows = 0;
+    View bias, control, experts, expert_weights; // bias may be absent (no bytes)
+    Trace trace;
 };
 void router(Plan&, const std::string& label, const StepMemory&, const RoutingShape&, const Matrix& gate,
             const Input& x, const RouterMemory& memory);

@@ -22,6 +22,10 @@ inline float* row(ADDRESS base, uint64_t index, uint64_t stride) { return floats
 inline const StepHeader& header(ADDRESS state) { return *at<StepHeader>(state); }
 inline StepRow& step_row(ADDRESS state, uint32_t t) { return at<StepRow>(state + sizeof(StepHeader))[t]; }
 inline uint32_t n_rows(ADDRESS state) { return header(state).n_rows; }
+// The step's row t of the trace ring, from what is written in its first row.
+inline uint32_t* trace_row(ADDRESS state, ADDRESS trace, uint32_t trace_stride, uint32_t t) {
+    return words(trace) + uint64_t{(header(state).trace_slot + t) % TRACE_ROWS} * trace_stride;
+}
 
 // Weight row `row` of a matrix at `base`, as floats, until the next call on this thread.
 template <Format F>
