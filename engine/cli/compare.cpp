@@ -79,7 +79,8 @@ std::map<uint32_t, trace::TokenRecord> routing_of(Session& session) {
     return records;
 }
 
-void add_routing(Figures& figures, const trace::TokenRecord& a, const trace::TokenRecord& b, uint32_t n_active) {
+void add_routing(Figures& figures, const trace::TokenRecord& a, const trace::TokenRecord& b,
+                 uint32_t n_active) {
     for (size_t layer = 0; layer < figures.layers.size(); ++layer) {
         const auto chosen = [&](const trace::TokenRecord& record) {
             const auto first = record.experts.begin() + static_cast<ptrdiff_t>(layer * n_active);

@@ -93,7 +93,8 @@ template <class Action> void check_cancelled(Engine& engine, Action action) {
 
 } // namespace
 
-TEST_CASE("session: what others generate beside it leaves a session's bits alone" * doctest::test_suite("long")) {
+TEST_CASE("session: what others generate beside it leaves a session's bits alone" *
+          doctest::test_suite("long")) {
     const uint32_t sizes[] = {1, 2, 5, 32};
     check_crowds(shared_engine(), sizes);
 }
@@ -143,7 +144,8 @@ TEST_CASE("session: decode computes the bits of a logits step") {
     }
 }
 
-TEST_CASE("session: a cancelled feed leaves the session and its neighbours as they were" * doctest::test_suite("long")) {
+TEST_CASE("session: a cancelled feed leaves the session and its neighbours as they were" *
+          doctest::test_suite("long")) {
     const auto engine = load("v3_base", {.chunk = 16});
     auto alone = opened(*engine, prompt(50, 22), 0.9f, 4);
     const auto expected = steps_of(alone, 60);
@@ -157,7 +159,8 @@ TEST_CASE("session: a cancelled feed leaves the session and its neighbours as th
     CHECK_SAME_STEPS(beside, expected);
 }
 
-TEST_CASE("session: a next that is cancelled while it repeats a prompt leaves no trace" * doctest::test_suite("long")) {
+TEST_CASE("session: a next that is cancelled while it repeats a prompt leaves no trace" *
+          doctest::test_suite("long")) {
     const auto engine = load("v3_base", {.chunk = 16});
     const auto tokens = prompt(240, 25);
     auto fresh = opened(*engine, std::span(tokens).first(239), 0.9f, 3);

@@ -161,7 +161,8 @@ TEST_CASE("golden: a long prompt in small chunks" * doctest::test_suite("long"))
     }
 }
 
-TEST_CASE("golden: the embedded model continues five prompts as transformers does" * doctest::test_suite("long")) {
+TEST_CASE("golden: the embedded model continues five prompts as transformers does" *
+          doctest::test_suite("long")) {
     Engine engine(open_model({}), options(false));
     const auto goldens = tiny_golden("greedy.json");
     REQUIRE(goldens.size() == 5);
@@ -176,7 +177,8 @@ TEST_CASE("golden: the CPU executor continues a prompt as transformers does") {
     check_greedy(engine, tiny_golden("greedy.json").at(0));
 }
 
-TEST_CASE("golden: the embedded model finds a text it never saw as likely as transformers does" * doctest::test_suite("long")) {
+TEST_CASE("golden: the embedded model finds a text it never saw as likely as transformers does" *
+          doctest::test_suite("long")) {
     const auto golden = tiny_golden("held_out.json");
     const auto tokens = golden.at("tokens").get<std::vector<Token>>();
     Engine engine(open_model({}), options(false));

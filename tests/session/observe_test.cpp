@@ -281,7 +281,8 @@ TEST_CASE("taps: the GPU executor computes what the CPU reference does, tap by t
     check_executors("", true);
 }
 
-TEST_CASE("taps: so it is with YaRN and q-LoRA, with two shared experts, and with odd sizes" * doctest::test_suite("long")) {
+TEST_CASE("taps: so it is with YaRN and q-LoRA, with two shared experts, and with odd sizes" *
+          doctest::test_suite("long")) {
     check_executors("v3_base", true);
     check_executors("v2_yarn", true);
     check_executors("v3_odd", false);
