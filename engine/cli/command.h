@@ -38,6 +38,7 @@ Action prepare_perplexity(CLI::App& app);
 Action prepare_compare(CLI::App& app);
 Action prepare_bench(CLI::App& app);
 Action prepare_trace(CLI::App& app);
+Action prepare_view(CLI::App& app);
 
 std::string version_text(); // what --version prints
 

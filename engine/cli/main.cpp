@@ -125,6 +125,12 @@ constexpr Command commands[] = {
      "  fathom trace once.ftrace --csv > choices.csv\n"
      "  fathom trace once.ftrace --json | jq -c '[.position, .margin]'\n",
      prepare_trace},
+    {"view", "Watch a model think, in a window",
+     "Examples:\n"
+     "  fathom view                              write with the embedded model, and watch\n"
+     "  fathom view ~/models/DeepSeek-V2-Lite\n"
+     "  fathom view once.ftrace                  a recording of 'fathom run --trace'\n",
+     prepare_view},
 };
 
 constexpr const char* main_examples =

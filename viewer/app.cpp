@@ -1,0 +1,214 @@
+#include "viewer/app.h"
+
+#include "viewer/ui/compat.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace fathom::viewer {
+
+App::App(Source& from, bool dark, float scale)
+    : source(from), store(from.identity(), [&from](Token token) { return from.text(token); }),
+      theme(ui::apply_theme(dark, scale)), preset(from.control() ? Preset::generate : Preset::route) {}
+
+bool App::poll() {
+    const std::vector<trace::Packet> packets = source.poll();
+    for (const trace::Packet& packet : packets) {
+        store.ingest(packet);
+        const auto* event = std::get_if<trace::Event>(&packet);
+        const bool began =
+            event && (event->kind == trace::Event::Kind::opened || event->kind == trace::Event::Kind::forked);
+        if (began && source.control()) show_session(event->session); // what was asked for
+    }
+    if (!timeline() && !store.timelines().empty()) show_session(store.timelines().front().session);
+    return !packets.empty();
+}
+
+bool App::wants_frames() const { return source.control() && source.control()->busy(); }
+
+uint32_t App::size() const {
+    const Timeline* t = timeline();
+    if (!t) return 0;
+    return paused ? std::min(paused_at_, t->size()) : t->size();
+}
+
+void App::select(Selection selection) {
+    if (selection == selection_) return;
+    selection_ = selection;
+    history_.resize(at_ + 1);
+    history_.push_back(selection);
+    at_ = history_.size() - 1;
+}
+
+void App::select_token(std::optional<uint32_t> token) {
+    Selection next = selection_;
+    next.token = token;
+    if (token) follow = *token + 1 >= size();
+    select(next);
+}
+
+void App::show_session(uint32_t session) {
+    if (session == session_ && timeline()) return;
+    session_ = session;
+    paused = false;
+    follow = true;
+    selection_.token.reset();
+}
+
+void App::toggle_pin(Pin pin) {
+    if (std::erase(pins, pin) != 0) return;
+    if (pins.size() == ui::PINS) pins.erase(pins.begin());
+    pins.push_back(pin);
+}
+
+std::optional<size_t> App::pin_of(uint32_t layer, uint32_t expert) const {
+    const auto it = std::find(pins.begin(), pins.end(), Pin{layer, expert});
+    if (it == pins.end()) return std::nullopt;
+    return static_cast<size_t>(it - pins.begin());
+}
+
+void App::generate(std::string text, std::optional<uint32_t> keep, std::optional<Token> forced) {
+    Control* control = source.control();
+    if (!control) return;
+    Request request{.text = std::move(text), .forced = forced, .sampling = sampling};
+    if (const Timeline* t = timeline(); t && keep) {
+        request.session = t->session;
+        request.keep = *keep;
+    }
+    paused = false;
+    follow = true;
+    control->generate(request);
+}
+
+std::string App::token_label(uint32_t position) const {
+    const Timeline* t = timeline();
+    const Token token = t ? t->token(position) : trace::NO_TOKEN;
+    if (token == trace::NO_TOKEN) return fmt::format("{} (lost)", position);
+    return fmt::format("{} \"{}\"", position, ui::shown(store.text(token)));
+}
+
+std::string App::candidate_label(Token token) const {
+    const std::string text = ui::shown(store.text(token));
+    return text.empty() ? fmt::format("[{}]", token) : text;
+}
+
+void App::go(int steps) {
+    const auto wanted = static_cast<std::ptrdiff_t>(at_) + steps;
+    if (wanted < 0 || wanted >= static_cast<std::ptrdiff_t>(history_.size())) return;
+    at_ = static_cast<size_t>(wanted);
+    selection_ = history_[at_];
+}
+
+void App::keys() {
+    const ImGuiIO& io = ImGui::GetIO();
+    if (io.WantTextInput) return;
+    const auto layers = static_cast<uint32_t>(store.shape().moe_layers.size());
+    const auto step = [&](std::optional<uint32_t> now, int by, uint32_t n, uint32_t first) {
+        if (n == 0) return std::optional<uint32_t>();
+        const int64_t from = now ? int64_t{*now} + by : first;
+        return std::optional(static_cast<uint32_t>(std::clamp<int64_t>(from, 0, n - 1)));
+    };
+    const uint32_t n = size();
+    if (io.KeyAlt) {
+        if (ui::key_pressed(ImGuiKey_LeftArrow)) go(-1);
+        if (ui::key_pressed(ImGuiKey_RightArrow)) go(1);
+        return;
+    }
+    if (ui::key_pressed(ImGuiKey_LeftArrow)) select_token(step(selection_.token, -1, n, n ? n - 1 : 0));
+    if (ui::key_pressed(ImGuiKey_RightArrow)) select_token(step(selection_.token, 1, n, 0));
+    Selection other = selection_;
+    if (ui::key_pressed(ImGuiKey_UpArrow)) other.layer = step(selection_.layer, -1, layers, 0);
+    if (ui::key_pressed(ImGuiKey_DownArrow)) other.layer = step(selection_.layer, 1, layers, 0);
+    if (ui::key_pressed(ImGuiKey_Escape)) other = {};
+    if (other != selection_) select(other);
+    if (ui::key_pressed(ImGuiKey_End)) follow = true, select_token(std::nullopt);
+    if (ui::key_pressed(ImGuiKey_Space)) {
+        paused_at_ = size();
+        paused = !paused;
+    }
+    for (int i = 0; i < 3; ++i)
+        if (ui::letter_pressed(static_cast<char>('1' + i))) preset = static_cast<Preset>(i);
+    if (ui::letter_pressed('H')) help_ = !help_;
+    if (ui::letter_pressed('T')) theme = ui::apply_theme(!theme.dark, theme.scale);
+}
+
+namespace {
+
+// A bar to drag, which divides the width.
+void splitter(App& app, float height) {
+    ImGui::SameLine(0, 0);
+    const float width = 8 * app.theme.scale;
+    ImGui::InvisibleButton("splitter", {width, height});
+    if (ImGui::IsItemHovered() || ImGui::IsItemActive()) ImGui::SetMouseCursor(ImGuiMouseCursor_ResizeEW);
+    if (ImGui::IsItemActive()) {
+        const float all = ImGui::GetWindowWidth();
+        app.split = std::clamp(app.split + ImGui::GetIO().MouseDelta.x / all, 0.2f, 0.75f);
+    }
+    ImGui::SameLine(0, 0);
+}
+
+} // namespace
+
+void App::body(float height) {
+    const float all = ImGui::GetContentRegionAvail().x;
+    const ImGuiWindowFlags flags = ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse;
+    ImGui::PushStyleColor(ImGuiCol_ChildBg, ImVec4(0, 0, 0, 0));
+    ui::child("left", {all * split, height}, false, flags);
+    draw_text(*this);
+    draw_alternatives(*this);
+    if (source.control()) draw_prompt(*this);
+    ImGui::EndChild();
+    splitter(*this, height);
+    ui::child("right", {0, height}, false);
+    if (preset != Preset::memory) draw_grid(*this);
+    if (preset == Preset::route) draw_load(*this);
+    if (preset != Preset::memory) {
+        draw_choice(*this);
+        if (preset == Preset::route) draw_expert(*this);
+    }
+    if (preset != Preset::route) draw_cache(*this);
+    if (preset == Preset::memory) draw_memory(*this);
+    ImGui::EndChild();
+    ImGui::PopStyleColor();
+}
+
+void App::frame() {
+    const ImGuiIO& io = ImGui::GetIO();
+    hovered.reset();
+    keys();
+    ImGui::SetNextWindowPos({0, 0});
+    ImGui::SetNextWindowSize(io.DisplaySize);
+    ImGui::Begin("fathom", nullptr,
+                 ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove | ImGuiWindowFlags_NoSavedSettings |
+                     ImGuiWindowFlags_NoBringToFrontOnFocus | ImGuiWindowFlags_NoNavInputs);
+    draw_header(*this);
+    body(ImGui::GetContentRegionAvail().y);
+    ImGui::End();
+    if (help_) draw_keys(*this, help_);
+}
+
+void begin_panel(App& app, const char* title, const char* note, float height, ImGuiWindowFlags flags) {
+    ui::child(title, {0, height}, true, flags);
+    ui::text(app.theme.text, title);
+    if (note && *note) {
+        ImGui::SameLine();
+        ui::text(app.theme.dim, note);
+    }
+}
+
+void end_panel() { ImGui::EndChild(); }
+
+void fact(App& app, const char* label, const std::string& value, ImU32 colour) {
+    ui::text(app.theme.dim, label);
+    ImGui::SameLine(0, 6 * app.theme.scale);
+    ui::text(colour ? colour : app.theme.text, value.c_str());
+}
+
+std::string bytes_text(double bytes) {
+    const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    size_t unit = 0;
+    while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
+    return fmt::format("{:.{}f} {}", bytes, unit == 0 || bytes >= 100 ? 0 : 1, units[unit]);
+}
+
+} // namespace fathom::viewer

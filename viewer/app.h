@@ -1,0 +1,100 @@
+// The viewer, host apart: its state, one frame of it, and what every panel may use. A host (desktop, later
+// the browser) makes the ImGui context, calls frame() and draws what it made.
+#pragma once
+
+#include "viewer/source.h"
+#include "viewer/ui/heatmap.h"
+#include "viewer/ui/theme.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace fathom::viewer {
+
+// What is looked at. `layer` counts MoE layers.
+struct Selection {
+    std::optional<uint32_t> token, layer, expert; // token: its position
+    bool operator==(const Selection&) const = default;
+};
+
+enum class Preset : uint8_t { generate, route, memory };
+enum class Colouring : uint8_t { none, probability, uncertainty, expert };
+
+struct Pin {
+    uint32_t layer, expert;
+    bool operator==(const Pin&) const = default;
+};
+
+class App {
+  public:
+    App(Source& source, bool dark, float scale);
+
+    bool poll();               // takes what the source has; true when there was something
+    void frame();              // between ImGui::NewFrame() and ImGui::Render()
+    bool wants_frames() const; // something is under way: do not sleep for long
+
+    // For panels.
+    Source& source;
+    Store store;
+    ui::Theme theme;
+    Preset preset = Preset::generate;
+    Colouring colouring = Colouring::uncertainty;
+    Sampling sampling;
+    std::string prompt;
+    bool paused = false;             // the view stays where it is; records go on coming
+    bool follow = true;              // the text and the grid keep the newest token in sight
+    uint32_t window = 0;             // tokens that loads are counted over, back from the newest; 0: all
+    float split = 0.42f;             // of the width, for the text
+    std::vector<Pin> pins;           // at most ui::PINS
+    std::optional<uint32_t> hovered; // the token under the mouse, wherever it is drawn
+
+    const Timeline* timeline() const { return store.timeline(session_); }
+    uint32_t size() const; // tokens shown: fewer than there are when paused
+    const Selection& selection() const { return selection_; }
+    void select(Selection selection); // into the history
+    void select_token(std::optional<uint32_t> token);
+    void show_session(uint32_t session);
+    void toggle_pin(Pin pin);
+    std::optional<size_t> pin_of(uint32_t layer, uint32_t expert) const;
+    void generate(std::string text, std::optional<uint32_t> keep = {}, std::optional<Token> forced = {});
+
+    std::string token_label(uint32_t position) const; // 812 "的"
+    std::string candidate_label(Token token) const;
+
+    // The maps of the panels live here, so that their textures last.
+    ui::HeatMap grid, loads;
+
+  private:
+    void keys();
+    void body(float height);
+    void go(int steps); // through the history
+
+    uint32_t session_ = 0, paused_at_ = 0;
+    Selection selection_;
+    std::vector<Selection> history_{Selection{}};
+    size_t at_ = 0;
+    bool help_ = false;
+};
+
+// The panels: functions of the app's state, each in its own file.
+void draw_header(App& app);
+void draw_text(App& app);         // tokens, coloured
+void draw_alternatives(App& app); // of the selected token
+void draw_prompt(App& app);
+void draw_grid(App& app);   // token x layer
+void draw_load(App& app);   // layer x expert
+void draw_choice(App& app); // router of the selected token and layer
+void draw_expert(App& app); // the selected expert
+void draw_cache(App& app);  // latent cache against others
+void draw_memory(App& app); // by owner
+void draw_keys(App& app, bool& open);
+
+// A title, and a panel below it of this height; always followed by end_panel().
+void begin_panel(App& app, const char* title, const char* note, float height, ImGuiWindowFlags flags = 0);
+void end_panel();
+// A label and a value in two columns.
+void fact(App& app, const char* label, const std::string& value, ImU32 colour = 0);
+std::string bytes_text(double bytes);
+
+} // namespace fathom::viewer

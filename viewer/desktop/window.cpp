@@ -1,0 +1,169 @@
+#include "viewer/desktop/window.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "viewer/app.h"
+
+#define GL_GLEXT_PROTOTYPES
+#include <GL/glcorearb.h>
+#define GLFW_INCLUDE_NONE
+#include <GLFW/glfw3.h>
+#include <backends/imgui_impl_glfw.h>
+#include <backends/imgui_impl_opengl3.h>
+#include <imgui.h>
+#include <imgui_freetype.h>
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#include <stb_image_write.h>
+
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <fmt/format.h>
+#include <thread>
+
+namespace fathom::viewer {
+
+namespace {
+
+constexpr double IDLE_SECONDS = 0.25, BUSY_SECONDS = 1.0 / 30; // between frames without and with news
+constexpr int AFTER_EVENT = 3;                                 // frames drawn after something happened
+
+// The first of these that is installed; CJK ones come behind the text font.
+constexpr std::array TEXT_FONTS = {"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+                                   "/usr/share/fonts/TTF/DejaVuSans.ttf",
+                                   "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf"};
+constexpr std::array CJK_FONTS = {"/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+                                  "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
+                                  "/usr/share/fonts/google-noto-sans-cjk-fonts/NotoSansCJK-Regular.ttc",
+                                  "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+                                  "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"};
+
+template <size_t N> const char* first_present(const std::array<const char*, N>& paths) {
+    for (const char* path : paths)
+        if (std::error_code error; std::filesystem::exists(path, error)) return path;
+    return nullptr;
+}
+
+void load_fonts(float scale) {
+    ImFontAtlas& atlas = *ImGui::GetIO().Fonts;
+#if IMGUI_VERSION_NUM < 19200
+    atlas.FontBuilderIO = ImGuiFreeType::GetBuilderForFreeType();
+#endif
+    static const ImWchar wide[] = {0x20,   0x24F,  0x370,  0x52F,  0x1E00, 0x1EFF,
+                                   0x2000, 0x22FF, 0x2500, 0x25FF, 0};
+    const float size = std::round(ui::FONT_SIZE * scale);
+    const char* text = first_present(TEXT_FONTS);
+    if (!text) {
+        log::warning("the viewer found no DejaVu Sans (package fonts-dejavu-core): its text will be plain");
+        atlas.AddFontDefault();
+        return;
+    }
+    atlas.AddFontFromFileTTF(text, size, nullptr, wide);
+    if (const char* cjk = first_present(CJK_FONTS)) {
+        ImFontConfig merged;
+        merged.MergeMode = true;
+        merged.OversampleH = 1;
+        atlas.AddFontFromFileTTF(cjk, size, &merged, atlas.GetGlyphRangesChineseSimplifiedCommon());
+    }
+}
+
+[[noreturn]] void fail(const char* what) {
+    const char* reason = nullptr;
+    glfwGetError(&reason);
+    throw Error({.what = what,
+                 .got = reason ? reason : "",
+                 .fix = "start it where there is a display (DISPLAY or WAYLAND_DISPLAY), with OpenGL 3.2"});
+}
+
+class Window {
+  public:
+    explicit Window(const WindowOptions& options) {
+        if (!glfwInit()) fail("cannot open a window");
+        glfwWindowHint(GLFW_CONTEXT_VERSION_MAJOR, 3);
+        glfwWindowHint(GLFW_CONTEXT_VERSION_MINOR, 2);
+        glfwWindowHint(GLFW_OPENGL_PROFILE, GLFW_OPENGL_CORE_PROFILE);
+        glfwWindowHint(GLFW_OPENGL_FORWARD_COMPAT, GLFW_TRUE);
+        glfwWindowHint(GLFW_SCALE_TO_MONITOR, options.scale == 0 ? GLFW_TRUE : GLFW_FALSE);
+        window = glfwCreateWindow(options.width, options.height, "Fathom", nullptr, nullptr);
+        if (!window) {
+            glfwTerminate();
+            fail("cannot open a window");
+        }
+        glfwMakeContextCurrent(window);
+        glfwSwapInterval(1);
+        float x = 1, y = 1;
+        glfwGetWindowContentScale(window, &x, &y);
+        scale = options.scale != 0 ? options.scale : x;
+        ImGui::CreateContext();
+        ImGui::GetIO().IniFilename = nullptr;
+        load_fonts(scale);
+        ImGui_ImplGlfw_InitForOpenGL(window, true);
+        ImGui_ImplOpenGL3_Init("#version 150");
+    }
+    ~Window() {
+        ui::release_heatmaps();
+        ImGui_ImplOpenGL3_Shutdown();
+        ImGui_ImplGlfw_Shutdown();
+        ImGui::DestroyContext();
+        glfwDestroyWindow(window);
+        glfwTerminate();
+    }
+    Window(const Window&) = delete;
+
+    GLFWwindow* window = nullptr;
+    float scale = 1;
+};
+
+void draw(Window& window, App& app) {
+    ImGui_ImplOpenGL3_NewFrame();
+    ImGui_ImplGlfw_NewFrame();
+    ImGui::NewFrame();
+    app.frame();
+    ImGui::Render();
+    int width = 0, height = 0;
+    glfwGetFramebufferSize(window.window, &width, &height);
+    glViewport(0, 0, width, height);
+    const ImVec4 back = ImGui::GetStyle().Colors[ImGuiCol_WindowBg];
+    glClearColor(back.x, back.y, back.z, 1);
+    glClear(GL_COLOR_BUFFER_BIT);
+    ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
+}
+
+void save_screenshot(const Window& window, const std::filesystem::path& path) {
+    int width = 0, height = 0;
+    glfwGetFramebufferSize(window.window, &width, &height);
+    std::vector<unsigned char> pixels(size_t(width) * size_t(height) * 4);
+    glPixelStorei(GL_PACK_ALIGNMENT, 1);
+    glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE, pixels.data());
+    for (size_t i = 3; i < pixels.size(); i += 4) pixels[i] = 255;
+    stbi_flip_vertically_on_write(1);
+    if (!stbi_write_png(path.c_str(), width, height, 4, pixels.data(), width * 4))
+        throw Error({.what = "cannot write the screenshot", .where = path.string()});
+}
+
+} // namespace
+
+void show_window(Source& source, const WindowOptions& options) {
+    Window window(options);
+    App app(source, options.dark, window.scale);
+    int awake = AFTER_EVENT, drawn = 0;
+    while (!glfwWindowShouldClose(window.window)) {
+        const double patience = awake > 0 || app.wants_frames() ? BUSY_SECONDS : IDLE_SECONDS;
+        const auto before = std::chrono::steady_clock::now();
+        glfwWaitEventsTimeout(patience);
+        const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - before;
+        const bool news = app.poll(), event = waited.count() < 0.95 * patience;
+        if (event || news) awake = AFTER_EVENT;
+        if (awake <= 0 && !app.wants_frames()) continue;
+        --awake;
+        draw(window, app);
+        ++drawn;
+        if (!options.screenshot.empty() && drawn >= AFTER_EVENT && !app.wants_frames()) {
+            save_screenshot(window, options.screenshot);
+            return;
+        }
+        glfwSwapBuffers(window.window);
+    }
+}
+
+} // namespace fathom::viewer

@@ -1,0 +1,21 @@
+// The desktop host: a GLFW window with OpenGL 3 in which the viewer runs until it is closed.
+#pragma once
+
+#include "viewer/source.h"
+
+#include <filesystem>
+
+namespace fathom::viewer {
+
+struct WindowOptions {
+    bool dark = true;
+    float scale = 0; // 0: the system's
+    int width = 1280, height = 800;
+    // For tests and documents: a PNG of the window after it stood still for a moment, and then the end.
+    std::filesystem::path screenshot;
+};
+
+// Throws Error where there is no display or no OpenGL 3.2.
+void show_window(Source& source, const WindowOptions& options);
+
+} // namespace fathom::viewer

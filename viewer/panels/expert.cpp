@@ -1,0 +1,58 @@
+// What one expert sees: the tokens that chose it, in context, and the experts chosen with it. Not what it
+// knows: routing follows token types and positions more than topics.
+#include "viewer/app.h"
+#include "viewer/ui/compat.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace fathom::viewer {
+
+void draw_expert(App& app) {
+    ImGui::SameLine();
+    ui::child("expert", {0, 0}, true);
+    const auto& chosen = app.selection();
+    const Timeline* t = app.timeline();
+    if (!t || !chosen.layer || !chosen.expert) {
+        ui::text(app.theme.text, "What an expert sees");
+        ui::text(app.theme.dim, "Click a cell of a map to choose one.");
+        ImGui::EndChild();
+        return;
+    }
+    const uint32_t layer = *chosen.layer, expert = *chosen.expert;
+    ui::text(
+        app.theme.text,
+        fmt::format("What expert {} of layer {} sees", expert, app.store.shape().moe_layers[layer]).c_str());
+    const auto pin = app.pin_of(layer, expert);
+    ImGui::SameLine();
+    if (pin) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::ColorConvertU32ToFloat4(ui::PIN_COLOURS[*pin]));
+    if (ImGui::SmallButton(pin ? "unpin" : "pin a colour")) app.toggle_pin({layer, expert});
+    if (pin) ImGui::PopStyleColor();
+    const std::vector<Use> uses = app.store.uses(*t, layer, expert);
+    std::string partners;
+    for (const auto& [other, times] : app.store.partners(*t, layer, expert, 5))
+        partners += fmt::format("{}{} ({})", partners.empty() ? "" : ", ", other, times);
+    fact(app, "chosen by", fmt::format("{} tokens", uses.size()));
+    if (!partners.empty()) fact(app, "most often with", partners);
+    ui::child("uses", {0, 0}, false);
+    for (size_t i = 0; i < std::min<size_t>(uses.size(), 200); ++i) {
+        const uint32_t at = uses[i].position;
+        std::string before, after;
+        for (uint32_t k = at > 4 ? at - 4 : 0; k < at; ++k) before += ui::shown(app.store.text(t->token(k)));
+        for (uint32_t k = at + 1; k < std::min(at + 3, app.size()); ++k)
+            after += ui::shown(app.store.text(t->token(k)));
+        if (ImGui::Selectable(fmt::format("{:.3f}##{}", uses[i].weight, i).c_str(),
+                              app.selection().token == at, 0, {0, 0}))
+            app.select({at, layer, expert});
+        ImGui::SameLine(56 * app.theme.scale);
+        ui::text(app.theme.dim, before.c_str());
+        ImGui::SameLine(0, 0);
+        ui::text(app.theme.accent, ui::shown(app.store.text(t->token(at))).c_str());
+        ImGui::SameLine(0, 0);
+        ui::text(app.theme.dim, after.c_str());
+    }
+    ImGui::EndChild();
+    ImGui::EndChild();
+}
+
+} // namespace fathom::viewer

@@ -1,0 +1,107 @@
+// What is always to be seen: the model, where it runs, how fast, and whether anything was lost.
+#include "viewer/app.h"
+#include "viewer/ui/compat.h"
+
+#include <fmt/format.h>
+
+namespace fathom::viewer {
+
+namespace {
+
+std::string name_of(const nlohmann::json& facts) {
+    const auto model = facts.find("model");
+    if (model == facts.end() || !model->is_object()) return "a model";
+    return model->value("name", "a model");
+}
+
+void tabs(App& app) {
+    const char* names[] = {"Generate", "Route", "Memory"};
+    for (int i = 0; i < 3; ++i) {
+        if (i != 0) ImGui::SameLine(0, 4 * app.theme.scale);
+        const bool on = app.preset == static_cast<Preset>(i);
+        if (on) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::GetStyle().Colors[ImGuiCol_ButtonActive]);
+        if (ImGui::Button(names[i])) app.preset = static_cast<Preset>(i);
+        if (on) ImGui::PopStyleColor();
+        if (ImGui::IsItemHovered()) ImGui::SetTooltip("%d", i + 1);
+    }
+}
+
+// Forks and other sessions, when there are several.
+void sessions(App& app) {
+    if (app.store.timelines().size() < 2) return;
+    ImGui::SameLine(0, 16 * app.theme.scale);
+    ImGui::SetNextItemWidth(190 * app.theme.scale);
+    const Timeline* now = app.timeline();
+    const auto label = [](const Timeline& t) {
+        if (t.parent) return fmt::format("session {}, from {} at {}", t.session, *t.parent, t.forked_at);
+        return fmt::format("session {}, {} tokens", t.session, t.size());
+    };
+    if (!ImGui::BeginCombo("##session", now ? label(*now).c_str() : "")) return;
+    for (const Timeline& t : app.store.timelines()) {
+        if (t.size() == 0) continue;
+        if (ImGui::Selectable(label(t).c_str(), &t == now)) app.show_session(t.session);
+    }
+    ImGui::EndCombo();
+}
+
+} // namespace
+
+void draw_header(App& app) {
+    const nlohmann::json& facts = app.store.identity().facts;
+    tabs(app);
+    sessions(app);
+    ImGui::SameLine(0, 20 * app.theme.scale);
+    ui::text(app.theme.text, name_of(facts).c_str());
+    ImGui::SameLine(0, 6 * app.theme.scale);
+    ui::text(app.theme.dim, ("on " + facts.value("device", "a device")).c_str());
+    const auto gap = [&] { ImGui::SameLine(0, 20 * app.theme.scale); };
+    if (const Timeline* t = app.timeline()) {
+        if (const double speed = app.store.speed(*t, 16); speed > 0) {
+            gap();
+            fact(app, "tokens/s", fmt::format("{:.1f}", speed), app.theme.accent);
+            gap();
+            fact(app, "p50, p99",
+                 fmt::format("{:.0f}, {:.0f} ms", 1e3 * app.store.token_seconds(*t, 0.5),
+                             1e3 * app.store.token_seconds(*t, 0.99)));
+            gap();
+            fact(app, "first token", fmt::format("{:.0f} ms", 1e3 * app.store.first_token_seconds(*t)));
+        }
+    }
+    gap();
+    ui::text(app.theme.dim, app.source.state().c_str());
+    if (app.store.lost() != 0) {
+        gap();
+        fact(app, "lost", fmt::format("{} records", app.store.lost()), app.theme.warning);
+    }
+    if (app.store.thinned() != 0) {
+        gap();
+        fact(app, "let go", fmt::format("tables of {} records", app.store.thinned()), app.theme.warning);
+    }
+    if (app.paused) {
+        gap();
+        const uint32_t behind = app.timeline() ? app.timeline()->size() - app.size() : 0;
+        if (ImGui::SmallButton(fmt::format("Live ({} tokens behind)", behind).c_str())) app.paused = false;
+    }
+}
+
+void draw_keys(App& app, bool& open) {
+    static const char* rows[][2] = {{"1 2 3", "presets"},
+                                    {"Left, Right", "the token before, after"},
+                                    {"Up, Down", "the layer above, below"},
+                                    {"Space", "pause the view; records go on coming"},
+                                    {"End", "the newest token"},
+                                    {"Alt+Left, Alt+Right", "what was selected before, after"},
+                                    {"Esc", "nothing selected"},
+                                    {"T", "light or dark"},
+                                    {"H", "this list"}};
+    ImGui::SetNextWindowSize({420 * app.theme.scale, 0});
+    if (ImGui::Begin("Keys", &open, ImGuiWindowFlags_NoResize | ImGuiWindowFlags_NoCollapse))
+        for (const auto& row : rows) {
+            ui::text(app.theme.accent, row[0]);
+            ImGui::SameLine(170 * app.theme.scale);
+            ImGui::TextUnformatted(row[1]);
+        }
+    ImGui::End();
+}
+
+} // namespace fathom::viewer

@@ -1,0 +1,41 @@
+// Where a person writes, and how the model is to choose.
+#include "viewer/app.h"
+#include "viewer/ui/compat.h"
+
+#include <imgui_stdlib.h>
+
+namespace fathom::viewer {
+
+void draw_prompt(App& app) {
+    Control& control = *app.source.control();
+    begin_panel(app, "Write", "Ctrl+Enter begins", 0, ImGuiWindowFlags_NoScrollbar);
+    const float button = 96 * app.theme.scale;
+    const bool entered = ImGui::InputTextMultiline("##prompt", &app.prompt,
+                                                   {-button - 8 * app.theme.scale, 48 * app.theme.scale},
+                                                   ImGuiInputTextFlags_EnterReturnsTrue);
+    ImGui::SameLine();
+    ImGui::BeginGroup();
+    if (control.busy()) {
+        if (ImGui::Button("Stop", {button, 0})) control.stop();
+    } else if (ImGui::Button("Begin", {button, 0}) || entered) {
+        app.generate(app.prompt);
+    }
+    if (ImGui::Button("Go on", {button, 0}) && !control.busy() && app.timeline())
+        app.generate(app.prompt, app.timeline()->size());
+    ImGui::EndGroup();
+    const float width = 92 * app.theme.scale;
+    ImGui::SetNextItemWidth(width);
+    ImGui::SliderFloat("temperature", &app.sampling.temperature, 0, 2, "%.2f");
+    ImGui::SameLine();
+    ImGui::SetNextItemWidth(width);
+    ImGui::SliderFloat("top p", &app.sampling.top_p, 0.05f, 1, "%.2f");
+    ImGui::SameLine();
+    ImGui::SetNextItemWidth(width);
+    int tokens = static_cast<int>(app.sampling.max_tokens);
+    if (ImGui::SliderInt("tokens", &tokens, 1, 1000)) app.sampling.max_tokens = static_cast<uint32_t>(tokens);
+    if (const std::string failure = control.failure(); !failure.empty())
+        ui::text(app.theme.warning, failure.c_str());
+    end_panel();
+}
+
+} // namespace fathom::viewer

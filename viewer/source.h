@@ -1,0 +1,57 @@
+// Where a viewer's packets come from, and what can be asked of a source that is alive. Nothing here blocks.
+#pragma once
+
+#include "viewer/store.h"
+
+namespace fathom::viewer {
+
+struct Sampling {
+    float temperature = 0.7f, top_p = 0.95f;
+    uint32_t top_k = 0, max_tokens = 200;
+    uint64_t seed = 1;
+};
+
+// To write on: from the beginning, or from the first `keep` tokens of a session, which then is a new one
+// unless it ends there. `text` and `forced` come next, then what the model chooses.
+struct Request {
+    std::optional<uint32_t> session;
+    uint32_t keep = 0;
+    std::string text;
+    std::optional<Token> forced;
+    Sampling sampling;
+};
+
+class Control {
+  public:
+    virtual ~Control() = default;
+    virtual void generate(const Request& request) = 0; // replaces what is under way
+    virtual void stop() = 0;
+    virtual bool busy() const = 0;
+    virtual std::string failure() const = 0; // of the last request; empty: none
+};
+
+class Source {
+  public:
+    virtual ~Source() = default;
+    virtual const trace::Identity& identity() const = 0;
+    virtual std::string text(Token token) const = 0;
+    virtual std::vector<trace::Packet> poll() = 0; // what has come since the last call
+    virtual Control* control() { return nullptr; } // null: nothing can be asked of it
+    virtual std::string state() const = 0;         // for the header: "live", "recording, cut off at ..."
+};
+
+// A recording as a source: all of it comes with the first poll.
+class RecordingSource final : public Source {
+  public:
+    explicit RecordingSource(trace::Recording recording) : recording_(std::move(recording)) {}
+    const trace::Identity& identity() const override { return recording_.identity; }
+    std::string text(Token token) const override { return recording_.text(token); }
+    std::vector<trace::Packet> poll() override;
+    std::string state() const override;
+
+  private:
+    trace::Recording recording_;
+    bool given_ = false;
+};
+
+} // namespace fathom::viewer

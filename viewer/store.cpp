@@ -1,0 +1,274 @@
+#include "viewer/store.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+namespace fathom::viewer {
+
+namespace {
+
+uint64_t table_bytes(const trace::TokenRecord& r) {
+    return r.experts.size() * 2 +
+           4 * (r.weights.size() + r.margin.size() + r.entropy.size() + r.swapped.size() + r.groups.size() +
+                r.norms.size()) +
+           8 * r.candidates.size();
+}
+
+void drop_tables(trace::TokenRecord& r) {
+    r.experts = {}, r.weights = {}, r.margin = {}, r.entropy = {}, r.swapped = {}, r.groups = {};
+    r.norms = {}, r.candidates = {};
+}
+
+} // namespace
+
+uint32_t Timeline::size() const {
+    const auto n = static_cast<uint32_t>(slots.size());
+    const bool follows = n > 0 && slots.back().record.next != trace::NO_TOKEN;
+    return n + (follows ? 1 : 0);
+}
+
+const trace::TokenRecord* Timeline::record(uint32_t position) const {
+    if (position >= slots.size() || slots[position].state == Slot::State::missing) return nullptr;
+    return &slots[position].record;
+}
+
+Token Timeline::token(uint32_t position) const {
+    if (const trace::TokenRecord* r = record(position)) return r->token;
+    const trace::TokenRecord* before = position > 0 ? record(position - 1) : nullptr;
+    return before ? before->next : trace::NO_TOKEN;
+}
+
+bool Timeline::generated(uint32_t position) const {
+    const trace::TokenRecord* before = position > 0 ? record(position - 1) : nullptr;
+    return before && before->next != trace::NO_TOKEN && before->next == token(position);
+}
+
+double probability(const Timeline& timeline, uint32_t position) {
+    const trace::TokenRecord* before = position > 0 ? timeline.record(position - 1) : nullptr;
+    if (before)
+        for (const trace::Candidate& c : before->candidates)
+            if (c.token == timeline.token(position)) return std::exp(double(c.logprob));
+    return std::numeric_limits<double>::quiet_NaN();
+}
+
+double uncertainty(const Timeline& timeline, uint32_t position) {
+    const trace::TokenRecord* before = position > 0 ? timeline.record(position - 1) : nullptr;
+    if (!before || before->candidates.empty()) return std::numeric_limits<double>::quiet_NaN();
+    double bits = 0, rest = 1;
+    for (const trace::Candidate& c : before->candidates) {
+        const double p = std::exp(double(c.logprob));
+        rest -= p;
+        if (p > 0) bits -= p * std::log2(p);
+    }
+    return rest > 1e-9 ? bits - rest * std::log2(rest) : bits;
+}
+
+Store::Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit)
+    : identity_(std::move(identity)), text_of_(std::move(text_of)), limit_(limit) {}
+
+void Store::ingest(const trace::Packet& packet) {
+    ++revision_;
+    if (const auto* record = std::get_if<trace::TokenRecord>(&packet))
+        put(*record);
+    else
+        take_event(std::get<trace::Event>(packet));
+}
+
+const Timeline* Store::timeline(uint32_t session) const {
+    const auto it = std::find_if(timelines_.begin(), timelines_.end(),
+                                 [&](const Timeline& t) { return t.session == session; });
+    return it == timelines_.end() ? nullptr : &*it;
+}
+
+Timeline& Store::timeline_of(uint32_t session) {
+    if (const Timeline* known = timeline(session)) return timelines_[size_t(known - timelines_.data())];
+    timelines_.push_back({.session = session});
+    return timelines_.back();
+}
+
+// A record comes again where a session repeats a run of tokens after a rewind: the later one holds.
+void Store::put(const trace::TokenRecord& record) {
+    Timeline& timeline = timeline_of(record.session);
+    if (record.position >= timeline.slots.size()) timeline.slots.resize(size_t{record.position} + 1);
+    Timeline::Slot& slot = timeline.slots[record.position];
+    const uint64_t before = table_bytes(slot.record), after = table_bytes(record);
+    slot.record = record;
+    slot.state = record.experts.empty() && !shape().moe_layers.empty() ? Timeline::Slot::State::bare
+                                                                       : Timeline::Slot::State::whole;
+    timeline.tables += after - before;
+    bytes_ += after - before;
+    if (bytes_ > limit_) thin();
+}
+
+void Store::cut(Timeline& timeline, uint32_t position) {
+    while (timeline.slots.size() > position) {
+        const uint64_t bytes = table_bytes(timeline.slots.back().record);
+        timeline.tables -= bytes, bytes_ -= bytes;
+        timeline.slots.pop_back();
+    }
+    if (timeline.slots.empty()) return;
+    // its last token may be followed by another one now
+    trace::TokenRecord& last = timeline.slots.back().record;
+    if (timeline.slots.size() == position) last.next = trace::NO_TOKEN;
+}
+
+void Store::take_event(const trace::Event& event) {
+    using Kind = trace::Event::Kind;
+    if (event.kind == Kind::gap) lost_ += event.count;
+    if (event.kind == Kind::opened) timeline_of(event.session);
+    if (event.kind == Kind::closed) timeline_of(event.session).closed = true;
+    if (event.kind == Kind::rewound) cut(timeline_of(event.session), event.position);
+    if (event.kind == Kind::memory) {
+        const auto known = std::find_if(memory_.begin(), memory_.end(),
+                                        [&](const trace::Event& m) { return m.text == event.text; });
+        if (known == memory_.end())
+            memory_.push_back(event);
+        else
+            *known = event;
+    }
+    if (event.kind != Kind::forked) return;
+    timeline_of(event.session);
+    Timeline& fork = timeline_of(event.session);
+    fork.parent = event.other;
+    fork.forked_at = event.position;
+    const Timeline* parent = timeline(event.other);
+    if (!parent) return;
+    for (const Timeline::Slot& slot : parent->slots) {
+        if (fork.slots.size() >= event.position) break;
+        fork.slots.push_back(slot);
+        fork.tables += table_bytes(slot.record), bytes_ += table_bytes(slot.record);
+    }
+}
+
+// Lets an eighth go, the oldest of the largest timeline first.
+void Store::thin() {
+    while (bytes_ > limit_ - limit_ / 8) {
+        auto largest =
+            std::max_element(timelines_.begin(), timelines_.end(),
+                             [](const Timeline& a, const Timeline& b) { return a.tables < b.tables; });
+        bool any = false;
+        for (Timeline::Slot& slot : largest->slots) {
+            const uint64_t bytes = table_bytes(slot.record);
+            if (bytes == 0) continue;
+            drop_tables(slot.record);
+            slot.state = Timeline::Slot::State::bare;
+            largest->tables -= bytes, bytes_ -= bytes;
+            ++thinned_;
+            any = true;
+            if (bytes_ <= limit_ - limit_ / 8) return;
+        }
+        if (!any) return;
+    }
+}
+
+std::vector<uint32_t> Store::load(const Timeline& timeline, uint32_t begin, uint32_t end) const {
+    const size_t experts = shape().n_experts, active = shape().n_active;
+    std::vector<uint32_t> counts(shape().moe_layers.size() * experts);
+    for (uint32_t i = begin; i < std::min<size_t>(end, timeline.slots.size()); ++i) {
+        const std::vector<uint16_t>& chosen = timeline.slots[i].record.experts;
+        for (size_t c = 0; c < chosen.size(); ++c) ++counts[c / active * experts + chosen[c]];
+    }
+    return counts;
+}
+
+Balance Store::balance(std::span<const uint32_t> load, uint32_t tokens) const {
+    const double experts = shape().n_experts, active = shape().n_active;
+    Balance out;
+    double sum = 0, squares = 0, most = 0, nats = 0;
+    size_t idle = 0;
+    for (const uint32_t count : load) {
+        sum += count, squares += double(count) * count, most = std::max<double>(most, count);
+        idle += count == 0;
+    }
+    if (sum == 0 || tokens == 0) return out;
+    const double mean = sum / experts;
+    for (const uint32_t count : load)
+        if (count != 0) nats -= count / sum * std::log(count / sum);
+    out.cv = std::sqrt(std::max(0.0, squares / experts - mean * mean)) / mean;
+    out.chance_cv = std::sqrt((experts - active) / (tokens * active));
+    out.entropy = experts > 1 ? nats / std::log(experts) : 1;
+    out.effective = std::exp(nats);
+    out.max_violation = most / mean - 1;
+    out.idle = static_cast<double>(idle) / experts;
+    out.chance_idle = std::pow(1 - active / experts, tokens);
+    return out;
+}
+
+std::vector<Use> Store::uses(const Timeline& timeline, uint32_t layer, uint32_t expert) const {
+    std::vector<Use> found;
+    const uint32_t active = shape().n_active;
+    for (uint32_t i = 0; i < timeline.slots.size(); ++i) {
+        const trace::TokenRecord& r = timeline.slots[i].record;
+        if (r.experts.empty()) continue;
+        for (uint32_t k = 0; k < active; ++k)
+            if (r.experts[size_t{layer} * active + k] == expert)
+                found.push_back({i, k, r.weights[size_t{layer} * active + k]});
+    }
+    std::stable_sort(found.begin(), found.end(),
+                     [](const Use& a, const Use& b) { return a.weight > b.weight; });
+    return found;
+}
+
+std::vector<std::pair<uint32_t, uint32_t>> Store::partners(const Timeline& timeline, uint32_t layer,
+                                                           uint32_t expert, size_t n) const {
+    const uint32_t active = shape().n_active;
+    std::vector<uint32_t> times(shape().n_experts);
+    for (const Timeline::Slot& slot : timeline.slots) {
+        if (slot.record.experts.empty()) continue;
+        const auto chosen = std::span(slot.record.experts).subspan(size_t{layer} * active, active);
+        if (std::find(chosen.begin(), chosen.end(), expert) == chosen.end()) continue;
+        for (const uint16_t other : chosen) times[other] += other != expert;
+    }
+    std::vector<std::pair<uint32_t, uint32_t>> all;
+    for (uint32_t e = 0; e < times.size(); ++e)
+        if (times[e] != 0) all.emplace_back(e, times[e]);
+    std::stable_sort(all.begin(), all.end(),
+                     [](const auto& a, const auto& b) { return a.second > b.second; });
+    all.resize(std::min(n, all.size()));
+    return all;
+}
+
+namespace {
+
+// Seconds between a generated token and the one before it.
+std::vector<double> gaps(const Timeline& timeline, size_t most) {
+    std::vector<double> seconds;
+    for (size_t i = timeline.slots.size(); i-- > 1 && seconds.size() < most;) {
+        const trace::TokenRecord &a = timeline.slots[i - 1].record, &b = timeline.slots[i].record;
+        if (a.next == trace::NO_TOKEN || b.next == trace::NO_TOKEN || b.time <= a.time) continue;
+        seconds.push_back(static_cast<double>(b.time - a.time) * 1e-9);
+    }
+    return seconds;
+}
+
+} // namespace
+
+double Store::speed(const Timeline& timeline, uint32_t window) const {
+    const std::vector<double> seconds = gaps(timeline, window);
+    double sum = 0;
+    for (const double s : seconds) sum += s;
+    return sum > 0 ? static_cast<double>(seconds.size()) / sum : 0;
+}
+
+double Store::token_seconds(const Timeline& timeline, double q) const {
+    std::vector<double> seconds = gaps(timeline, 4096);
+    if (seconds.empty()) return 0;
+    const auto at = static_cast<size_t>(q * static_cast<double>(seconds.size() - 1) + 0.5);
+    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(at), seconds.end());
+    return seconds[at];
+}
+
+double Store::first_token_seconds(const Timeline& timeline) const {
+    const trace::TokenRecord* first = nullptr;
+    for (const Timeline::Slot& slot : timeline.slots) {
+        if (slot.state == Timeline::Slot::State::missing) continue;
+        if (!first) first = &slot.record;
+        if (slot.record.next != trace::NO_TOKEN)
+            return static_cast<double>(slot.record.time - first->time) * 1e-9;
+    }
+    return 0;
+}
+
+} // namespace fathom::viewer

@@ -1,0 +1,103 @@
+// What the viewer knows: every record that a source has brought, by session and position, and pure functions
+// over it. Panels read it and nothing else. It sees the trace format alone, so that a live engine, a file and
+// a socket look alike. Bounded: above LIMIT bytes the oldest records lose their tables, and say so.
+#pragma once
+
+#include "trace/file.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace fathom::viewer {
+
+// One session's tokens. A fork shares its past with its parent; the records are copied.
+struct Timeline {
+    uint32_t session = 0;
+    std::optional<uint32_t> parent;
+    uint32_t forked_at = 0; // tokens it shares with its parent
+    bool closed = false;
+    struct Slot {
+        enum class State : uint8_t { missing, bare, whole }; // lost; without tables; with all of them
+        State state = State::missing;
+        trace::TokenRecord record;
+    };
+    std::vector<Slot> slots; // by position
+    uint64_t tables = 0;     // bytes
+
+    // Tokens there are: those that went through the model, and the last one's successor.
+    uint32_t size() const;
+    trace::TokenRecord const* record(uint32_t position) const; // null: missing
+    Token token(uint32_t position) const;                      // NO_TOKEN: missing
+    bool generated(uint32_t position) const;                   // sampled, not fed
+};
+
+// How even a load is. Beside each figure stands what pure chance would give.
+struct Balance {
+    double cv = 0, chance_cv = 0;     // standard deviation over mean
+    double entropy = 1;               // of log(experts), 0 to 1
+    double effective = 0;             // exp(entropy): as many equally busy experts
+    double max_violation = 0;         // largest load over the mean, less 1
+    double idle = 0, chance_idle = 0; // share of experts never chosen
+};
+
+// Where an expert was chosen.
+struct Use {
+    uint32_t position = 0, choice = 0;
+    float weight = 0;
+};
+
+class Store {
+  public:
+    static constexpr uint64_t LIMIT = 512ull << 20;
+    Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit = LIMIT);
+
+    void ingest(const trace::Packet& packet);
+
+    const trace::Identity& identity() const { return identity_; }
+    const trace::Shape& shape() const { return identity_.shape; }
+    const std::vector<Timeline>& timelines() const { return timelines_; }
+    const Timeline* timeline(uint32_t session) const; // null: there is none
+    std::string text(Token token) const { return text_of_ ? text_of_(token) : std::string(); }
+    const std::vector<trace::Event>& memory() const { return memory_; } // an event for each owner
+    uint64_t revision() const { return revision_; }                     // grows with every change
+    uint64_t lost() const { return lost_; }                             // records that the source dropped
+    uint64_t thinned() const { return thinned_; }                       // records whose tables were let go
+    uint64_t bytes() const { return bytes_; }
+
+    // Choices of each expert by the tokens [begin, end): (MoE layers, n_experts).
+    std::vector<uint32_t> load(const Timeline& timeline, uint32_t begin, uint32_t end) const;
+    Balance balance(std::span<const uint32_t> load, uint32_t tokens) const; // of one layer
+    std::vector<Use> uses(const Timeline& timeline, uint32_t layer,
+                          uint32_t expert) const; // largest weight first
+    // Experts chosen together with this one, most often first, at most `n`: (expert, times).
+    std::vector<std::pair<uint32_t, uint32_t>> partners(const Timeline& timeline, uint32_t layer,
+                                                        uint32_t expert, size_t n) const;
+    // Tokens a second, over the last `window` generated ones; 0 while there are fewer than two.
+    double speed(const Timeline& timeline, uint32_t window) const;
+    // The q-quantile of the time between generated tokens, seconds.
+    double token_seconds(const Timeline& timeline, double q) const;
+    double first_token_seconds(const Timeline& timeline) const; // from the first prompt token seen
+
+  private:
+    Timeline& timeline_of(uint32_t session);
+    void put(const trace::TokenRecord& record);
+    void take_event(const trace::Event& event);
+    void cut(Timeline& timeline, uint32_t position);
+    void thin();
+
+    trace::Identity identity_;
+    trace::TextOf text_of_;
+    uint64_t limit_;
+    std::vector<Timeline> timelines_;
+    std::vector<trace::Event> memory_;
+    uint64_t revision_ = 0, lost_ = 0, thinned_ = 0, bytes_ = 0;
+};
+
+// The probability that a token had when it was chosen, or NaN: from the candidates before it.
+double probability(const Timeline& timeline, uint32_t position);
+// What is said for certain about the choice of a token: entropy of its candidates and of the rest as one,
+// bits.
+double uncertainty(const Timeline& timeline, uint32_t position);
+
+} // namespace fathom::viewer
