@@ -3,6 +3,7 @@
 #include "viewer/ui/compat.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 
 namespace fathom::viewer {
@@ -152,14 +153,18 @@ void splitter(App& app, float height) {
 void App::body(float height) {
     const float all = ImGui::GetContentRegionAvail().x;
     const ImGuiWindowFlags flags = ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse;
-    ImGui::PushStyleColor(ImGuiCol_ChildBg, ImVec4(0, 0, 0, 0));
-    ui::child("left", {all * split, height}, false, flags);
+    const auto column = [](const char* id, ImVec2 size, ImGuiWindowFlags with) {
+        ImGui::PushStyleColor(ImGuiCol_ChildBg, ImVec4(0, 0, 0, 0));
+        ui::child(id, size, false, with);
+        ImGui::PopStyleColor();
+    };
+    column("left", {all * split, height}, flags);
     draw_text(*this);
     draw_alternatives(*this);
     if (source.control()) draw_prompt(*this);
     ImGui::EndChild();
     splitter(*this, height);
-    ui::child("right", {0, height}, false);
+    column("right", {0, height}, 0);
     if (preset != Preset::memory) draw_grid(*this);
     if (preset == Preset::route) draw_load(*this);
     if (preset != Preset::memory) {
@@ -169,7 +174,6 @@ void App::body(float height) {
     if (preset != Preset::route) draw_cache(*this);
     if (preset == Preset::memory) draw_memory(*this);
     ImGui::EndChild();
-    ImGui::PopStyleColor();
 }
 
 void App::frame() {
@@ -202,6 +206,15 @@ void fact(App& app, const char* label, const std::string& value, ImU32 colour) {
     ui::text(app.theme.dim, label);
     ImGui::SameLine(0, 6 * app.theme.scale);
     ui::text(colour ? colour : app.theme.text, value.c_str());
+}
+
+void layer_labels(App& app, ImVec2 corner, float height) {
+    const std::vector<uint32_t>& layers = app.store.shape().moe_layers;
+    const float row = height / static_cast<float>(layers.size()), size = ImGui::GetFontSize();
+    const auto every = static_cast<size_t>(std::ceil(size / row));
+    for (size_t l = 0; l < layers.size(); l += every)
+        ImGui::GetWindowDrawList()->AddText({corner.x, corner.y + row * (float(l) + 0.5f) - size / 2},
+                                            app.theme.dim, fmt::format("{}", layers[l]).c_str());
 }
 
 std::string bytes_text(double bytes) {

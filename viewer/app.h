@@ -62,7 +62,17 @@ class App {
     std::string token_label(uint32_t position) const; // 812 "的"
     std::string candidate_label(Token token) const;
 
-    // The maps of the panels live here, so that their textures last.
+    // What the maps' panels keep from frame to frame.
+    struct GridView {
+        float begin = 0, tokens = 64; // in sight
+        uint64_t made_of = 0;         // what the cells show
+        float largest = 1;            // weight, which is the lightest colour
+    } grid_view;
+    struct LoadView {
+        std::vector<uint32_t> counts; // (MoE layers, experts)
+        uint32_t tokens = 0;          // counted
+        uint64_t made_of = 0;
+    } load_view;
     ui::HeatMap grid, loads;
 
   private:
@@ -96,5 +106,7 @@ void end_panel();
 // A label and a value in two columns.
 void fact(App& app, const char* label, const std::string& value, ImU32 colour = 0);
 std::string bytes_text(double bytes);
+// The numbers of the MoE layers beside a map of this height, as many as fit.
+void layer_labels(App& app, ImVec2 corner, float height);
 
 } // namespace fathom::viewer

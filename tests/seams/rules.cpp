@@ -39,7 +39,7 @@ Objections search(const File& file, std::string_view text, const std::regex& pat
 // Rooms by height: a room includes itself and lower ones, never its neighbours.
 int height(const std::string& room) {
     static const std::map<std::string, int> rooms = {
-        {"base", 0},  {"trace", 1},   {"gpu", 2},   {"checkpoint", 2}, {"text", 2},
+        {"base", 0},  {"trace", 1},   {"gpu", 2},   {"checkpoint", 2}, {"text", 2}, {"viewer", 5},
         {"model", 3}, {"session", 4}, {"bench", 5}, {"server", 5},     {"cli", 6}};
     const auto room_height = rooms.find(room);
     return room_height == rooms.end() ? -1 : room_height->second;
@@ -55,7 +55,7 @@ bool stays_inside(const File& file, const std::string& climbing) {
 } // namespace
 
 std::vector<File> repository() {
-    static const std::vector<std::string> extensions = {".cpp", ".h",  ".comp",  ".glsl", ".py", ".cmake",
+    static const std::vector<std::string> extensions = {".cpp", ".h",  ".comp", ".glsl", ".py",   ".cmake",
                                                         ".txt", ".md", ".json", ".sh",   ".lock", ""};
     std::vector<File> files;
     const fs::path root = fs::path(FATHOM_SOURCE_DIR).lexically_normal();
@@ -91,9 +91,10 @@ Objections vulkan_names(const File& file) {
 }
 
 Objections include_arrows(const File& file) {
-    if (!in(file, "engine/")) return {};
+    const bool viewer = in(file, "viewer/");
+    if (!in(file, "engine/") && !viewer) return {};
     Objections objections;
-    const std::string room = first_folder(file.path.substr(7));
+    const std::string room = viewer ? "viewer" : first_folder(file.path.substr(7));
     if (height(room) < 0) return {fmt::format("{}: no room is called '{}'", file.path, room)};
     static const std::regex pattern(R"(^\s*#\s*include\s*"([^"]*)\")");
     uint32_t number = 0;
@@ -112,6 +113,20 @@ Objections include_arrows(const File& file) {
                 fmt::format("{}:{}: {} must not include {}", file.path, number, room, included));
     }
     return objections;
+}
+
+Objections viewer_hosts(const File& file) {
+    if (!in(file, "viewer/")) return {};
+    static const std::regex rooms(R"(#\s*include\s*"(gpu|checkpoint|text|model|session|bench|server|cli)/)");
+    static const std::regex hosts(R"(#\s*include\s*["<](GLFW|backends/|thread|mutex|fstream|filesystem))");
+    static const std::regex below(R"(#\s*include\s*"(trace|base)/)");
+    Objections all = search(file, file.text, rooms, "the viewer knows of the engine what it tells");
+    const auto add = [&](const std::regex& pattern, const char* what) {
+        for (const std::string& objection : search(file, file.text, pattern, what)) all.push_back(objection);
+    };
+    if (!in(file, "viewer/desktop/")) add(hosts, "a window, a file or a thread outside the viewer's hosts");
+    if (in(file, "viewer/panels/")) add(below, "a panel sees the store alone");
+    return all;
 }
 
 Objections trigonometry(const File& file) {
@@ -160,12 +175,18 @@ Objections ceilings(const File& file) {
 
 Objections capabilities(std::string_view module, std::span<const uint32_t> spirv) {
     constexpr uint32_t magic = 0x07230203, header_words = 5, op_capability = 17;
-    static const std::map<uint32_t, const char*> refused = {
-        {9, "Float16"},       {10, "Float64"},      {11, "Int64"},        {12, "Int64Atomics"},
-        {22, "Int16"},        {39, "Int8"},         {4433, "StorageBuffer16BitAccess"},
-        {4434, "UniformAndStorageBuffer16BitAccess"}, {4435, "StoragePushConstant16"},
-        {4448, "StorageBuffer8BitAccess"},            {4449, "UniformAndStorageBuffer8BitAccess"},
-        {4450, "StoragePushConstant8"}};
+    static const std::map<uint32_t, const char*> refused = {{9, "Float16"},
+                                                            {10, "Float64"},
+                                                            {11, "Int64"},
+                                                            {12, "Int64Atomics"},
+                                                            {22, "Int16"},
+                                                            {39, "Int8"},
+                                                            {4433, "StorageBuffer16BitAccess"},
+                                                            {4434, "UniformAndStorageBuffer16BitAccess"},
+                                                            {4435, "StoragePushConstant16"},
+                                                            {4448, "StorageBuffer8BitAccess"},
+                                                            {4449, "UniformAndStorageBuffer8BitAccess"},
+                                                            {4450, "StoragePushConstant8"}};
     if (spirv.size() <= header_words || spirv[0] != magic) return {fmt::format("{}: not SPIR-V", module)};
     Objections objections;
     for (size_t at = header_words; at < spirv.size();) {

@@ -26,6 +26,7 @@ bool has_extension(const File& file, std::string_view extension); // ".cpp"
 
 Objections vulkan_names(const File& file);    // only engine/gpu and its tests know Vulkan
 Objections include_arrows(const File& file);  // who may include whom in engine/, downward only
+Objections viewer_hosts(const File& file);    // windows, files and threads are for viewer/desktop
 Objections trigonometry(const File& file);    // no shader calls sin, cos or tan
 // no path of one machine, none outside the repository but its shared folder
 Objections outside_paths(const File& file);

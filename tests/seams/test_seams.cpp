@@ -71,7 +71,20 @@ TEST_CASE("rooms include downward only") {
     CHECK(include_arrows({"engine/nowhere/x.cpp", include("base/error.h")}).size() == 1);
     CHECK(include_arrows({"engine/model/plan.cpp", include("gpu/device.h") + include("params.h")}).empty());
     CHECK(include_arrows({"engine/cli/run.cpp", include("gpu/device.h") + include("cli/options.h")}).empty());
+    CHECK(include_arrows({"viewer/store.h", include("cli/generate.h")}).size() == 1);
+    CHECK(include_arrows({"viewer/store.h", include("trace/file.h") + include("viewer/app.h")}).empty());
+    CHECK(include_arrows({"engine/session/engine.h", include("viewer/app.h")}).size() == 1);
     hold(include_arrows);
+}
+
+TEST_CASE("the viewer's core knows no host, its panels the store alone") {
+    CHECK(viewer_hosts({"viewer/app.cpp", "#include <GLFW/glfw3.h>\n"}).size() == 1);
+    CHECK(viewer_hosts({"viewer/store.h", "#include <thread>\n"}).size() == 1);
+    CHECK(viewer_hosts({"viewer/panels/grid.cpp", "#include \"trace/record.h\"\n"}).size() == 1);
+    CHECK(viewer_hosts({"viewer/store.h", "#include \"session/engine.h\"\n"}).size() == 1);
+    CHECK(viewer_hosts({"viewer/desktop/window.cpp", "#include <GLFW/glfw3.h>\n"}).empty());
+    CHECK(viewer_hosts({"viewer/store.h", "#include \"trace/record.h\"\n"}).empty());
+    hold(viewer_hosts);
 }
 
 TEST_CASE("no shader computes sines") {

@@ -75,9 +75,8 @@ void draw_choice(App& app) {
          fmt::format("{:.2f} of {:.2f} nats", r->entropy[layer], std::log(double(s.n_experts))));
     if (s.n_groups > 1) fact(app, "allowed", groups_text(s, r->groups[layer]));
     const uint32_t in_model = s.moe_layers[layer];
-    fact(
-        app, "residual stream, RMS",
-        fmt::format("{:.3g} before, {:.3g} after", r->norms[in_model], r->norms[in_model + 1]));
+    fact(app, "residual stream, RMS",
+         fmt::format("{:.3g} before, {:.3g} after", r->norms[in_model], r->norms[in_model + 1]));
     ImGui::EndChild();
 }
 

@@ -13,13 +13,6 @@ using ui::operator+;
 
 namespace {
 
-struct Load {
-    std::vector<uint32_t> counts; // (MoE layers, experts)
-    uint32_t tokens = 0;          // counted
-    uint64_t made_of = 0;
-};
-Load load;
-
 constexpr float LIGHTEST = 3; // times an even share
 
 void fill(App& app, const Timeline& t) {
@@ -27,21 +20,21 @@ void fill(App& app, const Timeline& t) {
     const uint32_t end = app.size(), begin = app.window && app.window < end ? end - app.window : 0;
     uint64_t made_of = app.store.revision() * 1000003 + end * 8191ull + begin + t.session;
     for (const Pin& pin : app.pins) made_of = made_of * 31 + pin.layer * 4099ull + pin.expert + 1;
-    if (made_of == load.made_of) return;
-    load.made_of = made_of;
-    load.counts = app.store.load(t, begin, end);
-    load.tokens = 0;
+    if (made_of == app.load_view.made_of) return;
+    app.load_view.made_of = made_of;
+    app.load_view.counts = app.store.load(t, begin, end);
+    app.load_view.tokens = 0;
     for (uint32_t i = begin; i < end; ++i) {
         const trace::TokenRecord* r = t.record(i);
-        load.tokens += r && !r->experts.empty();
+        app.load_view.tokens += r && !r->experts.empty();
     }
     const auto layers = static_cast<uint32_t>(s.moe_layers.size());
     app.loads.resize(s.n_experts, layers);
-    const float even = float(load.tokens) * float(s.n_active) / float(s.n_experts);
+    const float even = float(app.load_view.tokens) * float(s.n_active) / float(s.n_experts);
     for (uint32_t l = 0; l < layers; ++l)
         for (uint32_t e = 0; e < s.n_experts; ++e) {
             const float share =
-                even > 0 ? float(load.counts[size_t{l} * s.n_experts + e]) / even / LIGHTEST : 0;
+                even > 0 ? float(app.load_view.counts[size_t{l} * s.n_experts + e]) / even / LIGHTEST : 0;
             const auto pin = app.pin_of(l, e);
             app.loads.at(e, l) = {static_cast<uint8_t>(std::lround(std::min(1.0f, share) * 255)),
                                   static_cast<uint8_t>(pin ? *pin + 1 : 0)};
@@ -50,24 +43,25 @@ void fill(App& app, const Timeline& t) {
 
 std::span<const uint32_t> layer_of(const App& app, uint32_t layer) {
     const size_t experts = app.store.shape().n_experts;
-    return std::span(load.counts).subspan(layer * experts, experts);
+    return std::span(app.load_view.counts).subspan(layer * experts, experts);
 }
 
 void tooltip(App& app, uint32_t layer, uint32_t expert) {
     const trace::Shape& s = app.store.shape();
     const uint32_t count = layer_of(app, layer)[expert];
-    const double even = double(load.tokens) * s.n_active / s.n_experts;
+    const double even = double(app.load_view.tokens) * s.n_active / s.n_experts;
     ImGui::BeginTooltip();
     ImGui::TextUnformatted(fmt::format("layer {}, expert {}", s.moe_layers[layer], expert).c_str());
-    fact(app, "chosen by", fmt::format("{} of {} tokens", count, load.tokens));
+    fact(app, "chosen by", fmt::format("{} of {} tokens", count, app.load_view.tokens));
     fact(app, "against an even share", fmt::format("{:.2f}", even > 0 ? count / even : 0));
     ImGui::EndTooltip();
 }
 
 void figures(App& app, uint32_t layer) {
-    const Balance b = app.store.balance(layer_of(app, layer), load.tokens);
+    const Balance b = app.store.balance(layer_of(app, layer), app.load_view.tokens);
     const auto gap = [&] { ImGui::SameLine(0, 14 * app.theme.scale); };
-    fact(app, fmt::format("layer {}: CV", app.store.shape().moe_layers[layer]).c_str(), fmt::format("{:.2f} (by chance {:.2f})", b.cv, b.chance_cv));
+    fact(app, fmt::format("layer {}: CV", app.store.shape().moe_layers[layer]).c_str(),
+         fmt::format("{:.2f} (by chance {:.2f})", b.cv, b.chance_cv));
     gap();
     fact(app, "busiest", fmt::format("+{:.0f} %", 100 * b.max_violation));
     gap();
@@ -101,12 +95,9 @@ void draw_load(App& app) {
     const ImVec2 size{ImGui::GetContentRegionAvail().x - labels,
                       ImGui::GetContentRegionAvail().y - 1.5f * ImGui::GetFontSize()};
     if (size.x < 10 || size.y < 10) return end_panel();
+    layer_labels(app, corner, size.y);
     ImDrawList* list = ImGui::GetWindowDrawList();
     const float row = size.y / static_cast<float>(s.moe_layers.size()), cell = size.x / float(s.n_experts);
-    const auto every = static_cast<size_t>(std::ceil(ImGui::GetFontSize() / row));
-    for (size_t l = 0; l < s.moe_layers.size(); l += every)
-        list->AddText(corner + ImVec2{0, row * (float(l) + 0.5f) - ImGui::GetFontSize() / 2}, app.theme.dim,
-                      fmt::format("{}", s.moe_layers[l]).c_str());
     ImGui::SetCursorScreenPos(from);
     ImGui::InvisibleButton("load", size);
     app.loads.draw(list, from, from + size);

@@ -29,6 +29,9 @@ class HeatMap {
     // Into a rectangle of the window; the first row is on top.
     void draw(ImDrawList* list, ImVec2 from, ImVec2 to);
 
+    ImVec2 from() const { return from_; } // where it was drawn last
+    ImVec2 to() const { return to_; }
+
   private:
     static void render(const ImDrawList* list, const ImDrawCmd* command);
     uint32_t width_ = 0, height_ = 0;

@@ -1,0 +1,136 @@
+// The viewer driven as a person drives it, without a window: a mouse over the panels, and what is selected.
+#include "trace/help.h"
+#include "viewer/app.h"
+
+#include <imgui.h>
+
+using namespace fathom;
+using namespace fathom::trace_test;
+using viewer::App;
+
+namespace {
+
+class Screen {
+  public:
+    Screen() {
+        ImGui::CreateContext();
+        ImGuiIO& io = ImGui::GetIO();
+        io.DisplaySize = {1280, 800};
+        io.IniFilename = nullptr;
+        unsigned char* pixels = nullptr;
+        int width = 0, height = 0;
+        io.Fonts->GetTexDataAsRGBA32(&pixels, &width, &height);
+    }
+    ~Screen() { ImGui::DestroyContext(); }
+    void frame(App& app, ImVec2 mouse, bool down = false) {
+        ImGuiIO& io = ImGui::GetIO();
+        io.DeltaTime = 1 / 60.0f;
+#if IMGUI_VERSION_NUM < 18700
+        io.MousePos = mouse;
+        io.MouseDown[0] = down;
+#else
+        io.AddMousePosEvent(mouse.x, mouse.y);
+        io.AddMouseButtonEvent(0, down);
+#endif
+        ImGui::NewFrame();
+        app.frame();
+        ImGui::Render();
+        vertices = ImGui::GetDrawData()->TotalVtxCount;
+    }
+    void click(App& app, ImVec2 at) { frame(app, at), frame(app, at, true), frame(app, at); }
+    int vertices = 0;
+};
+
+trace::Recording recording(uint32_t records) {
+    trace::Recording all{.identity = identity()};
+    for (uint32_t i = 0; i < records; ++i) {
+        all.tokens.push_back(record(i, i >= 10));
+        all.texts[all.tokens.back().token] = text_of(all.tokens.back().token);
+    }
+    return all;
+}
+
+const ImVec2 NOWHERE{-1, -1};
+
+// The middle of a cell of a map, where it was drawn last.
+ImVec2 cell(const viewer::ui::HeatMap& map, uint32_t x, uint32_t y) {
+    const ImVec2 from = map.from(), to = map.to();
+    return {from.x + (to.x - from.x) * (float(x) + 0.5f) / float(map.width()),
+            from.y + (to.y - from.y) * (float(y) + 0.5f) / float(map.height())};
+}
+
+} // namespace
+
+TEST_CASE("app: a cell of the grid selects token, layer and expert, and the text marks the token") {
+    Screen screen;
+    viewer::RecordingSource source(recording(30));
+    App app(source, true, 1);
+    CHECK(app.poll());
+    CHECK(!app.poll());
+    for (int i = 0; i < 3; ++i) screen.frame(app, NOWHERE);
+    CHECK(app.size() == 31);
+    REQUIRE(app.grid.height() == shape().choices());
+    REQUIRE(app.grid.width() == 31);
+    screen.click(app, cell(app.grid, 12, 4)); // choice 1 of MoE layer 1
+    CHECK(app.hovered == 12u);
+    CHECK(app.selection().token == 12u);
+    CHECK(app.selection().layer == 1u);
+    CHECK(app.selection().expert == record(12).experts[4]);
+    // its colour is its weight among those in sight
+    const float largest = 0.25f * float(shape().choices());
+    CHECK(app.grid.at(12, 4).value == std::lround(record(12).weights[4] / largest * 255));
+    CHECK(app.grid.at(30, 0).pin == viewer::ui::HeatMap::MISSING); // not gone through the model yet
+}
+
+TEST_CASE("app: a cell of the load map selects an expert; a pin shows in both maps") {
+    Screen screen;
+    viewer::RecordingSource source(recording(30));
+    App app(source, false, 1);
+    app.poll();
+    for (int i = 0; i < 3; ++i) screen.frame(app, NOWHERE);
+    screen.click(app, cell(app.loads, 5, 2));
+    CHECK(app.selection().layer == 2u);
+    CHECK(app.selection().expert == 5u);
+    app.toggle_pin({2, 5});
+    screen.frame(app, NOWHERE);
+    CHECK(app.loads.at(5, 2).pin == 1);
+    size_t pinned = 0, chosen = 0;
+    for (uint32_t i = 0; i < 30; ++i)
+        for (uint32_t k = 0; k < 3; ++k) {
+            pinned += app.grid.at(i, 6 + k).pin == 1;
+            chosen += record(i).experts[6 + k] == 5;
+        }
+    CHECK(pinned == chosen);
+    CHECK(chosen > 0);
+    app.toggle_pin({2, 5});
+    CHECK(app.pins.empty());
+}
+
+TEST_CASE("app: a pause keeps what is seen, records go on coming") {
+    Screen screen;
+    viewer::RecordingSource source(recording(30));
+    App app(source, true, 1);
+    app.poll();
+    screen.frame(app, NOWHERE);
+    app.store.ingest(record(30, true));
+    CHECK(app.size() == 32);
+    app.select_token(3);
+    screen.frame(app, NOWHERE);
+    CHECK(!app.follow);
+    app.select_token(31);
+    CHECK(app.follow);
+}
+
+TEST_CASE("app: every preset, theme and size draws, empty and full, with little") {
+    for (const uint32_t records : {0u, 1u, 4096u})
+        for (const auto preset : {viewer::Preset::generate, viewer::Preset::route, viewer::Preset::memory}) {
+            Screen screen;
+            viewer::RecordingSource source(recording(records));
+            App app(source, preset != viewer::Preset::route, records == 1 ? 2 : 1);
+            app.preset = preset;
+            app.poll();
+            for (int i = 0; i < 3; ++i) screen.frame(app, {700, 200});
+            CHECK(screen.vertices > 100);
+            CHECK(screen.vertices < 60000); // maps are textures, and text out of sight is not drawn
+        }
+}
