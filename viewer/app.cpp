@@ -33,6 +33,31 @@ uint32_t App::size() const {
     return paused ? std::min(paused_at_, t->size()) : t->size();
 }
 
+nlohmann::json App::state() const {
+    const auto number = [](std::optional<uint32_t> value) {
+        return value ? nlohmann::json(*value) : nlohmann::json();
+    };
+    const auto area = [](const ui::HeatMap& map) {
+        return nlohmann::json{map.from().x, map.from().y, map.to().x, map.to().y, map.width(), map.height()};
+    };
+    const Timeline* t = timeline();
+    return {{"session", session_},
+            {"sessions", store.timelines().size()},
+            {"parent", number(t ? t->parent : std::nullopt)},
+            {"tokens", size()},
+            {"token", number(selection_.token)},
+            {"layer", number(selection_.layer)},
+            {"expert", number(selection_.expert)},
+            {"hovered", number(hovered)},
+            {"told", told},
+            {"preset", static_cast<int>(preset)},
+            {"paused", paused},
+            {"busy", wants_frames()},
+            {"grid", area(grid)},
+            {"grid_begin", grid_view.begin},
+            {"loads", area(loads)}};
+}
+
 void App::select(Selection selection) {
     if (selection == selection_) return;
     selection_ = selection;
@@ -81,15 +106,27 @@ void App::generate(std::string text, std::optional<uint32_t> keep, std::optional
     control->generate(request);
 }
 
-std::string App::token_label(uint32_t position) const {
+const App::Glyphs& App::glyphs(Token token) {
+    if (glyphs_size_ != ImGui::GetFontSize()) glyphs_.clear();
+    glyphs_size_ = ImGui::GetFontSize();
+    const auto [it, added] = glyphs_.try_emplace(token);
+    if (added) {
+        const std::string bytes = token == trace::NO_TOKEN ? "?" : store.text(token);
+        const std::string text = ui::shown(bytes);
+        it->second = {text, ImGui::CalcTextSize(text.c_str()).x, bytes.find('\n') != std::string::npos};
+    }
+    return it->second;
+}
+
+std::string App::token_label(uint32_t position) {
     const Timeline* t = timeline();
     const Token token = t ? t->token(position) : trace::NO_TOKEN;
     if (token == trace::NO_TOKEN) return fmt::format("{} (lost)", position);
-    return fmt::format("{} \"{}\"", position, ui::shown(store.text(token)));
+    return fmt::format("{} \"{}\"", position, glyphs(token).text);
 }
 
-std::string App::candidate_label(Token token) const {
-    const std::string text = ui::shown(store.text(token));
+std::string App::candidate_label(Token token) {
+    const std::string& text = glyphs(token).text;
     return text.empty() ? fmt::format("[{}]", token) : text;
 }
 
@@ -179,6 +216,7 @@ void App::body(float height) {
 void App::frame() {
     const ImGuiIO& io = ImGui::GetIO();
     hovered.reset();
+    told.clear();
     keys();
     ImGui::SetNextWindowPos({0, 0});
     ImGui::SetNextWindowSize(io.DisplaySize);
@@ -202,10 +240,26 @@ void begin_panel(App& app, const char* title, const char* note, float height, Im
 
 void end_panel() { ImGui::EndChild(); }
 
+void tell(App& app, const std::string& line) {
+    app.told += line + "\n";
+    ImGui::TextUnformatted(line.c_str());
+}
+
+void tell(App& app, const char* label, const std::string& value, ImU32 colour) {
+    app.told += std::string(label) + " " + value + "\n";
+    fact(app, label, value, colour);
+}
+
 void fact(App& app, const char* label, const std::string& value, ImU32 colour) {
     ui::text(app.theme.dim, label);
     ImGui::SameLine(0, 6 * app.theme.scale);
     ui::text(colour ? colour : app.theme.text, value.c_str());
+}
+
+void copy_menu(const char* id, const std::function<std::string()>& csv) {
+    if (!ImGui::BeginPopupContextItem(id)) return;
+    if (ImGui::MenuItem("Copy as CSV")) ImGui::SetClipboardText(csv().c_str());
+    ImGui::EndPopup();
 }
 
 void layer_labels(App& app, ImVec2 corner, float height) {

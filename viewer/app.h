@@ -6,8 +6,10 @@
 #include "viewer/ui/heatmap.h"
 #include "viewer/ui/theme.h"
 
+#include <functional>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace fathom::viewer {
@@ -48,6 +50,10 @@ class App {
     float split = 0.42f;             // of the width, for the text
     std::vector<Pin> pins;           // at most ui::PINS
     std::optional<uint32_t> hovered; // the token under the mouse, wherever it is drawn
+    std::string told;                // by the tooltip of this frame, line by line
+    std::optional<uint32_t> in_text; // the selected token that the text was last scrolled to
+
+    nlohmann::json state() const; // what is shown and selected, for tests and other programs
 
     const Timeline* timeline() const { return store.timeline(session_); }
     uint32_t size() const; // tokens shown: fewer than there are when paused
@@ -59,14 +65,20 @@ class App {
     std::optional<size_t> pin_of(uint32_t layer, uint32_t expert) const;
     void generate(std::string text, std::optional<uint32_t> keep = {}, std::optional<Token> forced = {});
 
-    std::string token_label(uint32_t position) const; // 812 "的"
-    std::string candidate_label(Token token) const;
+    // A token as it is drawn, worked out once for each font size.
+    struct Glyphs {
+        std::string text;  // see ui::shown
+        float width = 0;   // pixels
+        bool ends = false; // a line
+    };
+    const Glyphs& glyphs(Token token);
+    std::string token_label(uint32_t position); // 812 "的"
+    std::string candidate_label(Token token);
 
     // What the maps' panels keep from frame to frame.
     struct GridView {
         float begin = 0, tokens = 64; // in sight
         uint64_t made_of = 0;         // what the cells show
-        float largest = 1;            // weight, which is the lightest colour
     } grid_view;
     struct LoadView {
         std::vector<uint32_t> counts; // (MoE layers, experts)
@@ -85,6 +97,8 @@ class App {
     std::vector<Selection> history_{Selection{}};
     size_t at_ = 0;
     bool help_ = false;
+    std::unordered_map<Token, Glyphs> glyphs_;
+    float glyphs_size_ = 0; // of the font
 };
 
 // The panels: functions of the app's state, each in its own file.
@@ -105,7 +119,12 @@ void begin_panel(App& app, const char* title, const char* note, float height, Im
 void end_panel();
 // A label and a value in two columns.
 void fact(App& app, const char* label, const std::string& value, ImU32 colour = 0);
+// The same in a tooltip, whose text is also App::told.
+void tell(App& app, const char* label, const std::string& value, ImU32 colour = 0);
+void tell(App& app, const std::string& line);
 std::string bytes_text(double bytes);
+// The panel's menu under the right mouse button: what it shows as CSV, into the clipboard.
+void copy_menu(const char* id, const std::function<std::string()>& csv);
 // The numbers of the MoE layers beside a map of this height, as many as fit.
 void layer_labels(App& app, ImVec2 corner, float height);
 

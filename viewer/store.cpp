@@ -99,6 +99,7 @@ void Store::put(const trace::TokenRecord& record) {
                                                                        : Timeline::Slot::State::whole;
     timeline.tables += after - before;
     bytes_ += after - before;
+    for (const float weight : record.weights) timeline.largest = std::max(timeline.largest, weight);
     if (bytes_ > limit_) thin();
 }
 
@@ -135,6 +136,7 @@ void Store::take_event(const trace::Event& event) {
     fork.forked_at = event.position;
     const Timeline* parent = timeline(event.other);
     if (!parent) return;
+    fork.largest = parent->largest;
     for (const Timeline::Slot& slot : parent->slots) {
         if (fork.slots.size() >= event.position) break;
         fork.slots.push_back(slot);
@@ -164,11 +166,13 @@ void Store::thin() {
 }
 
 std::vector<uint32_t> Store::load(const Timeline& timeline, uint32_t begin, uint32_t end) const {
-    const size_t experts = shape().n_experts, active = shape().n_active;
-    std::vector<uint32_t> counts(shape().moe_layers.size() * experts);
+    const size_t layers = shape().moe_layers.size(), experts = shape().n_experts, active = shape().n_active;
+    std::vector<uint32_t> counts(layers * experts);
     for (uint32_t i = begin; i < std::min<size_t>(end, timeline.slots.size()); ++i) {
         const std::vector<uint16_t>& chosen = timeline.slots[i].record.experts;
-        for (size_t c = 0; c < chosen.size(); ++c) ++counts[c / active * experts + chosen[c]];
+        if (chosen.empty()) continue;
+        for (size_t layer = 0; layer < layers; ++layer)
+            for (size_t k = 0; k < active; ++k) ++counts[layer * experts + chosen[layer * active + k]];
     }
     return counts;
 }

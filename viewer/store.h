@@ -24,6 +24,7 @@ struct Timeline {
     };
     std::vector<Slot> slots; // by position
     uint64_t tables = 0;     // bytes
+    float largest = 1e-9f;   // weight of an expert so far
 
     // Tokens there are: those that went through the model, and the last one's successor.
     uint32_t size() const;

@@ -1,45 +1,13 @@
 // The viewer driven as a person drives it, without a window: a mouse over the panels, and what is selected.
 #include "trace/help.h"
-#include "viewer/app.h"
-
-#include <imgui.h>
+#include "viewer/screen.h"
 
 using namespace fathom;
 using namespace fathom::trace_test;
+using test::Screen;
 using viewer::App;
 
 namespace {
-
-class Screen {
-  public:
-    Screen() {
-        ImGui::CreateContext();
-        ImGuiIO& io = ImGui::GetIO();
-        io.DisplaySize = {1280, 800};
-        io.IniFilename = nullptr;
-        unsigned char* pixels = nullptr;
-        int width = 0, height = 0;
-        io.Fonts->GetTexDataAsRGBA32(&pixels, &width, &height);
-    }
-    ~Screen() { ImGui::DestroyContext(); }
-    void frame(App& app, ImVec2 mouse, bool down = false) {
-        ImGuiIO& io = ImGui::GetIO();
-        io.DeltaTime = 1 / 60.0f;
-#if IMGUI_VERSION_NUM < 18700
-        io.MousePos = mouse;
-        io.MouseDown[0] = down;
-#else
-        io.AddMousePosEvent(mouse.x, mouse.y);
-        io.AddMouseButtonEvent(0, down);
-#endif
-        ImGui::NewFrame();
-        app.frame();
-        ImGui::Render();
-        vertices = ImGui::GetDrawData()->TotalVtxCount;
-    }
-    void click(App& app, ImVec2 at) { frame(app, at), frame(app, at, true), frame(app, at); }
-    int vertices = 0;
-};
 
 trace::Recording recording(uint32_t records) {
     trace::Recording all{.identity = identity()};

@@ -4,11 +4,13 @@
 Under Xvfb with a software OpenGL: a recording, and the embedded model writing. Holds that the pictures show
 heat maps, text and both themes, and that a machine without a display gets an error. Standard library only.
 """
+import json
 import os
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import zlib
 
@@ -69,6 +71,60 @@ def is_viridis(colour):
     return False
 
 
+class Person:
+    """Somebody at a screen of their own with the viewer on it, and what App::state() says of it."""
+
+    def __init__(self, test, *arguments):
+        self.test, self.file = test, os.path.join(test.folder, "state.json")
+        server = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "1280x800x24"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        test.addCleanup(server.wait)
+        test.addCleanup(server.terminate)
+        with server.stdout as told:
+            display = ":" + told.readline().decode().strip()
+        self.env = {**os.environ, "DISPLAY": display, "WAYLAND_DISPLAY": ""}
+        self.viewer = subprocess.Popen([PROGRAM, "view", *arguments, "--scale", "1", "--state", self.file],
+                                       env=self.env)
+        test.addCleanup(self.viewer.wait)
+        test.addCleanup(self.viewer.terminate)
+        self.until(lambda s: True, "the window")
+        self.do("search", "--name", "Fathom", "windowfocus")  # there is no window manager to do it
+
+    def until(self, is_so, what):
+        state = None
+        for _ in range(600):
+            if os.path.exists(self.file):
+                with open(self.file) as file:
+                    state = json.load(file)
+                if is_so(state):
+                    return state
+            self.test.assertIsNone(self.viewer.poll(), "the viewer has ended")
+            time.sleep(0.1)
+        self.test.fail(f"waited in vain for {what}: {state}")
+
+    def do(self, *words):
+        subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True, timeout=30)
+        time.sleep(0.2)
+
+    def press(self, *keys):  # and hold them for a moment, as fingers do
+        for key in keys:
+            self.do("keydown", key)
+        for key in reversed(keys):
+            self.do("keyup", key)
+
+    def move(self, x, y):
+        self.do("mousemove", int(x), int(y))
+
+    def hover_cell(self, state, column, row):
+        """The token under a cell of the grid, and what its tooltip tells of it by label."""
+        x0, y0, x1, y1, width, height = state["grid"]
+        self.move(x0 + (x1 - x0) * (column + 0.5) / width, y0 + (y1 - y0) * (row + 0.5) / height)
+        position = int(state["grid_begin"]) + column
+        state = self.until(lambda s: s["hovered"] == position, "the cell under the mouse")
+        self.test.assertIn(f"{position} \"", state["told"])
+        return position, dict(line.split(" ", 1) for line in state["told"].splitlines() if " " in line)
+
+
 class Window(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="fathom-view-")
@@ -113,6 +169,54 @@ class Window(unittest.TestCase):
         rows = self.picture("-p", "One day")
         grid = colours(rows, 0.46, 0.1, 0.98, 0.4)
         self.assertGreater(sum(n for colour, n in grid.items() if is_viridis(colour)), 50000)
+
+    def test_driven_as_a_person_would(self):
+        """Types a prompt, watches it, hovers and clicks a cell, goes by keys, branches."""
+        person = Person(self)
+        person.until(lambda s: s["preset"] == 0, "the window")
+        person.move(200, 710)
+        person.do("click", 1)
+        person.do("type", "--delay", 30, "A little cat")
+        person.press("ctrl", "Return")
+        person.until(lambda s: s["tokens"] > 20, "tokens")
+        state = person.until(lambda s: not s["busy"], "the end of the text")
+        session = state["session"]
+        position, told = person.hover_cell(state, 5, 9)
+        person.do("click", 1)
+        state = person.until(lambda s: s["token"] == position, "the selection")
+        self.assertEqual((state["layer"], state["expert"]), (9 // 4, int(told["expert"])))
+        person.press("Right")
+        person.until(lambda s: s["token"] == position + 1, "the next token")
+        person.press("Down")
+        person.until(lambda s: s["layer"] == 9 // 4 + 1, "the next layer")
+        person.press("alt", "Left")
+        person.until(lambda s: s["layer"] == 9 // 4, "the selection before")
+        person.press("2")
+        person.until(lambda s: s["preset"] == 1, "another preset")
+        person.press("1")
+        person.until(lambda s: s["preset"] == 0, "the first preset")
+        person.move(300, 570)  # an alternative of the selected token: a branch from there
+        person.do("click", 1)
+        state = person.until(lambda s: s["session"] != session and s["tokens"] > position + 1, "the branch")
+        self.assertEqual(state["parent"], session)
+        person.press("space")
+        person.until(lambda s: s["paused"], "the pause")
+
+    def test_tooltips_tell_what_the_recording_holds(self):
+        path = self.recording()
+        result = self.run_program("trace", path, "--json", display=False)
+        head, *tokens = map(json.loads, result.stdout.splitlines())
+        person = Person(self, path)
+        state = person.until(lambda s: s["tokens"] > 20 and s["grid"][4] > 0, "the recording")
+        active = head["n_active"]
+        for column, row in ((3, 0), (20, 13), (60, len(tokens[0]["experts"]) - 1)):
+            position, told = person.hover_cell(state, column, row)
+            token, layer = tokens[position], row // active
+            self.assertEqual(told["layer"], str(head["moe_layers"][layer]))
+            self.assertEqual(told["expert"], str(token["experts"][row]))
+            weight, choice = f"{token['weights'][row]:.4f}", row % active + 1
+            self.assertEqual(told["weight"], f"{weight}, choice {choice} of {active}")
+            self.assertAlmostEqual(float(told["margin"]), token["margin"][layer], delta=1e-3)
 
     def test_what_cannot_be_shown_is_an_error(self):
         result = self.run_program("view", self.recording(), display=False, env=NO_DISPLAY)

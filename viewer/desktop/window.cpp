@@ -1,6 +1,7 @@
 #include "viewer/desktop/window.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "viewer/app.h"
 
@@ -141,12 +142,23 @@ void save_screenshot(const Window& window, const std::filesystem::path& path) {
         throw Error({.what = "cannot write the screenshot", .where = path.string()});
 }
 
+// Whole at any moment: whoever reads it sees the old or the new one.
+void save_state(const App& app, const std::filesystem::path& path, std::string& last) {
+    std::string text = app.state().dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (text == last) return;
+    AtomicFile file(path);
+    file.write(text);
+    file.commit();
+    last = std::move(text);
+}
+
 } // namespace
 
 void show_window(Source& source, const WindowOptions& options) {
     Window window(options);
     App app(source, options.dark, window.scale);
     int awake = AFTER_EVENT, drawn = 0;
+    std::string state;
     while (!glfwWindowShouldClose(window.window)) {
         const double patience = awake > 0 || app.wants_frames() ? BUSY_SECONDS : IDLE_SECONDS;
         const auto before = std::chrono::steady_clock::now();
@@ -158,6 +170,7 @@ void show_window(Source& source, const WindowOptions& options) {
         --awake;
         draw(window, app);
         ++drawn;
+        if (!options.state.empty()) save_state(app, options.state, state);
         if (!options.screenshot.empty() && drawn >= AFTER_EVENT && !app.wants_frames()) {
             save_screenshot(window, options.screenshot);
             return;

@@ -13,6 +13,8 @@ struct WindowOptions {
     int width = 1280, height = 800;
     // For tests and documents: a PNG of the window after it stood still for a moment, and then the end.
     std::filesystem::path screenshot;
+    // For tests: App::state() as JSON, written anew whenever it has changed.
+    std::filesystem::path state;
 };
 
 // Throws Error where there is no display or no OpenGL 3.2.

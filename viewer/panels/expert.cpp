@@ -38,16 +38,16 @@ void draw_expert(App& app) {
     for (size_t i = 0; i < std::min<size_t>(uses.size(), 200); ++i) {
         const uint32_t at = uses[i].position;
         std::string before, after;
-        for (uint32_t k = at > 4 ? at - 4 : 0; k < at; ++k) before += ui::shown(app.store.text(t->token(k)));
+        for (uint32_t k = at > 4 ? at - 4 : 0; k < at; ++k) before += app.glyphs(t->token(k)).text;
         for (uint32_t k = at + 1; k < std::min(at + 3, app.size()); ++k)
-            after += ui::shown(app.store.text(t->token(k)));
+            after += app.glyphs(t->token(k)).text;
         if (ImGui::Selectable(fmt::format("{:.3f}##{}", uses[i].weight, i).c_str(),
                               app.selection().token == at, 0, {0, 0}))
             app.select({at, layer, expert});
         ImGui::SameLine(56 * app.theme.scale);
         ui::text(app.theme.dim, before.c_str());
         ImGui::SameLine(0, 0);
-        ui::text(app.theme.accent, ui::shown(app.store.text(t->token(at))).c_str());
+        ui::text(app.theme.accent, app.glyphs(t->token(at)).text.c_str());
         ImGui::SameLine(0, 0);
         ui::text(app.theme.dim, after.c_str());
     }

@@ -39,21 +39,37 @@ void zoom_and_pan(App& app, ImVec2 from, float width, uint32_t n) {
         std::clamp(app.grid_view.begin, 0.0f, std::max(0.0f, static_cast<float>(n) - app.grid_view.tokens));
 }
 
-void set_cell(App& app, const Timeline& t, uint32_t column, uint32_t first, uint32_t last) {
-    const uint32_t active = app.store.shape().n_active;
-    for (uint32_t row = 0; row < app.grid.height(); ++row) {
-        float weight = -1;
-        uint8_t pin = ui::HeatMap::MISSING;
-        for (uint32_t i = first; i < last; ++i) {
-            const trace::TokenRecord* r = t.record(i);
-            if (!r || r->experts.empty()) continue;
-            if (pin == ui::HeatMap::MISSING) pin = 0;
-            if (const auto found = app.pin_of(row / active, r->experts[row]))
-                pin = static_cast<uint8_t>(*found + 1);
-            weight = std::max(weight, r->weights[row]);
-        }
-        const float value = std::clamp(weight / app.grid_view.largest, 0.0f, 1.0f);
-        app.grid.at(column, row) = {static_cast<uint8_t>(std::lround(value * 255)), pin};
+// For each (layer, expert) its pin, from 1; empty without pins.
+std::vector<uint8_t> pin_table(const App& app) {
+    const trace::Shape& s = app.store.shape();
+    std::vector<uint8_t> table(app.pins.empty() ? 0 : s.moe_layers.size() * s.n_experts);
+    for (size_t i = 0; i < app.pins.size(); ++i)
+        table[size_t{app.pins[i].layer} * s.n_experts + app.pins[i].expert] = static_cast<uint8_t>(i + 1);
+    return table;
+}
+
+// One column of cells, of the tokens [first, last).
+void fill_column(App& app, const Timeline& t, uint32_t column, uint32_t first, uint32_t last,
+                 const std::vector<uint8_t>& pins) {
+    const trace::Shape& s = app.store.shape();
+    const uint32_t rows = app.grid.height();
+    std::vector<float> weights(rows, -1.0f);
+    std::vector<uint8_t> pinned(rows, 0);
+    bool any = false;
+    for (uint32_t i = first; i < last; ++i) {
+        const trace::TokenRecord* r = t.record(i);
+        if (!r || r->experts.empty()) continue;
+        any = true;
+        for (uint32_t row = 0; row < rows; ++row) weights[row] = std::max(weights[row], r->weights[row]);
+        if (pins.empty()) continue;
+        for (uint32_t row = 0; row < rows; ++row)
+            if (const uint8_t pin = pins[size_t{row / s.n_active} * s.n_experts + r->experts[row]])
+                pinned[row] = pin;
+    }
+    for (uint32_t row = 0; row < rows; ++row) {
+        const float value = std::clamp(weights[row] / t.largest, 0.0f, 1.0f);
+        app.grid.at(column, row) = {static_cast<uint8_t>(value * 255 + 0.5f),
+                                    any ? pinned[row] : ui::HeatMap::MISSING};
     }
 }
 
@@ -68,15 +84,12 @@ void fill(App& app, const Timeline& t, float width) {
     for (const Pin& pin : app.pins) made_of = made_of * 31 + pin.layer * 4099ull + pin.expert + 1;
     if (made_of == app.grid_view.made_of) return;
     app.grid_view.made_of = made_of;
-    app.grid_view.largest = 1e-9f;
-    for (uint32_t i = begin; i < begin + tokens; ++i)
-        if (const trace::TokenRecord* r = t.record(i))
-            for (const float w : r->weights) app.grid_view.largest = std::max(app.grid_view.largest, w);
+    const std::vector<uint8_t> pins = pin_table(app);
     app.grid.resize(columns, app.store.shape().choices());
     for (uint32_t c = 0; c < columns; ++c) {
         const auto first = begin + static_cast<uint32_t>(uint64_t{c} * tokens / columns);
         const auto last = begin + static_cast<uint32_t>(uint64_t{c + 1} * tokens / columns);
-        set_cell(app, t, c, first, std::min(std::max(last, first + 1), app.size()));
+        fill_column(app, t, c, first, std::min(std::max(last, first + 1), app.size()), pins);
     }
 }
 
@@ -84,16 +97,16 @@ void tooltip(App& app, const Timeline& t, uint32_t position, uint32_t row) {
     const trace::Shape& s = app.store.shape();
     const uint32_t layer = row / s.n_active, choice = row % s.n_active;
     ImGui::BeginTooltip();
-    ImGui::TextUnformatted(app.token_label(position).c_str());
+    tell(app, app.token_label(position));
     const trace::TokenRecord* r = t.record(position);
     if (!r)
         ui::text(app.theme.warning, position + 1 == app.size() ? "not gone through the model yet" : "lost");
     if (r && r->experts.empty()) ui::text(app.theme.warning, "its routing was not recorded, or was let go");
     if (r && !r->experts.empty()) {
-        fact(app, "layer", fmt::format("{}", s.moe_layers[layer]));
-        fact(app, "expert", fmt::format("{}", r->experts[row]), app.theme.accent);
-        fact(app, "weight", fmt::format("{:.4f}, choice {} of {}", r->weights[row], choice + 1, s.n_active));
-        fact(app, "margin", fmt::format("{:.4g}", r->margin[layer]));
+        tell(app, "layer", fmt::format("{}", s.moe_layers[layer]));
+        tell(app, "expert", fmt::format("{}", r->experts[row]), app.theme.accent);
+        tell(app, "weight", fmt::format("{:.4f}, choice {} of {}", r->weights[row], choice + 1, s.n_active));
+        tell(app, "margin", fmt::format("{:.4g}", r->margin[layer]));
         if (r->swapped[layer] >> choice & 1) ui::text(app.theme.warning, "chosen only thanks to its bias");
     }
     ImGui::EndTooltip();
@@ -140,6 +153,54 @@ void under_mouse(App& app, const Timeline& t, ImVec2 from, ImVec2 size) {
     }
 }
 
+// All tokens in small: where the view is, and how uncertain each was; click or drag to go there.
+void scrubber(App& app, const Timeline& t, ImVec2 size) {
+    const ImVec2 from = ImGui::GetCursorScreenPos();
+    ImGui::InvisibleButton("scrubber", size);
+    const float n = float(std::max(1u, app.size()));
+    if (ImGui::IsItemActive()) {
+        const float at = (ImGui::GetIO().MousePos.x - from.x) / size.x * n;
+        app.grid_view.begin =
+            std::clamp(at - app.grid_view.tokens / 2, 0.0f, std::max(0.0f, n - app.grid_view.tokens));
+        app.follow = app.grid_view.begin + app.grid_view.tokens >= n - 0.5f;
+    }
+    ImDrawList* list = ImGui::GetWindowDrawList();
+    list->AddRectFilled(from, from + size, app.theme.line, 3);
+    const float step = std::max(3.0f, size.x / n);
+    for (float x = 0; x < size.x; x += step) {
+        double most = -1; // the most uncertain of those that share the place
+        const auto first = static_cast<uint32_t>(x / size.x * n);
+        const auto last = std::min(static_cast<uint32_t>((x + step) / size.x * n) + 1, app.size());
+        for (uint32_t i = first; i < std::min(last, first + 8); ++i) {
+            const double bits = uncertainty(t, i);
+            if (!std::isnan(bits)) most = std::max(most, bits);
+        }
+        if (most < 0) continue;
+        const float high = size.y * std::min(1.0f, float(most) / 6);
+        list->AddRectFilled(from + ImVec2{x, size.y - high},
+                            from + ImVec2{std::min(size.x, x + step - 1), size.y}, app.theme.faint);
+    }
+    const float left = size.x * app.grid_view.begin / n,
+                right = size.x * (app.grid_view.begin + app.grid_view.tokens) / n;
+    ui::rect(list, from + ImVec2{left, 0}, from + ImVec2{std::min(size.x, right), size.y}, app.theme.accent,
+             1.5f, 3);
+}
+
+// A line for each token and choice in sight.
+std::string csv(const App& app, const Timeline& t) {
+    const trace::Shape& s = app.store.shape();
+    std::string out = "position,token,layer,choice,expert,weight\n";
+    const auto end =
+        std::min(static_cast<uint32_t>(app.grid_view.begin + app.grid_view.tokens) + 1, app.size());
+    for (auto i = static_cast<uint32_t>(app.grid_view.begin); i < end; ++i) {
+        const trace::TokenRecord* r = t.record(i);
+        for (size_t c = 0; r && c < r->experts.size(); ++c)
+            out += fmt::format("{},{},{},{},{},{}\n", i, r->token, s.moe_layers[c / s.n_active],
+                               c % s.n_active, r->experts[c], r->weights[c]);
+    }
+    return out;
+}
+
 } // namespace
 
 void draw_grid(App& app) {
@@ -158,11 +219,12 @@ void draw_grid(App& app) {
     const ImVec2 corner = ImGui::GetCursorScreenPos();
     const ImVec2 from = corner + ImVec2{labels, 0};
     const ImVec2 size{ImGui::GetContentRegionAvail().x - labels,
-                      ImGui::GetContentRegionAvail().y - ImGui::GetFontSize() - 4};
+                      ImGui::GetContentRegionAvail().y - 2.2f * ImGui::GetFontSize() - 12};
     if (size.x < 10 || size.y < 10) return end_panel();
     layer_labels(app, corner, size.y);
     ImGui::SetCursorScreenPos(from);
     ImGui::InvisibleButton("grid", size);
+    copy_menu("grid menu", [&] { return csv(app, *t); });
     zoom_and_pan(app, from, size.x, app.size());
     fill(app, *t, size.x);
     // whole tokens are cells; those cut by an edge begin and end outside it
@@ -176,13 +238,15 @@ void draw_grid(App& app) {
     list->PopClipRect();
     if (ImGui::IsItemHovered()) under_mouse(app, *t, from, size);
     marks(app, from, size);
+    ImGui::SetCursorScreenPos({from.x, ImGui::GetCursorScreenPos().y});
+    scrubber(app, *t, {size.x, ImGui::GetFontSize() * 1.2f});
     ui::text(app.theme.dim,
              fmt::format("tokens {} to {} of {}; weight 0 to {:.3g}",
                          static_cast<uint32_t>(app.grid_view.begin),
                          std::min<uint32_t>(static_cast<uint32_t>(app.grid_view.begin + app.grid_view.tokens),
                                             app.size()) -
                              1,
-                         app.size(), app.grid_view.largest)
+                         app.size(), t->largest)
                  .c_str());
     end_panel();
 }

@@ -51,9 +51,9 @@ void tooltip(App& app, uint32_t layer, uint32_t expert) {
     const uint32_t count = layer_of(app, layer)[expert];
     const double even = double(app.load_view.tokens) * s.n_active / s.n_experts;
     ImGui::BeginTooltip();
-    ImGui::TextUnformatted(fmt::format("layer {}, expert {}", s.moe_layers[layer], expert).c_str());
-    fact(app, "chosen by", fmt::format("{} of {} tokens", count, app.load_view.tokens));
-    fact(app, "against an even share", fmt::format("{:.2f}", even > 0 ? count / even : 0));
+    tell(app, fmt::format("layer {}, expert {}", s.moe_layers[layer], expert));
+    tell(app, "chosen by", fmt::format("{} of {} tokens", count, app.load_view.tokens));
+    tell(app, "against an even share", fmt::format("{:.2f}", even > 0 ? count / even : 0));
     ImGui::EndTooltip();
 }
 
@@ -70,6 +70,15 @@ void figures(App& app, uint32_t layer) {
     fact(app, "effective", fmt::format("{:.1f}", b.effective));
     gap();
     fact(app, "idle", fmt::format("{:.0f} % ({:.0f} %)", 100 * b.idle, 100 * b.chance_idle));
+}
+
+std::string csv(const App& app) {
+    const trace::Shape& s = app.store.shape();
+    std::string out = "layer,expert,chosen,tokens\n";
+    for (size_t i = 0; i < app.load_view.counts.size(); ++i)
+        out += fmt::format("{},{},{},{}\n", s.moe_layers[i / s.n_experts], i % s.n_experts,
+                           app.load_view.counts[i], app.load_view.tokens);
+    return out;
 }
 
 } // namespace
@@ -100,6 +109,7 @@ void draw_load(App& app) {
     const float row = size.y / static_cast<float>(s.moe_layers.size()), cell = size.x / float(s.n_experts);
     ImGui::SetCursorScreenPos(from);
     ImGui::InvisibleButton("load", size);
+    copy_menu("load menu", [&] { return csv(app); });
     app.loads.draw(list, from, from + size);
     uint32_t layer = app.selection().layer.value_or(0);
     if (ImGui::IsItemHovered()) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
-#include <unordered_map>
 
 namespace fathom::viewer {
 
@@ -48,25 +47,13 @@ Paint paint_of(const App& app, const Timeline& t, uint32_t position) {
     return {};
 }
 
-// Widths of tokens as they are drawn, for one font size.
-float width_of(const App& app, Token token, const std::string& text) {
-    static std::unordered_map<Token, float> widths;
-    static float size = 0;
-    static const Store* store = nullptr;
-    if (size != ImGui::GetFontSize() || store != &app.store) widths.clear();
-    size = ImGui::GetFontSize(), store = &app.store;
-    const auto [it, added] = widths.try_emplace(token, 0.0f);
-    if (added) it->second = ImGui::CalcTextSize(text.c_str()).x;
-    return it->second;
-}
-
 void tooltip(App& app, const Timeline& t, uint32_t position) {
     ImGui::BeginTooltip();
-    ImGui::TextUnformatted(app.token_label(position).c_str());
+    tell(app, app.token_label(position));
     ui::text(app.theme.dim, t.generated(position) ? "generated" : "prompt");
     const double p = probability(t, position), bits = uncertainty(t, position);
-    if (!std::isnan(p)) fact(app, "probability", fmt::format("{:.4f}", p));
-    if (!std::isnan(bits)) fact(app, "uncertainty", fmt::format("{:.2f} bits", bits));
+    if (!std::isnan(p)) tell(app, "probability", fmt::format("{:.4f}", p));
+    if (!std::isnan(bits)) tell(app, "uncertainty", fmt::format("{:.2f} bits", bits));
     const trace::TokenRecord* before = position > 0 ? t.record(position - 1) : nullptr;
     if (before)
         for (const trace::Candidate& c : before->candidates)
@@ -100,18 +87,20 @@ void lay_out(App& app, const Timeline& t) {
     const float top = ImGui::GetWindowPos().y - line,
                 bottom = ImGui::GetWindowPos().y + ImGui::GetWindowHeight();
     float x = 0, y = 0;
-    std::optional<float> selected_at;
     for (uint32_t i = 0; i < app.size(); ++i) {
         const Token token = t.token(i);
-        const std::string bytes = token == trace::NO_TOKEN ? "?" : app.store.text(token);
-        const std::string text = ui::shown(bytes);
-        const float w = width_of(app, token, text);
+        const auto& [text, w, ends] = app.glyphs(token);
         if (x + w > width && x > 0) x = 0, y += line;
-        if (app.selection().token == i) selected_at = y;
+        if (app.selection().token == i && app.in_text != i) {
+            app.in_text = i;
+            const float line_at = origin.y + y - ImGui::GetWindowPos().y;
+            if (line_at < 0 || line_at + line > ImGui::GetWindowHeight())
+                ImGui::SetScrollY(ImGui::GetScrollY() + line_at - ImGui::GetWindowHeight() / 3);
+        }
         if (origin.y + y > top && origin.y + y < bottom && !text.empty())
             chip(app, t, i, text, origin + ImVec2{x, y}, {w, ImGui::GetFontSize() * 1.15f});
         x += w;
-        if (bytes.find('\n') != std::string::npos) x = 0, y += line;
+        if (ends) x = 0, y += line;
     }
     ImGui::Dummy({1, y + line});
     if (app.follow && !app.paused) ImGui::SetScrollHereY(1);
