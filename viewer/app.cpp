@@ -51,6 +51,7 @@ nlohmann::json App::state() const {
             {"hovered", number(hovered)},
             {"told", told},
             {"preset", static_cast<int>(preset)},
+            {"lesson", lesson},
             {"paused", paused},
             {"busy", wants_frames()},
             {"grid", area(grid)},
@@ -164,7 +165,7 @@ void App::keys() {
         paused_at_ = size();
         paused = !paused;
     }
-    for (int i = 0; i < 3; ++i)
+    for (int i = 0; i < 4; ++i)
         if (ui::letter_pressed(static_cast<char>('1' + i))) preset = static_cast<Preset>(i);
     if (ui::letter_pressed('H')) help_ = !help_;
     if (ui::letter_pressed('T')) theme = ui::apply_theme(!theme.dark, theme.scale);
@@ -202,14 +203,25 @@ void App::body(float height) {
     ImGui::EndChild();
     splitter(*this, height);
     column("right", {0, height}, 0);
-    if (preset != Preset::memory) draw_grid(*this);
-    if (preset == Preset::route) draw_load(*this);
-    if (preset != Preset::memory) {
+    switch (preset) {
+    case Preset::generate:
+        draw_grid(*this);
         draw_choice(*this);
-        if (preset == Preset::route) draw_expert(*this);
+        draw_cache(*this);
+        break;
+    case Preset::route:
+        draw_grid(*this);
+        draw_load(*this);
+        draw_choice(*this);
+        draw_expert(*this);
+        break;
+    case Preset::memory:
+        draw_cache(*this);
+        draw_memory(*this);
+        break;
+    case Preset::learn:
+        draw_learn(*this);
     }
-    if (preset != Preset::route) draw_cache(*this);
-    if (preset == Preset::memory) draw_memory(*this);
     ImGui::EndChild();
 }
 

@@ -6,9 +6,11 @@
 #include "viewer/ui/heatmap.h"
 #include "viewer/ui/theme.h"
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -20,7 +22,8 @@ struct Selection {
     bool operator==(const Selection&) const = default;
 };
 
-enum class Preset : uint8_t { generate, route, memory };
+enum class Preset : uint8_t { generate, route, memory, learn };
+constexpr std::array<std::string_view, 4> PRESET_NAMES = {"generate", "route", "memory", "learn"};
 enum class Colouring : uint8_t { none, probability, uncertainty, expert };
 
 struct Pin {
@@ -44,6 +47,7 @@ class App {
     Colouring colouring = Colouring::uncertainty;
     Sampling sampling;
     std::string prompt;
+    int lesson = 0;                  // step of the tour
     bool paused = false;             // the view stays where it is; records go on coming
     bool follow = true;              // the text and the grid keep the newest token in sight
     uint32_t window = 0;             // tokens that loads are counted over, back from the newest; 0: all
@@ -112,6 +116,7 @@ void draw_choice(App& app); // router of the selected token and layer
 void draw_expert(App& app); // the selected expert
 void draw_cache(App& app);  // latent cache against others
 void draw_memory(App& app); // by owner
+void draw_learn(App& app);  // the tour
 void draw_keys(App& app, bool& open);
 
 // A title, and a panel below it of this height; always followed by end_panel().

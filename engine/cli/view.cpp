@@ -43,6 +43,9 @@ Action prepare_view(CLI::App& app) {
     add_context(app, options->model);
     add_loading(app, options->model);
     add_flag(app, "--light", options->light, "Dark text on light panels");
+    app.add_option("--preset", options->window.preset, "What to see first: generate, route, memory or learn")
+        ->type_name("NAME")
+        ->check(CLI::IsMember({"generate", "route", "memory", "learn"}));
     app.add_option("--scale", options->window.scale, "Size of everything, 1 to 3; default: the system's")
         ->type_name("X")
         ->check(CLI::Range(1.0f, 3.0f));

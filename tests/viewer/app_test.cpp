@@ -91,13 +91,17 @@ TEST_CASE("app: a pause keeps what is seen, records go on coming") {
 
 TEST_CASE("app: every preset, theme and size draws, empty and full, with little") {
     for (const uint32_t records : {0u, 1u, 4096u})
-        for (const auto preset : {viewer::Preset::generate, viewer::Preset::route, viewer::Preset::memory}) {
+        for (const auto preset : {viewer::Preset::generate, viewer::Preset::route, viewer::Preset::memory,
+                                  viewer::Preset::learn}) {
             Screen screen;
             viewer::RecordingSource source(recording(records));
             App app(source, preset != viewer::Preset::route, records == 1 ? 2 : 1);
             app.preset = preset;
             app.poll();
-            for (int i = 0; i < 3; ++i) screen.frame(app, {700, 200});
+            for (int i = 0; i < 8; ++i) { // as many as the tour has steps
+                app.lesson = i;
+                screen.frame(app, {700, 200});
+            }
             CHECK(screen.vertices > 100);
             CHECK(screen.vertices < 60000); // maps are textures, and text out of sight is not drawn
         }

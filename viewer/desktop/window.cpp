@@ -16,6 +16,7 @@
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #include <stb_image_write.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -157,6 +158,8 @@ void save_state(const App& app, const std::filesystem::path& path, std::string& 
 void show_window(Source& source, const WindowOptions& options) {
     Window window(options);
     App app(source, options.dark, window.scale);
+    const auto* preset = std::find(PRESET_NAMES.begin(), PRESET_NAMES.end(), options.preset);
+    if (preset != PRESET_NAMES.end()) app.preset = static_cast<Preset>(preset - PRESET_NAMES.begin());
     int awake = AFTER_EVENT, drawn = 0;
     std::string state;
     while (!glfwWindowShouldClose(window.window)) {

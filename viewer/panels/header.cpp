@@ -15,8 +15,8 @@ std::string name_of(const nlohmann::json& facts) {
 }
 
 void tabs(App& app) {
-    const char* names[] = {"Generate", "Route", "Memory"};
-    for (int i = 0; i < 3; ++i) {
+    const char* names[] = {"Generate", "Route", "Memory", "Learn"};
+    for (int i = 0; i < 4; ++i) {
         if (i != 0) ImGui::SameLine(0, 4 * app.theme.scale);
         const bool on = app.preset == static_cast<Preset>(i);
         if (on) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::GetStyle().Colors[ImGuiCol_ButtonActive]);
@@ -85,7 +85,7 @@ void draw_header(App& app) {
 }
 
 void draw_keys(App& app, bool& open) {
-    static const char* rows[][2] = {{"1 2 3", "presets"},
+    static const char* rows[][2] = {{"1 2 3 4", "presets"},
                                     {"Left, Right", "the token before, after"},
                                     {"Up, Down", "the layer above, below"},
                                     {"Space", "pause the view; records go on coming"},
