@@ -123,6 +123,7 @@ constexpr Command commands[] = {
      "  fathom run -p 'Once upon a time' --trace once.ftrace\n"
      "  fathom trace once.ftrace\n"
      "  fathom trace once.ftrace --csv > choices.csv\n"
+     "  fathom trace amd.ftrace --against nvidia.ftrace\n"
      "  fathom trace once.ftrace --json | jq -c '[.position, .margin]'\n",
      prepare_trace},
     {"view", "Watch a model think, in a window",

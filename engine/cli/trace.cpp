@@ -1,5 +1,6 @@
 // `fathom trace`: what a recording holds: a summary for a person, or every token and layer for other
 // programs.
+#include "trace/compare.h"
 #include "trace/file.h"
 
 #include "base/error.h"
@@ -22,7 +23,7 @@ namespace fathom::cli {
 namespace {
 
 struct Options {
-    std::filesystem::path file;
+    std::filesystem::path file, against;
     bool csv = false, json = false;
 };
 
@@ -171,10 +172,39 @@ void print_json(const trace::Recording& recording) {
     }
 }
 
+std::string experts_text(const std::vector<uint16_t>& experts) {
+    std::string text;
+    for (const uint16_t e : experts) text += fmt::format("{}{}", text.empty() ? "" : ", ", e);
+    return text;
+}
+
+// Where two recordings part. 0 when nowhere, 1 when somewhere.
+int print_difference(const trace::Recording& a, const trace::Recording& b) {
+    const trace::Difference d = trace::compare(a, b);
+    const auto device = [](const trace::Recording& r) {
+        const auto it = r.identity.facts.find("device");
+        return it != r.identity.facts.end() && it->is_string() ? without_controls(it->get<std::string>())
+                                                               : "?";
+    };
+    write_out(fmt::format("A: {}\nB: {}\n{} tokens compared\n", device(a), device(b), d.compared));
+    if (d.token) write_out(fmt::format("the first token that differs is number {}\n", *d.token));
+    if (!d.flips.empty())
+        write_out(fmt::format(
+            "the first choice that differs: token {}, layer {}: A took expert {}, B took {}; margins {:.3g} "
+            "and {:.3g}\n",
+            d.flips[0].position, d.flips[0].layer, experts_text(d.flips[0].only_a),
+            experts_text(d.flips[0].only_b), d.flips[0].margin_a, d.flips[0].margin_b));
+    write_out(fmt::format("choices that differ: {} of {}\n", d.flips.size(), d.choices));
+    write_out(fmt::format("{}: weights at most {:.2g} apart, norms {:.2g} of their size\n",
+                          !d.flips.empty() ? "up to there" : "everywhere", d.weights, d.norms));
+    return d.token || !d.flips.empty() ? FAILED : OK;
+}
+
 int show(const Options& options) {
     if (options.csv && options.json) throw UsageError("--csv and --json exclude each other");
     const trace::Recording recording = trace::read_recording(options.file);
     if (!recording.incomplete.empty()) log::warning("the recording is not whole: {}", recording.incomplete);
+    if (!options.against.empty()) return print_difference(recording, trace::read_recording(options.against));
     if (options.csv)
         print_csv(recording);
     else if (options.json)
@@ -189,6 +219,10 @@ int show(const Options& options) {
 Action prepare_trace(CLI::App& app) {
     auto options = std::make_shared<Options>();
     app.add_option("FILE", options->file, "A recording, as 'fathom run --trace FILE' writes it")->required();
+    add_path(
+        app, "--against", options->against, "OTHER",
+        "Where another recording parts from this one: the first token and the first choice of experts; exit "
+        "code 1 when they part");
     add_flag(app, "--csv", options->csv, "One line for each token, layer and choice");
     add_flag(app, "--json", options->json,
              "One JSON object a line: what the recording is of, then every token");

@@ -351,39 +351,6 @@ class Generating(Case):
         self.fails(result, "standard output", "no space")
 
 
-class Trace(Case):
-    def test_a_recording_tells_what_a_run_did(self):
-        path = self.path("once.ftrace")
-        said = self.works(run("run", "-p", "Once upon a time", "-n", "12", "--seed", "3", "--trace", path))
-        lines = [json.loads(line) for line in self.works(run("trace", path, "--json")).out.splitlines()]
-        head, tokens = lines[0], lines[1:]
-        self.assertEqual(head["incomplete"], "")
-        generated = [t for t in tokens if "next" in t]
-        self.assertEqual(len(generated), 12)
-        self.assertIn("".join(t["text"] for t in tokens[-11:]), said.out)
-        for before, after in zip(tokens, tokens[1:]):
-            self.assertEqual(before.get("next", after["token"]), after["token"])
-        for t in generated:
-            self.assertEqual(len(t["candidates"]), 10)
-            self.assertTrue(all(a[1] >= b[1] for a, b in zip(t["candidates"], t["candidates"][1:])))
-        layers, active = head["moe_layers"], head["n_active"]
-        rows = self.works(run("trace", path, "--csv")).out.splitlines()
-        self.assertEqual(len(rows), 1 + len(tokens) * len(layers) * active)
-        last = rows[-1].split(",")
-        self.assertEqual(int(last[-5]), tokens[-1]["experts"][-1])
-        self.assertAlmostEqual(float(last[-4]), tokens[-1]["weights"][-1], places=6)
-        self.assertIn(f"{len(tokens)} records, after 12 of them", self.works(run("trace", path)).out)
-        with open(path, "rb") as whole, open(self.path("cut.ftrace"), "wb") as cut:
-            cut.write(whole.read()[:-900])
-        self.assertIn("not whole", self.works(run("trace", self.path("cut.ftrace"))).err)
-        off = self.works(run("run", "-p", "Once upon a time", "-n", "12", "--seed", "3", "--trace", "off"))
-        self.assertEqual(off.out, said.out)
-
-    def test_what_is_no_recording_is_an_error(self):
-        self.fails(run("trace", os.path.join(TINY, "config.json")), "not a recording")
-        self.fails(run("run", "-p", "x", "-n", "1", "--trace", "/nonexistent/x.ftrace"), "cannot create")
-
-
 class Logits(Case):
     def read(self, name):
         with open(self.path(name), "rb") as file:
