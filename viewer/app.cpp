@@ -52,6 +52,7 @@ nlohmann::json App::state() const {
             {"told", told},
             {"preset", static_cast<int>(preset)},
             {"lesson", lesson},
+            {"silenced", silenced.size()},
             {"paused", paused},
             {"busy", wants_frames()},
             {"grid", area(grid)},
@@ -86,6 +87,12 @@ void App::toggle_pin(Pin pin) {
     if (std::erase(pins, pin) != 0) return;
     if (pins.size() == ui::PINS) pins.erase(pins.begin());
     pins.push_back(pin);
+}
+
+void App::toggle_silence(Pin expert) {
+    if (!source.control()) return;
+    if (std::erase(silenced, expert) == 0) silenced.push_back(expert);
+    source.control()->silence(silenced);
 }
 
 std::optional<size_t> App::pin_of(uint32_t layer, uint32_t expert) const {

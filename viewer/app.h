@@ -26,11 +26,6 @@ enum class Preset : uint8_t { generate, route, memory, learn };
 constexpr std::array<std::string_view, 4> PRESET_NAMES = {"generate", "route", "memory", "learn"};
 enum class Colouring : uint8_t { none, probability, uncertainty, expert };
 
-struct Pin {
-    uint32_t layer, expert;
-    bool operator==(const Pin&) const = default;
-};
-
 class App {
   public:
     App(Source& source, bool dark, float scale);
@@ -52,6 +47,7 @@ class App {
     bool follow = true;              // the text and the grid keep the newest token in sight
     uint32_t window = 0;             // tokens that loads are counted over, back from the newest; 0: all
     float split = 0.42f;             // of the width, for the text
+    std::vector<Pin> silenced;       // experts that the model may not choose
     std::vector<Pin> pins;           // at most ui::PINS
     std::optional<uint32_t> hovered; // the token under the mouse, wherever it is drawn
     std::string told;                // by the tooltip of this frame, line by line
@@ -66,6 +62,7 @@ class App {
     void select_token(std::optional<uint32_t> token);
     void show_session(uint32_t session);
     void toggle_pin(Pin pin);
+    void toggle_silence(Pin expert); // of a live model
     std::optional<size_t> pin_of(uint32_t layer, uint32_t expert) const;
     void generate(std::string text, std::optional<uint32_t> keep = {}, std::optional<Token> forced = {});
 

@@ -21,11 +21,19 @@ struct Request {
     Sampling sampling;
 };
 
+// An expert by its layer, among those that route.
+struct Pin {
+    uint32_t layer, expert;
+    bool operator==(const Pin&) const = default;
+};
+
 class Control {
   public:
     virtual ~Control() = default;
     virtual void generate(const Request& request) = 0; // replaces what is under way
     virtual void stop() = 0;
+    virtual void
+    silence(const std::vector<Pin>& experts) = 0; // never chosen from the next token on; the rest may be
     virtual bool busy() const = 0;
     virtual std::string failure() const = 0; // of the last request; empty: none
 };

@@ -8,8 +8,9 @@
 namespace fathom::cli {
 
 namespace {
+constexpr float SILENT = -1e9f;      // on a key: below every other
 constexpr size_t MOST_SESSIONS = 16; // kept to branch from; the oldest goes when another begins
-}
+} // namespace
 
 LiveSource::LiveSource(const LoadedModel& model)
     : model_(model), identity_(identity_of(model, {})), thread_([this] { run(); }) {
@@ -44,6 +45,29 @@ void LiveSource::generate(const viewer::Request& request) {
 }
 
 void LiveSource::stop() { stopped_ = true; }
+
+void LiveSource::silence(const std::vector<viewer::Pin>& experts) {
+    const std::lock_guard lock(mutex_);
+    silenced_ = experts;
+}
+
+void LiveSource::steer() {
+    std::optional<std::vector<viewer::Pin>> wanted;
+    {
+        const std::lock_guard lock(mutex_);
+        wanted.swap(silenced_);
+    }
+    if (!wanted) return;
+    const trace::Shape& shape = identity_.shape;
+    Steering steering;
+    if (!wanted->empty()) {
+        const size_t experts = shape.moe_layers.size() * shape.n_experts;
+        steering.key.assign(experts, 0), steering.factor.assign(experts, 1);
+    }
+    for (const viewer::Pin& expert : *wanted)
+        steering.key[size_t{expert.layer} * shape.n_experts + expert.expert] = SILENT;
+    model_.engine->set_steering(steering);
+}
 
 std::string LiveSource::failure() const {
     const std::lock_guard lock(mutex_);
@@ -91,6 +115,7 @@ Session& LiveSource::session_for(const viewer::Request& request) {
 }
 
 void LiveSource::serve(const viewer::Request& request) {
+    steer();
     Session& session = session_for(request);
     session.sampling() = with_known_tokens({.temperature = request.sampling.temperature,
                                             .top_k = request.sampling.top_k,
@@ -104,6 +129,7 @@ void LiveSource::serve(const viewer::Request& request) {
         throw Error({.what = "there is nothing to begin from", .fix = "write something first"});
     const std::vector<Token>& ends = model_.config().eos;
     for (uint32_t n = 0; n < request.sampling.max_tokens && !stopped_; ++n) {
+        steer();
         if (session.position() >= model_.engine->context()) break;
         const Token next = session.next();
         if (std::find(ends.begin(), ends.end(), next) != ends.end()) break;

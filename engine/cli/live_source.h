@@ -26,12 +26,14 @@ class LiveSource final : public viewer::Source, public viewer::Control {
 
     void generate(const viewer::Request& request) override;
     void stop() override;
+    void silence(const std::vector<viewer::Pin>& experts) override;
     bool busy() const override { return busy_; }
     std::string failure() const override;
 
   private:
     void run();
     void serve(const viewer::Request& request);
+    void steer();                                         // as was asked last
     Session& session_for(const viewer::Request& request); // with what the request keeps of it
 
     const LoadedModel& model_;
@@ -41,6 +43,7 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     mutable std::mutex mutex_;
     std::condition_variable asked_;
     std::optional<viewer::Request> request_;
+    std::optional<std::vector<viewer::Pin>> silenced_; // asked for, and not in force yet
     std::string failure_;
     bool ending_ = false;
     std::atomic<bool> stopped_ = false, busy_ = false;

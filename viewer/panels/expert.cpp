@@ -28,6 +28,13 @@ void draw_expert(App& app) {
     if (pin) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::ColorConvertU32ToFloat4(ui::PIN_COLOURS[*pin]));
     if (ImGui::SmallButton(pin ? "unpin" : "pin a colour")) app.toggle_pin({layer, expert});
     if (pin) ImGui::PopStyleColor();
+    if (app.source.control()) {
+        const bool silent =
+            std::find(app.silenced.begin(), app.silenced.end(), Pin{layer, expert}) != app.silenced.end();
+        ImGui::SameLine();
+        if (ImGui::SmallButton(silent ? "let it work again" : "silence it"))
+            app.toggle_silence({layer, expert});
+    }
     const std::vector<Use> uses = app.store.uses(*t, layer, expert);
     std::string partners;
     for (const auto& [other, times] : app.store.partners(*t, layer, expert, 5))

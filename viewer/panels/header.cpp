@@ -69,6 +69,10 @@ void draw_header(App& app) {
     }
     gap();
     ui::text(app.theme.dim, app.source.state().c_str());
+    if (!app.silenced.empty()) {
+        gap();
+        fact(app, "silenced", fmt::format("{} experts", app.silenced.size()), app.theme.warning);
+    }
     if (app.store.lost() != 0) {
         gap();
         fact(app, "lost", fmt::format("{} records", app.store.lost()), app.theme.warning);

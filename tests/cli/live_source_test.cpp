@@ -1,0 +1,84 @@
+// A model under the viewer: what is asked of it from another thread, and what its records then say.
+#include "cli/live_source.h"
+#include "viewer/store.h"
+
+#include <chrono>
+#include <doctest/doctest.h>
+#include <thread>
+
+using namespace fathom;
+using namespace fathom::cli;
+
+namespace {
+
+// Waits until the source rests, and gives the store all it told.
+void settle(LiveSource& source, viewer::Store& store) {
+    const auto take = [&] {
+        for (const trace::Packet& packet : source.poll()) store.ingest(packet);
+    };
+    while (source.busy()) {
+        take();
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    take();
+}
+
+size_t uses(const viewer::Store& store, const viewer::Timeline& timeline, viewer::Pin expert, uint32_t from) {
+    size_t n = 0;
+    for (const viewer::Use& use : store.uses(timeline, expert.layer, expert.expert))
+        n += use.position >= from;
+    return n;
+}
+
+} // namespace
+
+TEST_CASE("live source: writes, goes on, branches, stops, and leaves a silenced expert out") {
+    const LoadedModel model = load_model({});
+    LiveSource source(model);
+    viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
+    const viewer::Sampling greedy{.temperature = 0, .max_tokens = 24};
+    source.generate({.text = "Once upon a time", .sampling = greedy});
+    settle(source, store);
+    CHECK(source.failure().empty());
+    REQUIRE(store.timelines().size() == 1);
+    const uint32_t first = store.timelines()[0].session, size = store.timelines()[0].size();
+    std::string text;
+    for (uint32_t i = 1; i < size; ++i) text += store.text(store.timeline(first)->token(i));
+    CHECK(text.starts_with("Once upon a time"));
+    CHECK(size >= 24);
+
+    // from another token in the middle: a session of its own, with the same past
+    const trace::TokenRecord& before = *store.timeline(first)->record(size - 10);
+    REQUIRE(before.candidates.size() > 1);
+    source.generate(
+        {.session = first, .keep = size - 9, .forced = before.candidates[1].token, .sampling = greedy});
+    settle(source, store);
+    REQUIRE(store.timelines().size() == 2);
+    const viewer::Timeline& branch = store.timelines()[1];
+    CHECK(branch.parent == first);
+    CHECK(branch.token(size - 9) == before.candidates[1].token);
+    CHECK(branch.token(3) == store.timeline(first)->token(3));
+    CHECK(branch.size() > size - 9);
+
+    // the busiest expert of a layer, silenced
+    viewer::Pin busiest{2, 0};
+    for (uint32_t e = 0; e < store.shape().n_experts; ++e)
+        if (uses(store, branch, {2, e}, 0) > uses(store, branch, busiest, 0)) busiest.expert = e;
+    source.silence({busiest});
+    const uint32_t end = branch.size();
+    source.generate({.session = branch.session, .keep = end, .sampling = greedy});
+    settle(source, store);
+    CHECK(store.timelines()[1].size() > end + 4);
+    CHECK(uses(store, store.timelines()[1], busiest, end) ==
+          0); // the token at `end` was already chosen, and runs now
+    source.silence({});
+
+    source.generate({.text = "One day", .sampling = {.max_tokens = 100000}});
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    source.stop();
+    settle(source, store);
+    CHECK(store.timelines().back().size() < 1000);
+    source.generate({.session = 999, .keep = 1});
+    settle(source, store);
+    CHECK(source.failure().find("closed") != std::string::npos);
+}
