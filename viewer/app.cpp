@@ -33,6 +33,39 @@ uint32_t App::size() const {
     return paused ? std::min(paused_at_, t->size()) : t->size();
 }
 
+nlohmann::json App::settings() const {
+    return {{"dark", theme.dark},
+            {"split", split},
+            {"preset", PRESET_NAMES[static_cast<size_t>(preset)]},
+            {"colouring", static_cast<int>(colouring)},
+            {"temperature", sampling.temperature},
+            {"top_p", sampling.top_p},
+            {"max_tokens", sampling.max_tokens}};
+}
+
+void App::set_settings(const nlohmann::json& settings) {
+    if (!settings.is_object()) return;
+    const auto number = [&](const char* key, auto& value, double least, double most) {
+        const auto it = settings.find(key);
+        if (it == settings.end() || !it->is_number()) return;
+        if (const auto given = it->get<double>(); given >= least && given <= most)
+            value = static_cast<std::remove_reference_t<decltype(value)>>(given);
+    };
+    number("split", split, 0.2, 0.75);
+    number("temperature", sampling.temperature, 0, 2);
+    number("top_p", sampling.top_p, 0.05, 1);
+    number("max_tokens", sampling.max_tokens, 1, 1000);
+    int shade = static_cast<int>(colouring);
+    number("colouring", shade, 0, 3);
+    colouring = static_cast<Colouring>(shade);
+    if (const auto it = settings.find("dark"); it != settings.end() && it->is_boolean() && *it != theme.dark)
+        theme = ui::apply_theme(*it, theme.scale);
+    if (const auto it = settings.find("preset"); it != settings.end() && it->is_string()) {
+        const auto known = std::find(PRESET_NAMES.begin(), PRESET_NAMES.end(), it->get<std::string>());
+        if (known != PRESET_NAMES.end()) preset = static_cast<Preset>(known - PRESET_NAMES.begin());
+    }
+}
+
 nlohmann::json App::state() const {
     const auto number = [](std::optional<uint32_t> value) {
         return value ? nlohmann::json(*value) : nlohmann::json();
@@ -147,6 +180,7 @@ void App::go(int steps) {
 
 void App::keys() {
     const ImGuiIO& io = ImGui::GetIO();
+    if (io.KeyCtrl && ui::letter_pressed('Q')) ending = true;
     if (io.WantTextInput) return;
     const auto layers = static_cast<uint32_t>(store.shape().moe_layers.size());
     const auto step = [&](std::optional<uint32_t> now, int by, uint32_t n, uint32_t first) {

@@ -42,6 +42,7 @@ class App {
     Colouring colouring = Colouring::uncertainty;
     Sampling sampling;
     std::string prompt;
+    bool ending = false;             // the person wants to leave
     int lesson = 0;                  // step of the tour
     bool paused = false;             // the view stays where it is; records go on coming
     bool follow = true;              // the text and the grid keep the newest token in sight
@@ -53,6 +54,10 @@ class App {
     std::string told;                // by the tooltip of this frame, line by line
     std::optional<uint32_t> in_text; // the selected token that the text was last scrolled to
 
+    // What survives from one window to the next: theme, split, preset, colouring, sampling. What is missing
+    // in `settings` or makes no sense stays as it is.
+    nlohmann::json settings() const;
+    void set_settings(const nlohmann::json& settings);
     nlohmann::json state() const; // what is shown and selected, for tests and other programs
 
     const Timeline* timeline() const { return store.timeline(session_); }

@@ -21,7 +21,7 @@ struct Options {
 };
 
 int view(Options options) {
-    options.window.dark = !options.light;
+    if (options.light) options.window.dark = false;
     if (options.model.model.extension() == ".ftrace") {
         viewer::RecordingSource source(trace::read_recording(options.model.model));
         viewer::show_window(source, options.window);

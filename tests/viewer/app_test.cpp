@@ -89,6 +89,23 @@ TEST_CASE("app: a pause keeps what is seen, records go on coming") {
     CHECK(app.follow);
 }
 
+TEST_CASE("app: settings come back, and nonsense changes nothing") {
+    Screen screen;
+    viewer::RecordingSource source(recording(1));
+    App app(source, true, 1), other(source, true, 1);
+    app.set_settings(
+        {{"dark", false}, {"split", 0.3}, {"preset", "memory"}, {"colouring", 1}, {"max_tokens", 7}});
+    CHECK(!app.theme.dark);
+    other.set_settings(app.settings());
+    CHECK(other.settings() == app.settings());
+    CHECK(other.preset == viewer::Preset::memory);
+    CHECK(other.sampling.max_tokens == 7);
+    for (const nlohmann::json& bad : std::vector<nlohmann::json>{
+             nlohmann::json::array(), {{"split", 9}}, {{"preset", "x"}}, {{"colouring", -1}}, {{"dark", 1}}})
+        other.set_settings(bad);
+    CHECK(other.settings() == app.settings());
+}
+
 TEST_CASE("app: every preset, theme and size draws, empty and full, with little") {
     for (const uint32_t records : {0u, 1u, 4096u})
         for (const auto preset : {viewer::Preset::generate, viewer::Preset::route, viewer::Preset::memory,

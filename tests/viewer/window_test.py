@@ -76,13 +76,15 @@ class Person:
 
     def __init__(self, test, *arguments):
         self.test, self.file = test, os.path.join(test.folder, "state.json")
+        if os.path.exists(self.file):
+            os.unlink(self.file)  # of a window before
         server = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "1280x800x24"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         test.addCleanup(server.wait)
         test.addCleanup(server.terminate)
         with server.stdout as told:
             display = ":" + told.readline().decode().strip()
-        self.env = {**os.environ, "DISPLAY": display, "WAYLAND_DISPLAY": ""}
+        self.env = {**os.environ, "DISPLAY": display, "WAYLAND_DISPLAY": "", "XDG_CONFIG_HOME": test.folder}
         self.viewer = subprocess.Popen([PROGRAM, "view", *arguments, "--scale", "1", "--state", self.file],
                                        env=self.env)
         test.addCleanup(self.viewer.wait)
@@ -201,6 +203,19 @@ class Window(unittest.TestCase):
         self.assertEqual(state["parent"], session)
         person.press("space")
         person.until(lambda s: s["paused"], "the pause")
+
+    def test_a_window_comes_back_as_it_was(self):
+        path = self.recording()
+        person = Person(self, path)
+        person.until(lambda s: s["tokens"] > 20, "the recording")
+        person.press("t")  # light
+        person.press("ctrl", "q")
+        self.assertEqual(person.viewer.wait(30), 0)
+        with open(os.path.join(self.folder, "fathom", "viewer.json")) as file:
+            settings = json.load(file)
+        self.assertIs(settings["dark"], False)
+        again = Person(self, path)
+        again.until(lambda s: s["tokens"] > 20, "the recording")
 
     def test_tooltips_tell_what_the_recording_holds(self):
         path = self.recording()

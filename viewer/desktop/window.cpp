@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "viewer/app.h"
 
@@ -153,16 +154,54 @@ void save_state(const App& app, const std::filesystem::path& path, std::string& 
     last = std::move(text);
 }
 
+std::filesystem::path settings_path() {
+    if (const char* config = std::getenv("XDG_CONFIG_HOME"); config && *config)
+        return std::filesystem::path(config) / "fathom/viewer.json";
+    const char* home = std::getenv("HOME");
+    return home && *home ? std::filesystem::path(home) / ".config/fathom/viewer.json"
+                         : std::filesystem::path();
+}
+
+// Those of the last window; none where there are none, or they cannot be read.
+nlohmann::json load_settings(const std::filesystem::path& path) {
+    if (std::error_code error; path.empty() || !std::filesystem::exists(path, error)) return {};
+    try {
+        return parse_json(read_file(path, 1 << 16), path.string());
+    } catch (const Error& error) {
+        log::warning("{}; the viewer begins as it was made", error.what());
+        return {};
+    }
+}
+
+void save_settings(const App& app, const std::filesystem::path& path) {
+    if (path.empty()) return;
+    try {
+        std::filesystem::create_directories(path.parent_path());
+        AtomicFile file(path);
+        file.write(app.settings().dump(2) + "\n");
+        file.commit();
+    } catch (const std::exception& error) {
+        log::warning("the viewer's settings are not kept: {}", error.what());
+    }
+}
+
 } // namespace
 
 void show_window(Source& source, const WindowOptions& options) {
     Window window(options);
-    App app(source, options.dark, window.scale);
+    App app(source, options.dark.value_or(true), window.scale);
+    const std::filesystem::path settings =
+        options.screenshot.empty() ? settings_path() : std::filesystem::path();
+    nlohmann::json last = load_settings(settings);
+    if (!last.is_object()) last = nlohmann::json::object();
+    if (options.dark) last["dark"] = *options.dark;
+    if (!source.control()) last.erase("preset"); // of a model that writes
+    app.set_settings(last);
     const auto* preset = std::find(PRESET_NAMES.begin(), PRESET_NAMES.end(), options.preset);
     if (preset != PRESET_NAMES.end()) app.preset = static_cast<Preset>(preset - PRESET_NAMES.begin());
     int awake = AFTER_EVENT, drawn = 0;
     std::string state;
-    while (!glfwWindowShouldClose(window.window)) {
+    while (!glfwWindowShouldClose(window.window) && !app.ending) {
         const double patience = awake > 0 || app.wants_frames() ? BUSY_SECONDS : IDLE_SECONDS;
         const auto before = std::chrono::steady_clock::now();
         glfwWaitEventsTimeout(patience);
@@ -180,6 +219,7 @@ void show_window(Source& source, const WindowOptions& options) {
         }
         glfwSwapBuffers(window.window);
     }
+    save_settings(app, settings);
 }
 
 } // namespace fathom::viewer

@@ -97,7 +97,8 @@ void draw_keys(App& app, bool& open) {
                                     {"Alt+Left, Alt+Right", "what was selected before, after"},
                                     {"Esc", "nothing selected"},
                                     {"T", "light or dark"},
-                                    {"H", "this list"}};
+                                    {"H", "this list"},
+                                    {"Ctrl+Q", "leave"}};
     ImGui::SetNextWindowSize({420 * app.theme.scale, 0});
     if (ImGui::Begin("Keys", &open, ImGuiWindowFlags_NoResize | ImGuiWindowFlags_NoCollapse))
         for (const auto& row : rows) {
