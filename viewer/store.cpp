@@ -68,6 +68,40 @@ double uncertainty(const Timeline& timeline, uint32_t position) {
 Store::Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit)
     : identity_(std::move(identity)), text_of_(std::move(text_of)), limit_(limit) {}
 
+namespace {
+
+// A value of an object that may be anything: a file says what it likes.
+const nlohmann::json* value_of(const nlohmann::json& object, const char* key) {
+    if (!object.is_object()) return nullptr;
+    const auto it = object.find(key);
+    return it == object.end() ? nullptr : &*it;
+}
+
+} // namespace
+
+double Store::model_number(const char* key) const {
+    const nlohmann::json* model = value_of(identity_.facts, "model");
+    const nlohmann::json* value = model ? value_of(*model, key) : nullptr;
+    return value && value->is_number() ? value->get<double>() : 0;
+}
+
+bool Store::model_says(const char* key) const {
+    const nlohmann::json* model = value_of(identity_.facts, "model");
+    const nlohmann::json* value = model ? value_of(*model, key) : nullptr;
+    return value && value->is_boolean() && value->get<bool>();
+}
+
+std::string Store::model_name() const {
+    const nlohmann::json* model = value_of(identity_.facts, "model");
+    const nlohmann::json* value = model ? value_of(*model, "name") : nullptr;
+    return value && value->is_string() ? value->get<std::string>() : std::string();
+}
+
+std::string Store::device() const {
+    const nlohmann::json* value = value_of(identity_.facts, "device");
+    return value && value->is_string() ? value->get<std::string>() : std::string();
+}
+
 void Store::ingest(const trace::Packet& packet) {
     ++revision_;
     if (const auto* record = std::get_if<trace::TokenRecord>(&packet))
@@ -91,7 +125,15 @@ Timeline& Store::timeline_of(uint32_t session) {
 // A record comes again where a session repeats a run of tokens after a rewind: the later one holds.
 void Store::put(const trace::TokenRecord& record) {
     Timeline& timeline = timeline_of(record.session);
-    if (record.position >= timeline.slots.size()) timeline.slots.resize(size_t{record.position} + 1);
+    if (record.position >= timeline.slots.size()) {
+        const size_t more = size_t{record.position} + 1 - timeline.slots.size();
+        if (more > MOST_SLOTS - slots_) {
+            ++lost_;
+            return;
+        }
+        slots_ += more;
+        timeline.slots.resize(size_t{record.position} + 1);
+    }
     Timeline::Slot& slot = timeline.slots[record.position];
     const uint64_t before = table_bytes(slot.record), after = table_bytes(record);
     slot.record = record;
@@ -108,6 +150,7 @@ void Store::cut(Timeline& timeline, uint32_t position) {
         const uint64_t bytes = table_bytes(timeline.slots.back().record);
         timeline.tables -= bytes, bytes_ -= bytes;
         timeline.slots.pop_back();
+        --slots_;
     }
     if (timeline.slots.empty()) return;
     // its last token may be followed by another one now
@@ -138,7 +181,8 @@ void Store::take_event(const trace::Event& event) {
     if (!parent) return;
     fork.largest = parent->largest;
     for (const Timeline::Slot& slot : parent->slots) {
-        if (fork.slots.size() >= event.position) break;
+        if (fork.slots.size() >= event.position || slots_ == MOST_SLOTS) break;
+        ++slots_;
         fork.slots.push_back(slot);
         fork.tables += table_bytes(slot.record), bytes_ += table_bytes(slot.record);
     }

@@ -50,13 +50,21 @@ struct Use {
 
 class Store {
   public:
-    static constexpr uint64_t LIMIT = 512ull << 20;
+    static constexpr uint64_t LIMIT = 512ull << 20; // bytes of tables
+    static constexpr size_t MOST_SLOTS = 1ull
+                                         << 21; // positions of all timelines; what is beyond counts as lost
     Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit = LIMIT);
 
     void ingest(const trace::Packet& packet);
 
     const trace::Identity& identity() const { return identity_; }
     const trace::Shape& shape() const { return identity_.shape; }
+    // What the source says of its model ("n_heads", "name", ...) and device; 0, "" and false where it does
+    // not.
+    double model_number(const char* key) const;
+    bool model_says(const char* key) const;
+    std::string model_name() const;
+    std::string device() const;
     const std::vector<Timeline>& timelines() const { return timelines_; }
     const Timeline* timeline(uint32_t session) const; // null: there is none
     std::string text(Token token) const { return text_of_ ? text_of_(token) : std::string(); }
@@ -92,6 +100,7 @@ class Store {
     uint64_t limit_;
     std::vector<Timeline> timelines_;
     std::vector<trace::Event> memory_;
+    size_t slots_ = 0;
     uint64_t revision_ = 0, lost_ = 0, thinned_ = 0, bytes_ = 0;
 };
 

@@ -80,6 +80,10 @@ Identity identity_of(const nlohmann::json& json) {
             throw std::out_of_range("shape.moe_layers: not layers of the model, in order");
         identity.shape.moe_layers.push_back(static_cast<uint32_t>(value));
     }
+    const Shape& shape = identity.shape;
+    if (!shape.moe_layers.empty() &&
+        (shape.n_active == 0 || shape.n_active > shape.n_experts || shape.n_groups == 0))
+        throw std::out_of_range("shape: MoE layers that choose no experts, or more than there are");
     identity.facts = json.at("facts");
     if (!identity.facts.is_object()) throw std::out_of_range("facts: not an object");
     return identity;
@@ -289,8 +293,14 @@ class Reader {
         }
     }
 
-    void check_record(const TokenRecord& record) const {
-        for (const uint16_t expert : record.experts)
+    // What others rely on: tables all or none, and experts that there are.
+    void check_record(const TokenRecord& r) const {
+        const bool any = !r.experts.empty();
+        for (const bool present : {!r.weights.empty(), !r.margin.empty(), !r.entropy.empty(),
+                                   !r.swapped.empty(), !r.groups.empty()})
+            if (present != any) throw std::out_of_range("a record with some of its tables");
+        if (any && r.norms.empty()) throw std::out_of_range("a record with some of its tables");
+        for (const uint16_t expert : r.experts)
             if (expert >= recording_.identity.shape.n_experts)
                 throw std::out_of_range(
                     fmt::format("expert {} of {}", expert, recording_.identity.shape.n_experts));

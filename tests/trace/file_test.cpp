@@ -113,6 +113,29 @@ TEST_CASE("what is no recording, and a newer one, are errors") {
     CHECK_THROWS_AS(trace::Writer("/nonexistent/x.ftrace", identity(), text_of), Error);
 }
 
+TEST_CASE("a recording whose tables or shape make no sense ends before them") {
+    ScratchFile file;
+    const auto incomplete = [&](const trace::TokenRecord& bad) {
+        trace::Writer writer(file.path(), identity(), text_of);
+        for (uint32_t i = 0; i < 256; ++i) writer.write(record(i)); // a frame of its own
+        writer.write(bad);
+        writer.finish();
+        const trace::Recording read = trace::read_recording(file.path());
+        CHECK(read.tokens.size() == 256);
+        return read.incomplete;
+    };
+    auto bad = record(1);
+    bad.margin.clear();
+    CHECK(incomplete(bad).find("some of its tables") != std::string::npos);
+    bad = record(1);
+    bad.experts[2] = 8;
+    CHECK(incomplete(bad).find("expert 8 of 8") != std::string::npos);
+    trace::Identity wrong = identity();
+    wrong.shape.n_active = 0;
+    trace::Writer(file.path(), wrong, text_of).finish();
+    CHECK_THROWS_AS(trace::read_recording(file.path()), Error);
+}
+
 TEST_CASE("a queue drops what it cannot hold, and says how much") {
     trace::Queue queue(10);
     for (uint32_t i = 0; i < 25; ++i) queue.offer(record(i));

@@ -106,6 +106,27 @@ TEST_CASE("app: settings come back, and nonsense changes nothing") {
     CHECK(other.settings() == app.settings());
 }
 
+TEST_CASE("app: facts of the wrong kind are as good as none") {
+    for (const nlohmann::json& facts : std::vector<nlohmann::json>{
+             nlohmann::json::object(),
+             {{"model", 5}, {"device", nlohmann::json::array()}},
+             {{"model", {{"name", 1}, {"latent", "yes"}, {"n_heads", "many"}}}, {"device", nullptr}},
+             {{"model", {{"latent", true}, {"n_heads", -1}, {"vocab_size", 1e300}, {"context", "x"}}}}}) {
+        Screen screen;
+        trace::Recording all = recording(20);
+        all.identity.facts = facts;
+        viewer::RecordingSource source(std::move(all));
+        App app(source, true, 1);
+        app.poll();
+        for (size_t preset = 0; preset < 4; ++preset)
+            for (int i = 0; i < 8; ++i) {
+                app.preset = static_cast<viewer::Preset>(preset), app.lesson = i;
+                screen.frame(app, NOWHERE);
+            }
+        CHECK(screen.vertices > 100);
+    }
+}
+
 TEST_CASE("app: every preset, theme and size draws, empty and full, with little") {
     for (const uint32_t records : {0u, 1u, 4096u})
         for (const auto preset : {viewer::Preset::generate, viewer::Preset::route, viewer::Preset::memory,

@@ -117,4 +117,10 @@ TEST_CASE("store: its memory is bounded, and what it let go it says") {
     CHECK(t.slots[0].state == Timeline::Slot::State::bare);
     CHECK(t.slots[4999].state == Timeline::Slot::State::whole);
     CHECK(t.token(7) == record(7).token);
+    Store other(identity(), text_of);
+    auto far = record(1);
+    far.position = 0xFFFFFFF0;
+    other.ingest(far);
+    CHECK(other.lost() == 1);
+    CHECK(other.timeline(1)->size() == 0);
 }

@@ -12,17 +12,14 @@ using ui::operator+;
 void draw_cache(App& app) {
     begin_panel(app, "The latent cache", "what MLA saves, with 2-byte numbers",
                 app.preset == Preset::memory ? 230 * app.theme.scale : 0);
-    const nlohmann::json& facts = app.store.identity().facts;
-    const auto found = facts.find("model");
-    if (found == facts.end() || !found->is_object() || !found->value("latent", false)) {
+    if (!app.store.model_says("latent")) {
         ui::text(app.theme.dim, "This model has plain attention: every head keeps its keys and values.");
         return end_panel();
     }
-    const nlohmann::json& m = *found;
-    const double layers = app.store.shape().n_layers, heads = m.value("n_heads", 0.0),
-                 key = m.value("qk_nope_head_dim", 0.0) + m.value("qk_rope_head_dim", 0.0),
-                 value = m.value("v_head_dim", 0.0), latent = m.value("cache_floats", 0.0),
-                 tokens = app.size();
+    const auto number = [&](const char* key) { return app.store.model_number(key); };
+    const double layers = app.store.shape().n_layers, heads = number("n_heads"),
+                 key = number("qk_nope_head_dim") + number("qk_rope_head_dim"), value = number("v_head_dim"),
+                 latent = number("cache_floats"), tokens = app.size();
     struct Row {
         const char* name;
         double floats;
@@ -47,7 +44,7 @@ void draw_cache(App& app) {
                                              bytes_text(a_token * tokens))
                                      .c_str());
     }
-    const double context = m.value("context", 0.0);
+    const double context = number("context");
     fact(app, "tokens", fmt::format("{} of {}", app.size(), context));
     ImGui::SameLine(0, 14 * app.theme.scale);
     fact(app, "smaller than MHA by", fmt::format("{:.1f} times", rows[3].floats / std::max(1.0, latent)));

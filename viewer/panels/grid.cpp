@@ -79,8 +79,8 @@ void fill(App& app, const Timeline& t, float width) {
     const auto end = static_cast<uint32_t>(std::ceil(app.grid_view.begin + app.grid_view.tokens));
     const uint32_t tokens = std::min(end, app.size()) - begin;
     const auto columns = std::max(1u, std::min(tokens, static_cast<uint32_t>(width)));
-    uint64_t made_of =
-        app.store.revision() * 1000003 + begin * 8191ull + tokens * 131ull + columns + app.size();
+    uint64_t made_of = app.store.revision() * 1000003 + t.session * 65537ull + begin * 8191ull +
+                       tokens * 131ull + columns + app.size();
     for (const Pin& pin : app.pins) made_of = made_of * 31 + pin.layer * 4099ull + pin.expert + 1;
     if (made_of == app.grid_view.made_of) return;
     app.grid_view.made_of = made_of;

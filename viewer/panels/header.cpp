@@ -8,12 +8,6 @@ namespace fathom::viewer {
 
 namespace {
 
-std::string name_of(const nlohmann::json& facts) {
-    const auto model = facts.find("model");
-    if (model == facts.end() || !model->is_object()) return "a model";
-    return model->value("name", "a model");
-}
-
 void tabs(App& app) {
     const char* names[] = {"Generate", "Route", "Memory", "Learn"};
     for (int i = 0; i < 4; ++i) {
@@ -47,13 +41,12 @@ void sessions(App& app) {
 } // namespace
 
 void draw_header(App& app) {
-    const nlohmann::json& facts = app.store.identity().facts;
     tabs(app);
     sessions(app);
     ImGui::SameLine(0, 20 * app.theme.scale);
-    ui::text(app.theme.text, name_of(facts).c_str());
+    ui::text(app.theme.text, ui::shown(app.store.model_name()).c_str());
     ImGui::SameLine(0, 6 * app.theme.scale);
-    ui::text(app.theme.dim, ("on " + facts.value("device", "a device")).c_str());
+    ui::text(app.theme.dim, ui::shown("on " + app.store.device()).c_str());
     const auto gap = [&] { ImGui::SameLine(0, 20 * app.theme.scale); };
     if (const Timeline* t = app.timeline()) {
         if (const double speed = app.store.speed(*t, 16); speed > 0) {

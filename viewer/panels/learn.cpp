@@ -20,14 +20,13 @@ struct Subject {
     const Timeline* timeline = nullptr;
     const trace::TokenRecord* record = nullptr; // null: nothing yet
     uint32_t position = 0, layer = 0;           // layer: among the MoE layers
-    nlohmann::json model;
+    const Store* store = nullptr;
 };
 
 Subject subject_of(App& app) {
     Subject s;
     s.timeline = app.timeline();
-    const nlohmann::json& facts = app.store.identity().facts;
-    if (const auto found = facts.find("model"); found != facts.end() && found->is_object()) s.model = *found;
+    s.store = &app.store;
     if (!s.timeline || app.size() == 0) return s;
     s.position = app.selection().token.value_or(app.size() >= 2 ? app.size() - 2 : 0);
     s.layer = app.selection().layer.value_or(0);
@@ -35,7 +34,7 @@ Subject subject_of(App& app) {
     return s;
 }
 
-double number(const Subject& s, const char* key) { return s.model.is_object() ? s.model.value(key, 0.0) : 0; }
+double number(const Subject& s, const char* key) { return s.store->model_number(key); }
 
 std::string tokens(App& app, const Subject& s) {
     return fmt::format(
@@ -58,7 +57,7 @@ std::string stream(App& app, const Subject& s) {
 }
 
 std::string cache(App& app, const Subject& s) {
-    if (!s.model.is_object() || !s.model.value("latent", false))
+    if (!s.store->model_says("latent"))
         return "In a layer's attention every token looks at those before it. This model keeps a key and a "
                "value of every "
                "head for each of them.";
