@@ -50,7 +50,7 @@ TEST_CASE("app: a cell of the grid selects token, layer and expert, and the text
     CHECK(app.grid.at(30, 0).pin == viewer::ui::HeatMap::MISSING); // not gone through the model yet
 }
 
-TEST_CASE("app: a cell of the load map selects an expert; a pin shows in both maps") {
+TEST_CASE("app: a cell of the load map selects an expert, a pin shows in both maps") {
     Screen screen;
     viewer::RecordingSource source(recording(30));
     App app(source, false, 1);
