@@ -291,7 +291,13 @@ uint64_t Device::submit(Recording& recording) {
     return impl_->submit(*recording.impl_->commands);
 }
 
-bool Device::is_finished(uint64_t ticket) const { return impl_->timeline.getCounterValue() >= ticket; }
+bool Device::is_finished(uint64_t ticket) const try {
+    if (impl_->instance.gpu_assisted) return false; // any look at the timeline may stall, as in wait()
+    const vk::SemaphoreWaitInfo until({}, *impl_->timeline, ticket);
+    return impl_->device.waitSemaphores(until, 0) == vk::Result::eSuccess;
+} catch (const vk::DeviceLostError&) {
+    return false; // wait() tells
+}
 void Device::wait(uint64_t ticket) { impl_->wait(ticket); }
 std::vector<Statistic> Device::statistics(const Dispatch& dispatch) {
     return impl_->pipelines->statistics(dispatch);

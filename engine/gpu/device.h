@@ -178,7 +178,7 @@ class Device {
     // before.
     Recording record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps = false);
     uint64_t submit(Recording& recording); // returns a ticket
-    bool is_finished(uint64_t ticket) const;
+    bool is_finished(uint64_t ticket) const; // false too where only waiting would tell
     void wait(uint64_t ticket); // until that submit is finished; throws DeviceLost naming the last op
     // What the driver tells about a kernel as it compiled it: the subgroup size, then what it likes, in its
     // own words. Empty where Caps::statistics is not set. Nothing runs.
