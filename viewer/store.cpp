@@ -77,23 +77,25 @@ const nlohmann::json* value_of(const nlohmann::json& object, const char* key) {
     return it == object.end() ? nullptr : &*it;
 }
 
+const nlohmann::json* model_fact(const trace::Identity& identity, const char* key) {
+    const nlohmann::json* model = value_of(identity.facts, "model");
+    return model ? value_of(*model, key) : nullptr;
+}
+
 } // namespace
 
 double Store::model_number(const char* key) const {
-    const nlohmann::json* model = value_of(identity_.facts, "model");
-    const nlohmann::json* value = model ? value_of(*model, key) : nullptr;
+    const nlohmann::json* value = model_fact(identity_, key);
     return value && value->is_number() ? value->get<double>() : 0;
 }
 
 bool Store::model_says(const char* key) const {
-    const nlohmann::json* model = value_of(identity_.facts, "model");
-    const nlohmann::json* value = model ? value_of(*model, key) : nullptr;
+    const nlohmann::json* value = model_fact(identity_, key);
     return value && value->is_boolean() && value->get<bool>();
 }
 
 std::string Store::model_name() const {
-    const nlohmann::json* model = value_of(identity_.facts, "model");
-    const nlohmann::json* value = model ? value_of(*model, "name") : nullptr;
+    const nlohmann::json* value = model_fact(identity_, "name");
     return value && value->is_string() ? value->get<std::string>() : std::string();
 }
 

@@ -30,7 +30,7 @@ LiveSource::~LiveSource() {
 }
 
 std::string LiveSource::text(Token token) const {
-    return token < model_.tokenizer.size() ? model_.tokenizer.decode(std::vector<Token>{token}) : "";
+    return text_of(model_, token);
 }
 
 void LiveSource::generate(const viewer::Request& request) {

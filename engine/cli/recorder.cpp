@@ -27,6 +27,10 @@ void add_trace(CLI::App& app, ModelOptions& options) {
              "tell nothing");
 }
 
+std::string text_of(const LoadedModel& model, Token token) {
+    return token < model.tokenizer.size() ? model.tokenizer.decode(std::vector<Token>{token}) : "";
+}
+
 trace::Identity identity_of(const LoadedModel& model, const SamplingParams& sampling) {
     const ModelConfig& c = model.config();
     return {model.engine->trace_shape(),
@@ -57,10 +61,8 @@ trace::Identity identity_of(const LoadedModel& model, const SamplingParams& samp
 Recorder::Recorder(const LoadedModel& model, const ModelOptions& options, const SamplingParams& sampling)
     : engine_(*model.engine) {
     if (options.trace.empty() || options.trace == "off") return;
-    const Tokenizer& tokenizer = model.tokenizer;
-    sink_.emplace(options.trace, identity_of(model, sampling), [&tokenizer](Token token) {
-        return token < tokenizer.size() ? tokenizer.decode(std::vector<Token>{token}) : "";
-    });
+    sink_.emplace(options.trace, identity_of(model, sampling),
+                  [&model](Token token) { return text_of(model, token); });
     engine_.listen(sink_->queue());
 }
 
