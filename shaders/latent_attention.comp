@@ -13,6 +13,7 @@ layout(constant_id = 2) const uint CHANNELS = 1;   // vec4 of the latent for eac
 layout(constant_id = 3) const uint TILE_PAGES = 1;
 layout(constant_id = 4) const uint CACHE = CACHE_F32;
 #include "cache.glsl"
+#include "cached.glsl"
 #include "softmax.glsl"
 const uint VALUES = QUERIES * CHANNELS, ROW4 = ROW_FLOATS / 4u;
 #define UNROLL 4u // of the inner loops: loads under way, and sums that stay in registers
@@ -22,18 +23,6 @@ layout(push_constant) uniform Push { LatentAttention p; };
 uvec2 partial_of(uint t, uint h, uint part) {
     const uint row = ((t - p.first_row) * p.n_heads + h) * p.n_parts + part;
     return at(p.partial, row, 4u * (pad4(p.latent_dim) + 4u));
-}
-
-// Numbers 4 c to 4 c + 3 of a cache row.
-vec4 cached4(uvec2 row, uint c) {
-    if (CACHE == CACHE_F32) return Vec4In(row).v[c];
-    if (CACHE == CACHE_F16) {
-        const uvec2 halves = Words2In(row).v[c];
-        return vec4(unpackHalf2x16(halves.x), unpackHalf2x16(halves.y));
-    }
-    const int bytes = int(WordsIn(row).v[c]);
-    const float scale = FloatsIn(row).v[CACHE_SCALES_AT(ROW_FLOATS) / 4u + c / 8u];
-    return scale * vec4(ivec4(bytes << 24, bytes << 16, bytes << 8, bytes) >> 24);
 }
 
 void add_products(uvec2 query[QUERIES], uvec2 key, uint c, inout float dot[QUERIES]) {

@@ -39,6 +39,17 @@ enum class BYTES : uint64_t {}; // a size, no address
 #define TRACE_SWAPPED 2u // bit i: choice i is not among the n_active best scores of the kept groups
 #define TRACE_GROUPS 3u  // bit g: group g of experts was kept
 
+// A row of an attention map has at most `width` bins, each the sum of so many neighbouring positions: the
+// least power of two that lets `length` positions fit.
+#ifdef __cplusplus
+constexpr
+#endif
+uint attention_pool(uint length, uint width) {
+    uint pool = 1u;
+    while ((length + pool - 1u) / pool > width) pool *= 2u;
+    return pool;
+}
+
 // Numbers of a latent cache row: f32; f16; or bytes, then, behind CACHE_SCALES_AT, an f32 scale for each 32.
 #define CACHE_F32 0
 #define CACHE_F16 1
@@ -178,6 +189,17 @@ struct PlainAttention {
     float scale;
 };
 
+// What heads pay to the positions up to and with a token's own, for those who watch: the logarithms of the
+// sums of exp(score) over each bin. A key of head h is key_floats numbers of a cache row, from h * key_step.
+struct AttentionMap {
+    // q (T, heads * key_floats), unrotated where `rope` is given; map: a ring of map_rows rows, that of the
+    // step's row t being (trace_slot + t) % map_rows, with `width` bins for each head watched
+    ADDRESS state, q, rope, pages, cache, map;
+    uint first_head, n_heads, key_floats, key_step, q_stride, half_split, max_pages, page_bytes, row_bytes;
+    uint cache_format, width, map_stride, map_rows;
+    float scale;
+};
+
 // Scores, selection and weights of a token's experts; see router.comp.
 struct Router {
     // weights (E, dim) in FORMAT; bias (E) or 0; norm (dim) or 0, by which x is normed
@@ -271,7 +293,8 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<AbsorbSplit> && fits_push_constants<ExpandKeys> &&
               fits_push_constants<KvWrite> && fits_push_constants<PlainAttention> &&
               fits_push_constants<LatentAttention> && fits_push_constants<AttentionCombine> &&
-              fits_push_constants<ExpandedAttention> && fits_push_constants<Router> &&
+              fits_push_constants<ExpandedAttention> && fits_push_constants<AttentionMap> &&
+              fits_push_constants<Router> &&
               fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&
               fits_push_constants<MoeReduce> && fits_push_constants<Sample> &&
               fits_push_constants<CopyRows> && fits_push_constants<RandomRows> &&

@@ -9,16 +9,9 @@ namespace fathom::viewer {
 
 namespace {
 
-uint64_t table_bytes(const trace::TokenRecord& r) {
-    return r.experts.size() * 2 +
-           4 * (r.weights.size() + r.margin.size() + r.entropy.size() + r.swapped.size() + r.groups.size() +
-                r.norms.size()) +
-           8 * r.candidates.size();
-}
-
 void drop_tables(trace::TokenRecord& r) {
     r.experts = {}, r.weights = {}, r.margin = {}, r.entropy = {}, r.swapped = {}, r.groups = {};
-    r.norms = {}, r.candidates = {};
+    r.norms = {}, r.candidates = {}, r.attention = {}, r.times = {};
 }
 
 } // namespace
@@ -137,7 +130,7 @@ void Store::put(const trace::TokenRecord& record) {
         timeline.slots.resize(size_t{record.position} + 1);
     }
     Timeline::Slot& slot = timeline.slots[record.position];
-    const uint64_t before = table_bytes(slot.record), after = table_bytes(record);
+    const uint64_t before = trace::bytes_of(slot.record), after = trace::bytes_of(record);
     slot.record = record;
     slot.state = record.experts.empty() && !shape().moe_layers.empty() ? Timeline::Slot::State::bare
                                                                        : Timeline::Slot::State::whole;
@@ -149,7 +142,7 @@ void Store::put(const trace::TokenRecord& record) {
 
 void Store::cut(Timeline& timeline, uint32_t position) {
     while (timeline.slots.size() > position) {
-        const uint64_t bytes = table_bytes(timeline.slots.back().record);
+        const uint64_t bytes = trace::bytes_of(timeline.slots.back().record);
         timeline.tables -= bytes, bytes_ -= bytes;
         timeline.slots.pop_back();
         --slots_;
@@ -186,7 +179,7 @@ void Store::take_event(const trace::Event& event) {
         if (fork.slots.size() >= event.position || slots_ == MOST_SLOTS) break;
         ++slots_;
         fork.slots.push_back(slot);
-        fork.tables += table_bytes(slot.record), bytes_ += table_bytes(slot.record);
+        fork.tables += trace::bytes_of(slot.record), bytes_ += trace::bytes_of(slot.record);
     }
 }
 
@@ -198,7 +191,7 @@ void Store::thin() {
                              [](const Timeline& a, const Timeline& b) { return a.tables < b.tables; });
         bool any = false;
         for (Timeline::Slot& slot : largest->slots) {
-            const uint64_t bytes = table_bytes(slot.record);
+            const uint64_t bytes = trace::bytes_of(slot.record);
             if (bytes == 0) continue;
             drop_tables(slot.record);
             slot.state = Timeline::Slot::State::bare;

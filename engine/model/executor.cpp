@@ -38,12 +38,14 @@ class GpuExecutor final : public Executor {
     void copy(View from, View to) override { device_.copy(from, to); }
     void zero(View view) override { device_.zero(view); }
 
-    uint64_t start(const Plan& plan) override {
+    uint64_t start(const Plan& plan, bool timed) override {
         const bool cut = pace_.on_cpu || !caps().cpu;
         if (cut && (plan.prefill() || lists_.contains(&plan))) return start_in_lists(plan);
-        auto recording = recordings_.find(&plan);
-        if (recording == recordings_.end()) {
-            recording = recordings_.emplace(&plan, device_.record(plan.name(), plan.dispatches())).first;
+        auto& recordings = timed ? timed_ : recordings_;
+        auto recording = recordings.find(&plan);
+        if (recording == recordings.end()) {
+            recording =
+                recordings.emplace(&plan, device_.record(plan.name(), plan.dispatches(), timed)).first;
         }
         const auto now = Clock::now();
         started_.push_back({device_.submit(recording->second), &plan, now});
@@ -65,8 +67,14 @@ class GpuExecutor final : public Executor {
         }
     }
 
+    std::vector<double> seconds(const Plan& plan) const override {
+        const auto it = timed_.find(&plan);
+        return it == timed_.end() || lists_.contains(&plan) ? std::vector<double>{} : it->second.seconds();
+    }
+
     void forget(const Plan& plan) override {
         recordings_.erase(&plan);
+        timed_.erase(&plan);
         lists_.erase(&plan);
         std::erase_if(started_, [&](const Started& step) { return step.plan == &plan; });
     }
@@ -156,7 +164,7 @@ class GpuExecutor final : public Executor {
     Clock::time_point last_end_;
     double reported_ = 0; // the longest that was told
     std::map<const Plan*, Lists> lists_;
-    std::map<const Plan*, gpu::Recording> recordings_;
+    std::map<const Plan*, gpu::Recording> recordings_, timed_;
 };
 
 class ReferenceExecutor final : public Executor {
@@ -193,7 +201,7 @@ class ReferenceExecutor final : public Executor {
     void copy(View from, View to) override { std::copy_n(mapped(from), from.bytes, mapped(to)); }
     void zero(View view) override { std::fill_n(mapped(view), view.bytes, std::byte{0}); }
 
-    uint64_t start(const Plan& plan) override {
+    uint64_t start(const Plan& plan, bool) override {
         const auto& ops = plan.ops();
         std::mt19937 random(1);
         for (size_t first = 0; first < ops.size();) {
@@ -244,7 +252,7 @@ class PlanningExecutor final : public Executor {
     void download(View view, std::span<std::byte>) override { mapped(view); }
     void copy(View, View) override {}
     void zero(View) override {}
-    uint64_t start(const Plan&) override { return 0; }
+    uint64_t start(const Plan&, bool) override { return 0; }
 
   private:
     gpu::Caps caps_;

@@ -41,8 +41,10 @@ class Executor : public Memory {
 
     // Starts a finished plan, behind all that was started before; wait() for its ticket to see it through.
     // The plan must stay where it is until it is forgotten or the executor is gone: what was made for it is
-    // kept by its address.
-    virtual uint64_t start(const Plan& plan) = 0;
+    // kept by its address. Timed: launch by launch with waits between, where the device can and the plan goes
+    // whole; seconds() of that plan are then those of each op, once the ticket is waited for, else none.
+    virtual uint64_t start(const Plan& plan, bool timed = false) = 0;
+    virtual std::vector<double> seconds(const Plan&) const { return {}; }
     virtual void wait(uint64_t) {}
     void run(const Plan& plan) { wait(start(plan)); }
     virtual void forget(const Plan&) {}

@@ -22,6 +22,25 @@ bool matches(std::string_view pattern, std::string_view name) {
     return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
 }
 
+constexpr uint64_t MAP_RING_BYTES = 64ull << 20;
+
+// A watch as it is, with what it left open filled in.
+trace::AttentionWatch watched_with(const ModelConfig& c, trace::AttentionWatch watch, uint32_t context) {
+    std::sort(watch.layers.begin(), watch.layers.end());
+    watch.layers.erase(std::unique(watch.layers.begin(), watch.layers.end()), watch.layers.end());
+    if (!watch.layers.empty() && watch.layers.back() >= c.n_layers)
+        throw Error({.what = "no such layer to watch",
+                     .expected = fmt::format("0 to {}", c.n_layers - 1),
+                     .got = fmt::format("{}", watch.layers.back())});
+    if (watch.first_head >= c.n_heads || watch.n_heads > c.n_heads - watch.first_head)
+        throw Error({.what = "no such heads to watch",
+                     .expected = fmt::format("heads of 0 to {}", c.n_heads - 1),
+                     .got = fmt::format("{} from head {}", watch.n_heads, watch.first_head)});
+    if (watch.n_heads == 0) watch.n_heads = c.n_heads - watch.first_head;
+    watch.width = watch.width == 0 ? context : std::min(watch.width, context);
+    return watch;
+}
+
 } // namespace
 
 Model::Model(const ModelConfig& c, const WeightSource& source, const ModelOptions& options,
@@ -87,6 +106,10 @@ std::unique_ptr<Plan> Model::make_plan(StepKind kind, const Tiers& tiers) {
 
 void Model::set_tiers(const Tiers& tiers) {
     options_.tiers = tiers;
+    forget_plans();
+}
+
+void Model::forget_plans() {
     for (const auto& [kind, plan] : plans_) executor_.forget(*plan);
     plans_.clear();
     taps_.clear();
@@ -96,6 +119,50 @@ const std::vector<TapBuffer>& Model::taps(const Plan& plan) const {
     static const std::vector<TapBuffer> none;
     const auto it = taps_.find(&plan);
     return it == taps_.end() ? none : it->second;
+}
+
+void Model::watch(const trace::AttentionWatch& wanted) {
+    WatchedAttention next{watched_with(config, wanted, options_.context), watched_.ring, 0, 0};
+    const trace::AttentionWatch& w = next.watch;
+    if (!w.layers.empty()) {
+        next.stride = static_cast<uint32_t>(w.layers.size()) * w.n_heads * w.width;
+        if (next.ring.bytes == 0)
+            next.ring = executor_
+                            .allocate("attention maps", gpu::Placement::readback,
+                                      std::vector<uint64_t>{MAP_RING_BYTES}, false)
+                            .front();
+        next.rows = std::bit_floor(static_cast<uint32_t>(MAP_RING_BYTES / 4 / next.stride));
+        const uint32_t least = std::max(bucket_for(options_.chunk), 2 * MAX_SEQUENCES);
+        if (next.rows < least)
+            throw Error({.what = "more attention than can be watched at once",
+                         .where = fmt::format("{} layers of {} heads, {} positions wide", w.layers.size(),
+                                              w.n_heads, w.width),
+                         .expected = fmt::format("at most {} numbers of a token, for a prompt's {} tokens",
+                                                 MAP_RING_BYTES / 4 / least, least),
+                         .got = fmt::format("{}", next.stride),
+                         .fix = "watch fewer layers or heads, or narrower maps"});
+    }
+    watched_ = std::move(next);
+    forget_plans();
+}
+
+bool Model::is_watched(uint32_t layer) const {
+    const auto& layers = watched_.watch.layers;
+    return std::find(layers.begin(), layers.end(), layer) != layers.end();
+}
+
+void Model::keep_map(Plan& plan, uint32_t layer, Rows q) {
+    const trace::AttentionWatch& w = watched_.watch;
+    const auto nth =
+        static_cast<uint64_t>(std::find(w.layers.begin(), w.layers.end(), layer) - w.layers.begin());
+    const uint64_t offset = 4 * nth * w.n_heads * w.width;
+    attention_map(plan, fmt::format("layers.{}.attention_map", layer), step_, shape_, q, cache[layer],
+                  {{watched_.ring.address + offset, watched_.ring.bytes - offset},
+                   watched_.stride,
+                   watched_.rows,
+                   w.first_head,
+                   w.n_heads,
+                   w.width});
 }
 
 bool Model::is_wanted(const std::string& tap) const {
@@ -174,6 +241,7 @@ void Model::attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, ui
     matmul(plan, label("v"), step_, w.v, x.untold(), m.v, false);
     plan.tap(label("v"), m.v);
     kv_write(plan, label("kv_write"), step_, shape_, m.k, m.v, cache[layer]);
+    if (is_watched(layer)) keep_map(plan, layer, m.q);
     plain_attention(plan, label("plain_attention"), step_, shape_, m.q, cache[layer], m.attended);
 }
 
@@ -216,9 +284,13 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
         expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, w.kv_b.split(),
                            latent, join, chunk, m.attended);
     }
-    if (!kind.expanded || kind.history) {
+    const Rows absorbed{m.q_latent.address, c.n_heads * row_floats, c.n_heads * row_floats};
+    const bool attends_to_cache = !kind.expanded || kind.history;
+    if (attends_to_cache || is_watched(layer))
         absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);
-        plan.tap(label("q_latent"), {m.q_latent.address, c.n_heads * row_floats, c.n_heads * row_floats});
+    if (is_watched(layer)) keep_map(plan, layer, absorbed);
+    if (attends_to_cache) {
+        plan.tap(label("q_latent"), absorbed);
         latent_attention(plan, label("latent_attention"), step_, shape_, w.kv_b, q_latent, cache[layer],
                          m.partial, kind.expanded, chunk, m.attended);
     }
@@ -246,9 +318,9 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     if (w.moe) {
         const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
                                  8ull * c.n_routed_experts};
-        router(plan, label("router"), step_, routing, w.router, x,
-               {w.router_bias, layer_control, experts, expert_weights,
-                trace_from(trace_of_choice(moe_layer))});
+        router(
+            plan, label("router"), step_, routing, w.router, x,
+            {w.router_bias, layer_control, experts, expert_weights, trace_from(trace_of_choice(moe_layer))});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
     if (moe_grouped(plan))
@@ -263,8 +335,7 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                                 m.shared_items,
                                 shared_tile,
                                 moe_max_items(plan.rows(), 1, 1, shared_tile)};
-    if (apart && moe_grouped(plan))
-        expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, shared_lists);
+    if (apart && moe_grouped(plan)) expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, shared_lists);
     if (apart) moe_up(plan, label("shared_up"), step_, w.shared, 1, x, {}, shared_lists, m.shared_act);
     moe_down(plan, label("moe_down"), step_, w.mlp.down, n_slots, act, experts, expert_weights, lists,
              m.pairs_out, m.x);

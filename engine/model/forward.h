@@ -7,6 +7,7 @@
 #pragma once
 
 #include "model/model_memory.h"
+#include "trace/record.h"
 
 #include <map>
 
@@ -27,6 +28,14 @@ struct TapBuffer {
     uint32_t cols = 0, repeat = 1;
 };
 
+// Where the attention maps of the layers that are watched lie: for each row of the ring, layer by layer and
+// head by head, `width` logarithms (see AttentionMap in shaders/params.h).
+struct WatchedAttention {
+    trace::AttentionWatch watch; // its heads and width as they are, not 0
+    View ring;
+    uint32_t stride = 0, rows = 0;
+};
+
 class Model : public ModelMemory {
   public:
     Model(const ModelConfig& config, const WeightSource& source, const ModelOptions& options,
@@ -34,7 +43,11 @@ class Model : public ModelMemory {
 
     const Plan& plan(StepKind kind);                                    // built when first asked for
     std::unique_ptr<Plan> make_plan(StepKind kind, const Tiers& tiers); // for measurements
-    void set_tiers(const Tiers& tiers);                    // of plans from now on; no step may be under way
+    void set_tiers(const Tiers& tiers); // of plans from now on; no step may be under way
+    // Which attention maps steps keep; no step may be under way. The ring's memory is taken when the first is
+    // asked for. Throws Error for layers or heads that are not there, and for more than the ring holds.
+    void watch(const trace::AttentionWatch& watch);
+    const WatchedAttention& watched() const { return watched_; }
     const std::vector<TapBuffer>& taps(const Plan&) const; // what that plan keeps
 
   private:
@@ -49,12 +62,16 @@ class Model : public ModelMemory {
     // applied.
     Input normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out,
                  Trace told = {});
+    void keep_map(Plan& plan, uint32_t layer, Rows q); // of a layer that is watched
+    void forget_plans();
+    bool is_watched(uint32_t layer) const;
     bool is_wanted(const std::string& tap) const;
     void keep_tap(Plan& plan, const TapPoint& point);
 
     Executor& executor_;
     ModelOptions options_;
     StepMemory step_;
+    WatchedAttention watched_;
     std::map<StepKind, std::unique_ptr<Plan>> plans_;
     std::map<const Plan*, std::vector<TapBuffer>> taps_;
 };

@@ -261,6 +261,21 @@ void traffic(B b, const PlainAttention& p) {
                               static_cast<uint64_t>(positions / std::max(1u, b.n)));
 }
 
+void traffic(B b, const AttentionMap& p) {
+    b.state(p.state);
+    b.read_rows(p.q + 4ull * p.first_head * p.key_floats, b.n, p.n_heads * p.key_floats, p.q_stride);
+    for (uint32_t t = 0; p.rope && t < b.n; ++t)
+        b.read(p.rope + 4ull * b.row(t).position * p.key_floats, 4ull * p.key_floats);
+    std::map<uint32_t, uint32_t> ends;
+    const double positions = b.sequences(
+        0, b.n, [](const StepRow& r) { return r.position + 1; }, ends);
+    for (const auto& [sequence, end] : ends)
+        b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_bytes);
+    b.write_rows(p.map, b.n, p.n_heads * p.width, p.map_stride);
+    b.products(p.n_heads, p.key_floats, positions);
+    b.out.shape = fmt::format("{} heads x {}, {} bins", p.n_heads, p.key_floats, p.width);
+}
+
 void traffic(B b, const Router& p) {
     b.state(p.state);
     b.matrix(p.weights, p.n_experts, p.row_bytes);
@@ -376,6 +391,7 @@ const std::map<std::string_view, Handler> handlers = {
     {"expanded_attention", with_params<ExpandedAttention>},
     {"kv_write", with_params<KvWrite>},
     {"plain_attention", with_params<PlainAttention>},
+    {"attention_map", with_params<AttentionMap>},
     {"router", with_params<Router>},
     {"expert_sort", with_params<ExpertSort>},
     {"moe_up", with_params<MoeUp>},

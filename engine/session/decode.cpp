@@ -13,7 +13,7 @@
 namespace fathom {
 
 void Engine::Impl::land() {
-    while (!flight.tickets.empty()) {
+    while (!flight.steps.empty()) {
         std::vector<Kept> results = take_step();
         for (size_t i = 0; i < results.size(); ++i)
             kept[flight.rows[i].session].push_back(std::move(results[i]));
@@ -45,7 +45,7 @@ void Engine::Impl::begin_flight(std::span<Session::Impl* const> sessions) {
 bool Engine::Impl::has_room_ahead() const {
     size_t new_pages = 0;
     for (const Flight::Row& row : flight.rows) {
-        const size_t position = row.position + flight.tickets.size();
+        const size_t position = row.position + flight.steps.size();
         if (position + 2 > context) return false;
         const size_t page = position / PAGE_TOKENS;
         new_pages += page >= row.session->pages.size() || pages.is_shared(row.session->pages[page]);
@@ -55,17 +55,20 @@ bool Engine::Impl::has_room_ahead() const {
 
 void Engine::Impl::launch_step() {
     for (const Flight::Row& row : flight.rows) {
-        const auto position = static_cast<uint32_t>(row.position + flight.tickets.size());
+        const auto position = static_cast<uint32_t>(row.position + flight.steps.size());
         make_room(*row.session, position, position + 1);
     }
-    flight.tickets.push_back(executor->start(*flight.plan));
+    const bool timed = is_time_to_time();
+    flight.steps.push_back({executor->start(*flight.plan, timed), timed});
     trace_slot += static_cast<uint32_t>(flight.rows.size());
 }
 
 // Waits for the oldest step and takes what it gave to each row, which the flight goes on from.
 std::vector<Engine::Impl::Kept> Engine::Impl::take_step() try {
-    executor->wait(flight.tickets.front());
-    flight.tickets.pop_front();
+    const Flight::Step step = flight.steps.front();
+    executor->wait(step.ticket);
+    flight.steps.pop_front();
+    const std::vector<float> times = step.timed ? stage_times(*flight.plan) : std::vector<float>{};
     std::vector<Kept> results;
     for (Flight::Row& row : flight.rows) {
         const uint32_t position = row.position + 1;
@@ -78,6 +81,7 @@ std::vector<Engine::Impl::Kept> Engine::Impl::take_step() try {
                     sizeof(Sampled));
         check(result.sampled.token < model->config.vocab_size && result.sampled.position == position,
               "the sampler served this session");
+        result.record.times = times;
         row.token = result.sampled.token;
         row.position = position;
         results.push_back(std::move(result));
@@ -137,7 +141,7 @@ void Engine::Impl::decode(std::vector<Session::Impl*>& sessions) {
         if (sessions.empty()) return;
         begin_flight(sessions);
     }
-    while (flight.tickets.empty() || (flight.tickets.size() < in_flight && has_room_ahead())) launch_step();
+    while (flight.steps.empty() || (flight.steps.size() < in_flight && has_room_ahead())) launch_step();
     const Plan& plan = *flight.plan;
     std::vector<Session::Impl*> rows;
     for (const Flight::Row& row : flight.rows) rows.push_back(row.session);

@@ -149,6 +149,7 @@ bool Engine::Impl::recover(const gpu::DeviceLost& loss) try {
     executor = make_executor(options);
     source([&](const FitQuestion& question) { load(question); });
     upload_steering();
+    model->watch(watch);
     return true;
 } catch (...) {
     gone = std::current_exception();

@@ -145,6 +145,10 @@ class Engine {
     // of each owner. It must stay until ignore() has returned.
     void listen(trace::Queue& queue);
     void ignore(trace::Queue& queue);
+    // From the next step on records tell what the heads of some layers look at; it costs an op in each of
+    // them. Throws Error for layers or heads that are not there, and for more than is kept at once.
+    void watch_attention(const trace::AttentionWatch& watch);
+    trace::AttentionWatch watched_attention() const; // with heads and width as they are
     trace::Shape trace_shape() const;
     // For measurements: the model as it lies on the device, the sequence that `session` has there, and where
     // it runs. Nothing else runs meanwhile; what is changed is changed.

@@ -100,6 +100,7 @@ struct Engine::Impl {
     std::thread thread;
 
     uint32_t trace_slot = 0, in_flight = 1;
+    uint32_t untimed = 0; // steps that generated since one was timed
     uint32_t next_session = 0;
     const std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
     std::mutex listeners_mutex;
@@ -116,7 +117,11 @@ struct Engine::Impl {
         };
         const Plan* plan = nullptr;
         std::vector<Row> rows; // none: the device's state is of something else
-        std::deque<uint64_t> tickets;
+        struct Step {
+            uint64_t ticket;
+            bool timed;
+        };
+        std::deque<Step> steps;  // under way, oldest first
         uint32_t trace_slot = 0; // of the oldest step's first row
     };
     Flight flight;
@@ -154,6 +159,7 @@ struct Engine::Impl {
     Source source;
     LoadOptions options;
     std::vector<float> steering; // in force; empty: none
+    trace::AttentionWatch watch; // as it was asked for
 
     // Hands requests to the thread and waits for all; errors are left in the sessions.
     void serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted);
@@ -182,9 +188,11 @@ struct Engine::Impl {
     void write_step(StepKind::Mode mode, const std::vector<StepRow>& rows);
     // What the kernels left in the ring for one token; without a trace, only what the host knows.
     trace::TokenRecord record_of(StepKind::Mode mode, uint32_t slot, Token token, uint32_t position) const;
+    std::vector<float> stage_times(const Plan& plan) const; // of its last timed step, as in a record
     void keep_record(Session::Impl& s, trace::TokenRecord record);
     void publish(trace::Event event); // with the time
     uint64_t now() const;             // ns since the engine began
+    bool is_time_to_time();           // somebody listens, and the last timed step is long ago
     void collect_taps(const Plan& plan, std::span<Session::Impl* const> rows) const;
     void make_room(Session::Impl& s, uint32_t begin,
                    uint32_t end); // pages for these positions, none of them shared

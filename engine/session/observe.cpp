@@ -1,10 +1,16 @@
 // What the engine tells: the records of tokens, from the ring that the kernels write, and events.
 #include "session/engine_impl.h"
 
+#include "base/error.h"
+#include "base/numbers.h"
+
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 namespace fathom {
 
@@ -24,6 +30,67 @@ void add_choice(trace::TokenRecord& record, const uint32_t* words, uint32_t n_ac
     record.groups.push_back(told[TRACE_GROUPS]);
 }
 
+// Where the time of an op belongs in TokenRecord::times; nowhere: it only keeps a tap.
+std::optional<size_t> stage_of(std::string_view label, uint32_t n_layers) {
+    using Name = std::pair<std::string_view, uint32_t>;
+    static constexpr Name STAGE_OF[] = {{"attn_norm", 0},
+                                        {"q_kv_a", 0},
+                                        {"kv_a", 0},
+                                        {"latent_write", 0},
+                                        {"q_a_norm", 0},
+                                        {"q_b", 0},
+                                        {"q", 0},
+                                        {"k", 0},
+                                        {"v", 0},
+                                        {"kv_write", 0},
+                                        {"absorb", 1},
+                                        {"latent_attention", 1},
+                                        {"kv_b", 1},
+                                        {"expanded_attention", 1},
+                                        {"plain_attention", 1},
+                                        {"o", 2},
+                                        {"ffn_norm", 3},
+                                        {"router", 3},
+                                        {"expert_sort", 3},
+                                        {"shared_sort", 3},
+                                        {"moe_up", 4},
+                                        {"moe_down", 4},
+                                        {"shared_up", 4},
+                                        {"shared_down", 4},
+                                        {"attention_map", 5}};
+    static constexpr Name END_OF[] = {{"embed", 0}, {"final_norm", 1}, {"logits", 1}, {"sample", 2}};
+    const auto find = [&](std::span<const Name> names, std::string_view name) {
+        const auto it =
+            std::find_if(names.begin(), names.end(), [&](const Name& n) { return n.first == name; });
+        check(it != names.end(), "every op belongs to a stage");
+        return it->second;
+    };
+    if (label.starts_with("tap ")) return {};
+    if (!label.starts_with("layers.")) return n_layers * trace::STAGES.size() + find(END_OF, label);
+    label.remove_prefix(7);
+    const size_t layer = std::strtoul(label.data(), nullptr, 10);
+    label.remove_prefix(label.find('.') + 1);
+    return layer * trace::STAGES.size() + find(STAGE_OF, label.substr(0, label.find('.')));
+}
+
+// The rows of one layer out of the logarithms that the kernel left: divided by their sum, head by head.
+trace::AttentionRows attention_rows(const trace::AttentionWatch& watch, uint32_t layer, uint32_t position,
+                                    const float* map) {
+    trace::AttentionRows rows{
+        layer, watch.first_head, watch.n_heads, attention_pool(position + 1, watch.width), {}};
+    const uint32_t bins = div_up(position + 1, rows.pool);
+    rows.weights.resize(uint64_t{watch.n_heads} * bins);
+    for (uint32_t h = 0; h < watch.n_heads; ++h) {
+        const float* from = map + uint64_t{h} * watch.width;
+        float* to = rows.weights.data() + uint64_t{h} * bins;
+        const float largest = *std::max_element(from, from + bins);
+        double sum = 0;
+        for (uint32_t i = 0; i < bins; ++i) sum += to[i] = std::exp(from[i] - largest);
+        for (uint32_t i = 0; i < bins; ++i) to[i] = static_cast<float>(to[i] / sum);
+    }
+    return rows;
+}
+
 } // namespace
 
 uint64_t Engine::Impl::now() const {
@@ -34,6 +101,16 @@ uint64_t Engine::Impl::now() const {
 trace::TokenRecord Engine::Impl::record_of(StepKind::Mode mode, uint32_t slot, Token token,
                                            uint32_t position) const {
     trace::TokenRecord record{.token = token, .position = position, .time = now()};
+    const uint64_t page = uint64_t{model->page_bytes} * model->config.n_layers;
+    record.cache_bytes = pages.used() * page;
+    record.shared_bytes = pages.shared() * page;
+    const WatchedAttention& seen = model->watched();
+    for (size_t i = 0; i < seen.watch.layers.size(); ++i) {
+        const uint64_t at =
+            uint64_t{slot % seen.rows} * seen.stride + i * seen.watch.n_heads * seen.watch.width;
+        const auto* map = reinterpret_cast<const float*>(executor->mapped(seen.ring)) + at;
+        record.attention.push_back(attention_rows(seen.watch, seen.watch.layers[i], position, map));
+    }
     const uint32_t stride = model->trace_stride, active = model->config.n_active_experts;
     if (stride == 0) return record;
     std::vector<uint32_t> words(stride);
@@ -48,6 +125,28 @@ trace::TokenRecord Engine::Impl::record_of(StepKind::Mode mode, uint32_t slot, T
     return record;
 }
 
+bool Engine::Impl::is_time_to_time() {
+    constexpr uint32_t STEPS = 32; // a timed one waits between launches, and costs a little
+    {
+        const std::lock_guard lock(listeners_mutex);
+        if (listeners.empty()) return false;
+    }
+    if (++untimed < STEPS || model->trace_stride == 0) return false;
+    untimed = 0;
+    return true;
+}
+
+std::vector<float> Engine::Impl::stage_times(const Plan& plan) const {
+    const std::vector<double> seconds = executor->seconds(plan);
+    if (seconds.empty()) return {};
+    const uint32_t n_layers = model->config.n_layers;
+    std::vector<float> times(n_layers * trace::STAGES.size() + trace::ENDS.size());
+    for (size_t i = 0; i < seconds.size(); ++i)
+        if (const auto stage = stage_of(plan.ops()[i].label, n_layers))
+            times[*stage] += static_cast<float>(seconds[i]);
+    return times;
+}
+
 void Engine::Impl::keep_record(Session::Impl& s, trace::TokenRecord record) {
     record.session = s.number;
     {
@@ -55,6 +154,7 @@ void Engine::Impl::keep_record(Session::Impl& s, trace::TokenRecord record) {
         for (trace::Queue* queue : listeners) queue->offer(record);
     }
     if (model->trace_stride == 0) return;
+    record.attention.clear(); // for listeners, who take it at once
     if (s.records.size() >= MAX_KEPT_RECORDS)
         s.records.erase(s.records.begin(), s.records.begin() + MAX_KEPT_RECORDS / 2);
     s.records.push_back(std::move(record));
@@ -75,6 +175,17 @@ void Engine::listen(trace::Queue& queue) {
                                  .count = item.reserved,
                                  .text = item.owner});
     impl_->listeners.push_back(&queue);
+}
+
+void Engine::watch_attention(const trace::AttentionWatch& watch) {
+    const Impl::Quiet quiet(*impl_);
+    impl_->model->watch(watch);
+    impl_->watch = watch;
+}
+
+trace::AttentionWatch Engine::watched_attention() const {
+    const std::lock_guard lock(impl_->device_mutex);
+    return impl_->model->watched().watch;
 }
 
 void Engine::ignore(trace::Queue& queue) {

@@ -16,8 +16,7 @@ void PagePool::require(uint32_t pages) const {
     if (pages <= free_.size()) return;
     throw Error({.what = "the latent cache is full",
                  .expected = fmt::format("{} more pages of {} tokens", pages, PAGE_TOKENS),
-                 .got = fmt::format("{} of {} pages in use by the open sessions", uses_.size() - free_.size(),
-                                    uses_.size()),
+                 .got = fmt::format("{} of {} pages in use by the open sessions", used(), uses_.size()),
                  .fix = "close a session, or load with a larger cache (cache_tokens)"});
 }
 
@@ -31,6 +30,7 @@ uint32_t PagePool::take() {
 
 void PagePool::release(uint32_t page) {
     check(uses_[page] > 0, "only a page in use is released");
+    shared_ -= uses_[page] == 2;
     if (--uses_[page] == 0) free_.push_back(page);
 }
 

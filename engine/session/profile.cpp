@@ -15,16 +15,14 @@ std::vector<KernelTime> Engine::profile() {
 
     const Impl::Quiet quiet(*impl_);
     const Plan& plan = impl_->model->plan({StepKind::Mode::decode, 1});
-    gpu::Device* const device = impl_->executor->gpu();
-    if (!device) return {};
-    gpu::Recording recording = device->record(plan.name(), plan.dispatches(), true);
+    Executor& executor = *impl_->executor;
     std::vector<double> seconds(plan.ops().size(), std::numeric_limits<double>::max());
     for (int round = 0; round < ROUNDS; ++round) {
         impl_->write_step(StepKind::Mode::decode, {{token, 0, session.impl_->sequence, 0}});
-        device->wait(device->submit(recording));
-        const std::vector<double> measured = recording.seconds();
-        for (size_t i = 0; i < measured.size(); ++i) seconds[i] = std::min(seconds[i], measured[i]);
+        executor.wait(executor.start(plan, true));
+        const std::vector<double> measured = executor.seconds(plan);
         if (measured.empty()) return {};
+        for (size_t i = 0; i < measured.size(); ++i) seconds[i] = std::min(seconds[i], measured[i]);
     }
     std::vector<KernelTime> times;
     for (size_t i = 0; i < seconds.size(); ++i) {

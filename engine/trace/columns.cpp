@@ -18,12 +18,15 @@ class Out {
         bytes.insert(bytes.end(), from, from + sizeof(T));
     }
     // A table of `size` values, or none at all: of a trace that was off.
-    template <class T> void table(const std::vector<T>& values, size_t size) {
-        field(static_cast<uint8_t>(!values.empty()));
-        if (values.empty()) return;
-        if (values.size() != size) throw std::logic_error("a table of a record has the size of its shape");
-        const auto* from = reinterpret_cast<const std::byte*>(values.data());
-        bytes.insert(bytes.end(), from, from + size * sizeof(T));
+    template <class T> void table(const std::vector<T>& table, size_t size) {
+        field(static_cast<uint8_t>(!table.empty()));
+        if (table.empty()) return;
+        if (table.size() != size) throw std::logic_error("a table of a record has the size of its shape");
+        values(table);
+    }
+    template <class T> void values(const std::vector<T>& all) {
+        const auto* from = reinterpret_cast<const std::byte*>(all.data());
+        bytes.insert(bytes.end(), from, from + all.size() * sizeof(T));
     }
     void text(const std::string& value) {
         field(static_cast<uint32_t>(value.size()));
@@ -36,14 +39,17 @@ class In {
   public:
     explicit In(std::span<const std::byte> from) : bytes_(from) {}
     template <class T> void field(T& value) { std::memcpy(&value, take(sizeof(T)).data(), sizeof(T)); }
-    template <class T> void table(std::vector<T>& values, size_t size) {
+    template <class T> void table(std::vector<T>& table, size_t size) {
         uint8_t present = 0;
         field(present);
         if (present > 1) throw std::out_of_range("a table is there or not");
-        if (!present) return;
+        if (present) values(table, size);
+    }
+    template <class T> void values(std::vector<T>& all, uint64_t size) {
+        if (size > bytes_.size()) throw std::out_of_range("bytes are missing");
         const std::span<const std::byte> from = take(size * sizeof(T));
-        values.resize(size);
-        if (size != 0) std::memcpy(values.data(), from.data(), from.size());
+        all.resize(size);
+        if (size != 0) std::memcpy(all.data(), from.data(), from.size());
     }
     void text(std::string& value) {
         uint32_t size = 0;
@@ -65,6 +71,29 @@ class In {
     std::span<const std::byte> bytes_;
 };
 
+// Attention rows, whose sizes are their own.
+void attention(Out& s, const std::vector<AttentionRows>& all) {
+    s.field(static_cast<uint32_t>(all.size()));
+    for (const AttentionRows& rows : all) {
+        for (const uint32_t value : {rows.layer, rows.first_head, rows.n_heads, rows.pool, rows.bins()})
+            s.field(value);
+        s.values(rows.weights);
+    }
+}
+void attention(In& s, std::vector<AttentionRows>& all) {
+    uint32_t n = 0;
+    s.field(n);
+    for (uint32_t i = 0; i < n; ++i) {
+        AttentionRows& rows = all.emplace_back();
+        uint32_t bins = 0;
+        for (uint32_t* value : {&rows.layer, &rows.first_head, &rows.n_heads, &rows.pool, &bins})
+            s.field(*value);
+        if (rows.n_heads == 0 || bins == 0 || rows.pool == 0)
+            throw std::out_of_range("attention of no heads or to nothing");
+        s.values(rows.weights, uint64_t{rows.n_heads} * bins);
+    }
+}
+
 template <class Stream, class Records> void fields(Stream& s, const Shape& shape, Records& records) {
     const size_t layers = shape.moe_layers.size(), choices = shape.choices();
     for (auto& r : records) s.field(r.token);
@@ -80,6 +109,10 @@ template <class Stream, class Records> void fields(Stream& s, const Shape& shape
     for (auto& r : records) s.table(r.swapped, layers);
     for (auto& r : records) s.table(r.groups, layers);
     for (auto& r : records) s.table(r.norms, size_t{shape.n_layers} + 1);
+    for (auto& r : records) attention(s, r.attention);
+    for (auto& r : records) s.table(r.times, shape.times());
+    for (auto& r : records) s.field(r.cache_bytes);
+    for (auto& r : records) s.field(r.shared_bytes);
 }
 
 template <class Stream, class E> void event_fields(Stream& s, E& event) {
@@ -93,6 +126,15 @@ template <class Stream, class E> void event_fields(Stream& s, E& event) {
 }
 
 } // namespace
+
+uint64_t bytes_of(const TokenRecord& record) {
+    const auto bytes = [](const auto& table) { return table.size() * sizeof(table[0]); };
+    uint64_t sum = bytes(record.experts) + bytes(record.weights) + bytes(record.margin) +
+                   bytes(record.entropy) + bytes(record.swapped) + bytes(record.groups) +
+                   bytes(record.norms) + bytes(record.times) + bytes(record.candidates);
+    for (const AttentionRows& rows : record.attention) sum += sizeof(rows) + bytes(rows.weights);
+    return sum;
+}
 
 std::vector<std::byte> write_columns(const Shape& shape, std::span<const TokenRecord> records) {
     std::vector<TokenRecord> padded(records.begin(), records.end());

@@ -21,7 +21,8 @@ namespace {
 constexpr char MAGIC[8] = {'F', 'T', 'R', 'A', 'C', 'E', '\r', '\n'}; // damaged where line ends are changed
 constexpr uint32_t FRAME_MAGIC = 0x4D415246;                          // "FRAM"
 constexpr uint32_t FRAME_TOKENS = 256;
-constexpr uint32_t MAX_RAW = 1u << 26; // bytes of a frame
+constexpr uint64_t FRAME_BYTES = 8ull << 20; // after which a frame is full, too
+constexpr uint32_t MAX_RAW = 1u << 26;       // bytes of a frame
 constexpr uint64_t MAX_FILE = 1ull << 36;
 
 struct Header {
@@ -48,7 +49,7 @@ struct Trailer {
 static_assert(sizeof(Header) == 16 && sizeof(FrameHeader) == 24 && sizeof(IndexEntry) == 24 &&
               sizeof(Trailer) == 16);
 
-std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+std::span<const std::byte> as_bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 
 nlohmann::json to_json(const Identity& identity) {
     const Shape& s = identity.shape;
@@ -99,6 +100,7 @@ struct Writer::Impl {
     uint64_t at = 0, n_tokens = 0; // bytes and records written
     std::vector<IndexEntry> index;
     std::vector<TokenRecord> gathered;
+    uint64_t gathered_bytes = 0;
     std::set<Token> told; // tokens whose text is in the file
 
     void put(std::span<const std::byte> bytes) {
@@ -134,7 +136,7 @@ struct Writer::Impl {
             const uint32_t head[2] = {token, static_cast<uint32_t>(text.size())};
             const auto head_bytes = std::as_bytes(std::span(head));
             raw.insert(raw.end(), head_bytes.begin(), head_bytes.end());
-            raw.insert(raw.end(), bytes_of(text).begin(), bytes_of(text).end());
+            raw.insert(raw.end(), as_bytes(text).begin(), as_bytes(text).end());
             ++count;
         };
         for (const TokenRecord& record : gathered) {
@@ -150,6 +152,7 @@ struct Writer::Impl {
         frame(Kind::tokens, write_columns(identity.shape, gathered), static_cast<uint32_t>(gathered.size()));
         n_tokens += gathered.size();
         gathered.clear();
+        gathered_bytes = 0;
     }
 };
 
@@ -163,7 +166,7 @@ Writer::Writer(const std::filesystem::path& path, const Identity& identity, Text
     Header header{{}, VERSION, 0};
     std::copy(std::begin(MAGIC), std::end(MAGIC), header.magic);
     impl_->put(std::as_bytes(std::span(&header, 1)));
-    impl_->frame(Kind::identity, bytes_of(to_json(identity).dump()), 1);
+    impl_->frame(Kind::identity, as_bytes(to_json(identity).dump()), 1);
 }
 
 Writer::~Writer() {
@@ -173,7 +176,8 @@ Writer::~Writer() {
 void Writer::write(const Packet& packet) {
     if (const auto* record = std::get_if<TokenRecord>(&packet)) {
         impl_->gathered.push_back(*record);
-        if (impl_->gathered.size() >= FRAME_TOKENS) impl_->flush();
+        impl_->gathered_bytes += bytes_of(*record);
+        if (impl_->gathered.size() >= FRAME_TOKENS || impl_->gathered_bytes >= FRAME_BYTES) impl_->flush();
         return;
     }
     impl_->flush();
@@ -300,6 +304,10 @@ class Reader {
                                    !r.swapped.empty(), !r.groups.empty()})
             if (present != any) throw std::out_of_range("a record with some of its tables");
         if (any && r.norms.empty()) throw std::out_of_range("a record with some of its tables");
+        for (const AttentionRows& rows : r.attention)
+            if (rows.layer >= recording_.identity.shape.n_layers ||
+                (uint64_t{r.position} + rows.pool) / rows.pool != rows.bins())
+                throw std::out_of_range("attention of another layer, or to other positions");
         for (const uint16_t expert : r.experts)
             if (expert >= recording_.identity.shape.n_experts)
                 throw std::out_of_range(
@@ -333,7 +341,7 @@ Recording read_recording(std::span<const std::byte> bytes, const std::string& wh
 
 Recording read_recording(const std::filesystem::path& path) {
     const std::string bytes = read_file(path, MAX_FILE);
-    return read_recording(bytes_of(bytes), path.string());
+    return read_recording(as_bytes(bytes), path.string());
 }
 
 FileSink::FileSink(const std::filesystem::path& path, const Identity& identity, TextOf text_of)

@@ -15,18 +15,22 @@ void Queue::offer(const Packet& packet) {
     {
         const std::lock_guard lock(mutex_);
         if (closed_) return;
-        if (waiting_.size() >= limit_) {
+        const auto* record = std::get_if<TokenRecord>(&packet);
+        const uint64_t bytes = record ? bytes_of(*record) : 0;
+        if (waiting_.size() >= limit_ || bytes_ + bytes > most_bytes_) {
             ++dropped_, ++untold_;
             return;
         }
         if (untold_ != 0) add_gap(waiting_, std::exchange(untold_, 0));
         waiting_.push_back(packet);
+        bytes_ += bytes;
     }
     arrived_.notify_one();
 }
 
 std::vector<Packet> Queue::take_locked() {
     std::vector<Packet> taken = std::exchange(waiting_, {});
+    bytes_ = 0;
     if (untold_ != 0) add_gap(taken, std::exchange(untold_, 0));
     return taken;
 }

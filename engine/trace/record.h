@@ -8,14 +8,16 @@
 
 #include "base/token.h"
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
 namespace fathom::trace {
 
-constexpr uint32_t VERSION = 2;
+constexpr uint32_t VERSION = 3;
 constexpr uint32_t CANDIDATES = 10; // most probable tokens of a record
 constexpr Token NO_TOKEN = 0xFFFFFFFF;
 
@@ -24,8 +26,33 @@ struct Shape {
     uint32_t n_layers = 0, n_experts = 0, n_active = 0, n_groups = 1, n_active_groups = 1;
     std::vector<uint32_t> moe_layers; // numbers of the layers that route
     uint32_t choices() const { return static_cast<uint32_t>(moe_layers.size()) * n_active; }
+    uint32_t times() const; // of one record
     bool operator==(const Shape&) const = default;
 };
+
+// Which attention is told of: whose heads, and in how many bins at most. For `layers` none: of none.
+struct AttentionWatch {
+    std::vector<uint32_t> layers;
+    uint32_t first_head = 0, n_heads = 0; // 0: all from the first on
+    uint32_t width = 256;                 // 0: a bin for each position
+    bool operator==(const AttentionWatch&) const = default;
+};
+
+// What heads of one layer paid to the positions up to and with a token's own.
+struct AttentionRows {
+    uint32_t layer = 0, first_head = 0, n_heads = 0;
+    uint32_t pool = 1;          // neighbouring positions of a bin
+    std::vector<float> weights; // (n_heads, bins), each row of the sum 1
+    uint32_t bins() const { return n_heads == 0 ? 0 : static_cast<uint32_t>(weights.size() / n_heads); }
+    bool operator==(const AttentionRows&) const = default;
+};
+
+// Where a token's time goes: the stages of each layer, then what is there once.
+constexpr std::array<std::string_view, 6> STAGES = {"project", "attend",  "output",
+                                                    "route",   "experts", "watch"};
+constexpr std::array<std::string_view, 3> ENDS = {"embed", "logits", "sample"};
+
+inline uint32_t Shape::times() const { return n_layers * STAGES.size() + ENDS.size(); }
 
 struct Candidate {
     Token token = NO_TOKEN; // none: a masked one, or the vocabulary is smaller
@@ -46,9 +73,17 @@ struct TokenRecord {
     std::vector<uint32_t> swapped; // (MoE layers): bit i: choice i is not among the n_active best scores
     std::vector<uint32_t> groups;  // (MoE layers): bit g: group g was kept
     std::vector<float> norms; // (layers + 1): of the residual stream before each layer and after the last
-    Token next = NO_TOKEN;    // sampled after it; none: the token was part of a prompt
+    std::vector<AttentionRows> attention; // of the layers that are watched
+    // Of some tokens: seconds on the device, launch by launch with waits between: (layers, STAGES), then
+    // ENDS.
+    std::vector<float> times;
+    uint64_t cache_bytes = 0;  // of pages of the latent cache in use after this token, by all sessions
+    uint64_t shared_bytes = 0; // of these, of pages that several sessions hold
+    Token next = NO_TOKEN;     // sampled after it; none: the token was part of a prompt
     std::vector<Candidate> candidates; // for `next`, best first; CANDIDATES or none
 };
+
+uint64_t bytes_of(const TokenRecord& record); // that its tables take in memory
 
 struct Event {
     enum class Kind : uint32_t { opened = 1, forked, rewound, closed, gap, memory, note };

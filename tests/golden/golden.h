@@ -206,11 +206,13 @@ inline void write_sharded_checkpoint(const Case& golden, const std::filesystem::
     std::ofstream(folder / "model.safetensors.index.json") << index.dump(1);
 }
 
-// What the oracle said: the prompt, and the logits of its last `positions` tokens (positions, vocab).
+// What the oracle said: the prompt, the logits of its last `positions` tokens (positions, vocab), and what
+// the heads of each layer paid to each token in the last one's step (layers, heads, tokens); the NumPy oracle
+// does not say that.
 struct Expectation {
     std::vector<uint32_t> tokens;
-    std::vector<float> logits;
-    size_t positions = 0, vocab = 0;
+    std::vector<float> logits, attention;
+    size_t positions = 0, vocab = 0, layers = 0, heads = 0;
 };
 
 inline Expectation expectation(const Case& golden) {
@@ -225,6 +227,11 @@ inline Expectation expectation(const Case& golden) {
     std::memcpy(result.tokens.data(), tokens->data.data(), tokens->data.size());
     result.logits.resize(logits->data.size() / 4);
     std::memcpy(result.logits.data(), logits->data.data(), logits->data.size());
+    if (const auto* attention = file.find("attention")) {
+        result.layers = attention->shape.at(0), result.heads = attention->shape.at(1);
+        result.attention.resize(attention->data.size() / 4);
+        std::memcpy(result.attention.data(), attention->data.data(), attention->data.size());
+    }
     return result;
 }
 

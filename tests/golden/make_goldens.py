@@ -9,7 +9,8 @@ checkpoint name, load that back, run it, and run oracle.py on the same weights. 
   config_published.json  the same in the dialect of the published checkpoints
   tensors.txt            one line a tensor: name, dtype, shape, scale, offset (the arguments of weights.py);
                          dtype POW2: F32, scale times 2 to the floor of twice the generator's number
-  golden.safetensors     tokens (n) I32, logits (positions, vocab_size) F32
+  golden.safetensors     tokens (n) I32, logits (positions, vocab_size) F32; from transformers also
+                         attention (layers, heads, n) F32, what the last token's heads look at
 and cases.json beside them. With --check nothing is written: what is made is compared with what is committed.
 """
 import argparse
@@ -216,16 +217,18 @@ def transformers_model(case: Case, tensors: dict[str, torch.Tensor], folder: Pat
 
 
 def ask_transformers(case: Case, tensors: dict[str, torch.Tensor], tokens: list[int],
-                     config: Path) -> np.ndarray:
-    """transformers' logits of every position; writes config.json as it saves it."""
+                     config: Path) -> tuple[np.ndarray, torch.Tensor]:
+    """transformers' logits of every position and the last one's attention; writes config.json as it is saved."""
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         model = transformers_model(case, tensors, Path(folder))
-        logits = model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+        said = model(torch.tensor([tokens]), use_cache=False, output_attentions=True)
+        logits = said.logits[0].numpy()
+        attention = torch.stack([layer[0, :, -1, :] for layer in said.attentions]).contiguous()
         saved = json.loads((Path(folder) / "config.json").read_text())
     if "quantization_config" in case.config:  # it was given the weights dequantised
         saved["quantization_config"] = case.config["quantization_config"]
     config.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
-    return logits
+    return logits, attention
 
 
 def choose_tokens(case: Case, oracle: Oracle) -> tuple[list[int], np.ndarray]:
@@ -258,12 +261,13 @@ def make(case: Case, out: Path) -> dict:
                                                      values_of(scales, layout[scales], *recipes[scales])))
     oracle = Oracle(case.config, {name: tensor.float().numpy() for name, tensor in tensors.items()})
     tokens, exact = choose_tokens(case, oracle)
+    golden = dict(tokens=torch.tensor(tokens, dtype=torch.int32))
     if "oracle" in case.repairs:
         print(f"{case.name:20} the NumPy oracle alone: routing margin {oracle.margin:.1e}, "
               f"deviation {exact.std():.2f}", flush=True)
         (out / "config.json").write_text(json.dumps(case.config, indent=2) + "\n")
     else:
-        theirs = ask_transformers(case, tensors, tokens, out / "config.json")
+        theirs, golden["attention"] = ask_transformers(case, tensors, tokens, out / "config.json")
         error = nmse(theirs, exact)
         repaired = " (repaired)" if case.repairs else ""
         print(f"{case.name:20} transformers{repaired} against the NumPy oracle: NMSE {error:.1e}, "
@@ -275,8 +279,7 @@ def make(case: Case, out: Path) -> dict:
     lines = [f"{name} {dtype} {','.join(map(str, layout[name]))} {np.float32(scale)!s} {offset}"
              for name, (dtype, scale, offset) in recipes.items()]
     (out / "tensors.txt").write_text("\n".join(lines) + "\n")
-    golden = dict(tokens=torch.tensor(tokens, dtype=torch.int32),
-                  logits=torch.from_numpy(logits).contiguous())
+    golden["logits"] = torch.from_numpy(logits).contiguous()
     save_file(golden, out / "golden.safetensors")
     return dict(name=case.name, notes=case.notes, oracle="numpy" if case.repairs else "transformers",
                 why=" ".join(case.repairs.values()), limit=LIMIT)
@@ -291,6 +294,9 @@ def differences(made: Path, committed: Path) -> list[str]:
         different.append("tokens")
     elif nmse(a["logits"], b["logits"]) > AGREEMENT:
         different.append("logits")
+    elif ("attention" in a) != ("attention" in b) or \
+            "attention" in a and np.abs(a["attention"] - b["attention"]).max() > 1e-6:
+        different.append("attention")
     return different
 
 

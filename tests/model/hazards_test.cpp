@@ -63,7 +63,7 @@ class Laboratory final : public Executor {
     }
     void copy(View from, View to) override { std::copy_n(mapped(from), from.bytes, mapped(to)); }
     void zero(View view) override { std::fill_n(mapped(view), view.bytes, std::byte{0}); }
-    uint64_t start(const Plan& plan) override {
+    uint64_t start(const Plan& plan, bool) override {
         for (const Op& op : plan.ops()) op.reference(op.params);
         return 0;
     }

@@ -2,6 +2,7 @@
 #include "session/help.h"
 
 #include <algorithm>
+#include <functional>
 
 using namespace fathom;
 using namespace fathom::session_test;
@@ -20,6 +21,18 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
     return most;
 }
 
+// The records of what `work` makes of an engine.
+std::vector<trace::TokenRecord> records_of(Engine& engine, const std::function<void()>& work) {
+    trace::Queue queue;
+    engine.listen(queue);
+    work();
+    engine.ignore(queue);
+    std::vector<trace::TokenRecord> records;
+    for (const trace::Packet& packet : queue.take())
+        if (const auto* record = std::get_if<trace::TokenRecord>(&packet)) records.push_back(*record);
+    return records;
+}
+
 } // namespace
 
 TEST_CASE("trace: records are those of the CPU reference") {
@@ -27,16 +40,11 @@ TEST_CASE("trace: records are those of the CPU reference") {
         CAPTURE(name);
         const auto gpu = load(name), reference = load(name, {.reference = true});
         const auto run = [&](Engine& engine) {
-            trace::Queue queue;
-            engine.listen(queue);
-            auto session = opened(engine, prompt(40, 7));
-            session.sampling().temperature = 0;
-            for (int i = 0; i < 6; ++i) session.next();
-            engine.ignore(queue);
-            std::vector<trace::TokenRecord> records;
-            for (const trace::Packet& packet : queue.take())
-                if (const auto* record = std::get_if<trace::TokenRecord>(&packet)) records.push_back(*record);
-            return records;
+            return records_of(engine, [&] {
+                auto session = opened(engine, prompt(40, 7));
+                session.sampling().temperature = 0;
+                for (int i = 0; i < 6; ++i) session.next();
+            });
         };
         const auto a = run(*gpu), b = run(*reference);
         REQUIRE(a.size() == 45); // 39 of the prompt, six steps
@@ -55,6 +63,8 @@ TEST_CASE("trace: records are those of the CPU reference") {
             CHECK(distance(a[i].entropy, b[i].entropy) < 1e-5);
             CHECK(distance(a[i].norms, b[i].norms) < 1e-4); // they go up to about ten
             CHECK(std::isnan(a[i].norms.back()) == (i < 39));
+            CHECK(a[i].cache_bytes == b[i].cache_bytes);
+            CHECK(a[i].cache_bytes > 0);
             REQUIRE(a[i].candidates.size() == (i < 39 ? 0 : trace::CANDIDATES));
             for (size_t c = 0; c < a[i].candidates.size(); ++c) {
                 CHECK(a[i].candidates[c].token == b[i].candidates[c].token);
@@ -140,4 +150,137 @@ TEST_CASE("trace: a trace that is off tells tokens and candidates") {
     CHECK(last.next == next);
     CHECK(last.experts.empty());
     CHECK(last.candidates.size() == trace::CANDIDATES);
+}
+
+TEST_CASE("trace: attention is that of transformers") {
+    size_t cases = 0;
+    for (const golden::Case& golden : golden::cases()) {
+        const golden::Expectation expected = golden::expectation(golden);
+        if (expected.attention.empty() || expected.tokens.size() > 100) continue;
+        CAPTURE(golden.name);
+        const auto engine = load(golden.name);
+        trace::AttentionWatch watch{.layers = {}, .width = 0};
+        for (uint32_t layer = 0; layer < expected.layers; ++layer) watch.layers.push_back(layer);
+        engine->watch_attention(watch);
+        const auto records = records_of(*engine, [&] {
+            auto session = engine->open();
+            session.feed(expected.tokens);
+            session.next();
+        });
+        const trace::TokenRecord& last = records.back();
+        const size_t n = expected.tokens.size();
+        REQUIRE(last.position == n - 1);
+        REQUIRE(last.attention.size() == expected.layers);
+        double most = 0;
+        for (size_t layer = 0; layer < expected.layers; ++layer) {
+            const trace::AttentionRows& rows = last.attention[layer];
+            CHECK(rows.layer == layer);
+            CHECK(rows.pool == 1);
+            REQUIRE(rows.weights.size() == expected.heads * n);
+            for (size_t i = 0; i < rows.weights.size(); ++i)
+                most = std::max(most, std::abs(double(rows.weights[i]) -
+                                               expected.attention[layer * expected.heads * n + i]));
+        }
+        CHECK(most < 1e-5);
+        ++cases;
+    }
+    CHECK(cases >= 8);
+}
+
+TEST_CASE("trace: attention of prompts and steps is the CPU reference's, and changes no bit") {
+    for (const char* name : {"v3_base", "v1_plain"}) {
+        CAPTURE(name);
+        const auto gpu = load(name, {.chunk = 64}), reference = load(name, {.reference = true, .chunk = 64});
+        const auto generate = [&](Engine& engine, std::vector<Step>& steps) {
+            auto session = opened(engine, prompt(120, 7)); // an expanded chunk, one with history
+            session.sampling().temperature = 0;
+            steps = steps_of(session, 3);
+        };
+        std::vector<Step> unwatched, watched, slow;
+        records_of(*gpu, [&] { generate(*gpu, unwatched); });
+        const trace::AttentionWatch watch{.layers = {2, 0}, .first_head = 1, .n_heads = 2, .width = 50};
+        gpu->watch_attention(watch);
+        reference->watch_attention(watch);
+        const auto a = records_of(*gpu, [&] { generate(*gpu, watched); });
+        const auto b = records_of(*reference, [&] { generate(*reference, slow); });
+        CHECK_SAME_STEPS(unwatched, watched);
+        REQUIRE(a.size() == 122);
+        REQUIRE(b.size() == a.size());
+        for (size_t i = 0; i < a.size(); ++i) {
+            CAPTURE(i);
+            REQUIRE(a[i].attention.size() == 2);
+            for (size_t w = 0; w < 2; ++w) {
+                const trace::AttentionRows &x = a[i].attention[w], &y = b[i].attention[w];
+                CHECK(x.layer == (w == 0 ? 0 : 2));
+                CHECK(x.first_head == 1);
+                CHECK(x.n_heads == 2);
+                CHECK(x.pool == (i < 50 ? 1 : i < 100 ? 2 : 4));
+                CHECK(x.bins() == (i + x.pool) / x.pool);
+                CHECK(distance(x.weights, y.weights) < 1e-5);
+                for (uint32_t h = 0; h < 2; ++h) {
+                    double sum = 0;
+                    for (uint32_t bin = 0; bin < x.bins(); ++bin) sum += x.weights[h * x.bins() + bin];
+                    CHECK(std::abs(sum - 1) < 1e-5);
+                }
+            }
+        }
+        gpu->watch_attention({});
+        const auto after = records_of(*gpu, [&] { generate(*gpu, watched); });
+        CHECK(after.back().attention.empty());
+        CHECK_SAME_STEPS(unwatched, watched);
+    }
+}
+
+TEST_CASE("trace: what cannot be watched is refused by name") {
+    auto& engine = shared_engine();
+    const uint32_t layers = engine.config().n_layers, heads = engine.config().n_heads;
+    CHECK_THROWS_WITH_AS(engine.watch_attention({.layers = {layers}}), doctest::Contains("no such layer"),
+                         Error);
+    CHECK_THROWS_WITH_AS(engine.watch_attention({.layers = {0}, .first_head = heads}),
+                         doctest::Contains("no such heads"), Error);
+    CHECK_THROWS_WITH_AS(engine.watch_attention({.layers = {0}, .n_heads = heads + 1}),
+                         doctest::Contains("no such heads"), Error);
+    CHECK(engine.watched_attention().layers.empty());
+}
+
+TEST_CASE("trace: some steps are timed, stage by stage") {
+    auto& engine = shared_engine();
+    const auto records = records_of(engine, [&] {
+        auto session = opened(engine, prompt(10, 10));
+        for (int i = 0; i < 100; ++i) session.next();
+    });
+    const trace::Shape shape = engine.trace_shape();
+    size_t timed = 0;
+    for (const trace::TokenRecord& record : records) {
+        if (record.times.empty()) continue;
+        ++timed;
+        REQUIRE(record.times.size() == shape.times());
+        double sum = 0;
+        for (const float seconds : record.times) {
+            CHECK(seconds >= 0);
+            sum += seconds;
+        }
+        CHECK(sum > 0);
+        CHECK(record.times[4] > 0);                                         // experts of layer 0
+        CHECK(record.times[shape.n_layers * trace::STAGES.size() + 1] > 0); // logits
+    }
+    CHECK(timed >= 2); // every 32nd
+    CHECK(timed <= 4);
+}
+
+TEST_CASE("trace: bytes of the cache are its pages', and forks share theirs") {
+    const auto engine = load("v3_base", {.context = 256});
+    const ModelConfig& c = engine->config();
+    const auto records = records_of(*engine, [&] {
+        auto session = opened(*engine, prompt(130, 3)); // two pages, and two tokens
+        session.next();
+        auto fork = session.fork();
+        fork.next(); // its own copy of the third
+    });
+    const uint64_t page =
+        64ull * 4 * c.n_layers * ((c.kv_lora_rank + 3) / 4 * 4 + (c.qk_rope_head_dim + 3) / 4 * 4);
+    CHECK(records.front().cache_bytes == 3 * page); // taken for the chunk
+    CHECK(records.front().shared_bytes == 0);
+    CHECK(records.back().cache_bytes == 4 * page);
+    CHECK(records.back().shared_bytes == 2 * page);
 }

@@ -116,6 +116,17 @@ void expand_kv(Plan&, const std::string& label, const StepMemory&, const Attenti
 void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
                         Rows kv, bool split, View latent, bool join, View chunk, Rows y);
 
+// A ring that attention maps are written into: one row for each token, `stride` floats apart; of one layer,
+// from where it is in the first row to the ring's end.
+struct MapRing {
+    View view;
+    uint32_t stride = 0, rows = 0;
+    uint32_t first_head = 0, n_heads = 0, width = 0; // heads watched, bins of each at most
+};
+// For those who watch; of latent attention `q` are the absorbed queries, (T, n_heads * row_floats).
+void attention_map(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
+                   View cache, const MapRing& ring);
+
 // Plain multi-head attention: rope_dim is the whole head, nope_dim and latent_dim are 0.
 void kv_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows k, Rows v,
               View cache);
