@@ -19,13 +19,18 @@ bool App::poll() {
         const auto* event = std::get_if<trace::Event>(&packet);
         const bool began =
             event && (event->kind == trace::Event::Kind::opened || event->kind == trace::Event::Kind::forked);
-        if (began && source.control()) show_session(event->session); // what was asked for
+        if (!began || !source.control()) continue;
+        if (preset == Preset::compare && event->kind == trace::Event::Kind::forked && timeline())
+            other = timeline()->parent == event->other ? session_ : event->other; // its twin, or what it left
+        show_session(event->session);                                             // what was asked for
     }
     if (!timeline() && !store.timelines().empty()) show_session(store.timelines().front().session);
     return !packets.empty();
 }
 
-bool App::wants_frames() const { return source.control() && source.control()->busy(); }
+bool App::wants_frames() const {
+    return picture || play_speed > 0 || (source.control() && source.control()->busy());
+}
 
 uint32_t App::size() const {
     const Timeline* t = timeline();
@@ -56,7 +61,7 @@ void App::set_settings(const nlohmann::json& settings) {
     number("top_p", sampling.top_p, 0.05, 1);
     number("max_tokens", sampling.max_tokens, 1, 1000);
     int shade = static_cast<int>(colouring);
-    number("colouring", shade, 0, 3);
+    number("colouring", shade, 0, static_cast<int>(Colouring::attention));
     colouring = static_cast<Colouring>(shade);
     if (const auto it = settings.find("dark"); it != settings.end() && it->is_boolean() && *it != theme.dark)
         theme = ui::apply_theme(*it, theme.scale);
@@ -85,7 +90,15 @@ nlohmann::json App::state() const {
             {"told", told},
             {"preset", static_cast<int>(preset)},
             {"lesson", lesson},
-            {"silenced", silenced.size()},
+            {"steered", steered.size()},
+            {"block", number(selection_.block)},
+            {"head", number(selection_.head)},
+            {"other", number(other)},
+            {"bookmarks", bookmarks},
+            {"palette", palette},
+            {"heads", heads_view.maps.empty() ? nlohmann::json() : area(*heads_view.maps.front())},
+            {"lit", lit ? nlohmann::json{lit->first, lit->last} : nlohmann::json()},
+            {"notice", notice},
             {"paused", paused},
             {"busy", wants_frames()},
             {"grid", area(grid)},
@@ -122,10 +135,138 @@ void App::toggle_pin(Pin pin) {
     pins.push_back(pin);
 }
 
-void App::toggle_silence(Pin expert) {
+const Steered* App::steering_of(Pin expert) const {
+    const auto it =
+        std::find_if(steered.begin(), steered.end(), [&](const Steered& s) { return s.expert == expert; });
+    return it == steered.end() ? nullptr : &*it;
+}
+
+void App::steer(const Steered& expert) {
     if (!source.control()) return;
-    if (std::erase(silenced, expert) == 0) silenced.push_back(expert);
-    source.control()->silence(silenced);
+    std::erase_if(steered, [&](const Steered& s) { return s.expert == expert.expert; });
+    if (expert.key != 0 || expert.factor != 1) steered.push_back(expert);
+    source.control()->steer(steered);
+}
+
+void App::free(Pin expert) { steer({.expert = expert}); }
+
+void App::set_preset(Preset wanted) {
+    preset = wanted;
+    const auto layers = store.shape().n_layers;
+    const bool asked = selection_.block || !store.watched().empty();
+    if (preset == Preset::attend && source.control() && !asked && layers != 0) watch(layers / 2);
+}
+
+void App::select_attention(std::optional<uint32_t> block, std::optional<uint32_t> head) {
+    Selection next = selection_;
+    next.block = block, next.head = head;
+    select(next);
+}
+
+void App::watch(uint32_t block) {
+    select_attention(block, selection_.head);
+    Control* control = source.control();
+    if (!control) return;
+    control->watch({.layers = {block}});
+    const Timeline* t = timeline();
+    if (!t || t->slots.empty() || control->busy()) return; // from the next token on
+    control->generate({.session = t->session,
+                       .keep = t->size(),
+                       .text = "",
+                       .forced = {},
+                       .sampling = sampling,
+                       .again = true});
+}
+
+App::Attended App::attended() const {
+    Attended a;
+    const std::vector<uint32_t>& known = store.watched();
+    a.block = selection_.block.value_or(known.empty() ? 0 : known[known.size() / 2]);
+    const Timeline* t = timeline();
+    if (!t || size() == 0) return a;
+    a.position = selection_.token.value_or(size() >= 2 ? size() - 2 : 0);
+    a.rows = Store::attention(*t, a.position, a.block);
+    return a;
+}
+
+const std::vector<float>& App::attention_paint() {
+    const Attended a = attended();
+    const uint64_t made_of = store.revision() * 1000003 + session_ * 65537ull + a.position * 8191ull +
+                             a.block * 131ull + (selection_.head ? *selection_.head + 2 : 1);
+    if (made_of == paint_of_) return paint_;
+    paint_of_ = made_of;
+    paint_.clear();
+    if (!a.rows) return paint_;
+    const std::optional<uint32_t> head =
+        selection_.head ? std::optional(*selection_.head - a.rows->first_head) : std::nullopt;
+    const std::vector<float> weights = attention_of(*a.rows, head);
+    for (uint32_t i = 0; i <= a.position; ++i) paint_.push_back(weights[i / a.rows->pool]);
+    return paint_;
+}
+
+const trace::Difference& App::difference(const Timeline& a, const Timeline& b) {
+    const uint64_t made_of = store.revision() * 1000003 + a.session * 65537ull + b.session + 1;
+    if (made_of != difference_of_) difference_ = store.difference(a, b);
+    difference_of_ = made_of;
+    return difference_;
+}
+
+void App::toggle_pause() {
+    if (!paused) paused_at_ = size();
+    paused = !paused;
+    play_speed = 0;
+}
+
+void App::play(float speed) {
+    const Timeline* t = timeline();
+    play_speed = speed;
+    if (!t || speed <= 0) return;
+    paused_at_ = selection_.token ? *selection_.token + 1 : paused && paused_at_ < t->size() ? paused_at_ : 1;
+    paused = true;
+    follow = true;
+    const trace::TokenRecord* record = t->record(paused_at_ - 1);
+    played_ = record ? static_cast<double>(record->time) : 0;
+}
+
+// Tokens come into sight at the distances in time that they were made with, but never further apart than a
+// second, and those of a prompt one by one.
+void App::advance() {
+    const Timeline* t = timeline();
+    if (play_speed <= 0 || !t) return;
+    played_ += 1e9 * ImGui::GetIO().DeltaTime * play_speed;
+    for (int steps = 0; paused_at_ < t->size() && steps < 64; ++steps) {
+        const trace::TokenRecord *now = t->record(paused_at_ - 1), *next = t->record(paused_at_);
+        const double from = now ? double(now->time) : played_;
+        const double to = next ? std::clamp(double(next->time), from + 2e7, from + 1e9) : from;
+        if (played_ < to) break;
+        played_ = next ? played_ - to + double(next->time) : played_;
+        ++paused_at_;
+    }
+    if (paused_at_ < t->size()) return;
+    play_speed = 0;
+    paused = false;
+}
+
+void App::toggle_bookmark(uint32_t position) {
+    const auto at = std::lower_bound(bookmarks.begin(), bookmarks.end(), position);
+    if (at != bookmarks.end() && *at == position)
+        bookmarks.erase(at);
+    else
+        bookmarks.insert(at, position);
+}
+
+void App::compare_from(uint32_t position) {
+    const Timeline* t = timeline();
+    if (!source.control() || !t) return;
+    other.reset();
+    set_preset(Preset::compare);
+    follow = true, paused = false;
+    source.control()->generate({.session = t->session,
+                                .keep = position,
+                                .text = "",
+                                .forced = {},
+                                .sampling = sampling,
+                                .twice = true});
 }
 
 std::optional<size_t> App::pin_of(uint32_t layer, uint32_t expert) const {
@@ -181,7 +322,12 @@ void App::go(int steps) {
 void App::keys() {
     const ImGuiIO& io = ImGui::GetIO();
     if (io.KeyCtrl && ui::letter_pressed('Q')) ending = true;
-    if (io.WantTextInput) return;
+    if (io.KeyCtrl && (ui::letter_pressed('P') || ui::letter_pressed('F'))) {
+        palette = !palette;
+        palette_text.clear();
+        return;
+    }
+    if (io.WantTextInput || palette) return;
     const auto layers = static_cast<uint32_t>(store.shape().moe_layers.size());
     const auto step = [&](std::optional<uint32_t> now, int by, uint32_t n, uint32_t first) {
         if (n == 0) return std::optional<uint32_t>();
@@ -196,18 +342,17 @@ void App::keys() {
     }
     if (ui::key_pressed(ImGuiKey_LeftArrow)) select_token(step(selection_.token, -1, n, n ? n - 1 : 0));
     if (ui::key_pressed(ImGuiKey_RightArrow)) select_token(step(selection_.token, 1, n, 0));
-    Selection other = selection_;
-    if (ui::key_pressed(ImGuiKey_UpArrow)) other.layer = step(selection_.layer, -1, layers, 0);
-    if (ui::key_pressed(ImGuiKey_DownArrow)) other.layer = step(selection_.layer, 1, layers, 0);
-    if (ui::key_pressed(ImGuiKey_Escape)) other = {};
-    if (other != selection_) select(other);
+    Selection next = selection_;
+    if (ui::key_pressed(ImGuiKey_UpArrow)) next.layer = step(selection_.layer, -1, layers, 0);
+    if (ui::key_pressed(ImGuiKey_DownArrow)) next.layer = step(selection_.layer, 1, layers, 0);
+    if (ui::key_pressed(ImGuiKey_Escape)) next = {};
+    if (next != selection_) select(next);
     if (ui::key_pressed(ImGuiKey_End)) follow = true, select_token(std::nullopt);
-    if (ui::key_pressed(ImGuiKey_Space)) {
-        paused_at_ = size();
-        paused = !paused;
-    }
-    for (int i = 0; i < 4; ++i)
-        if (ui::letter_pressed(static_cast<char>('1' + i))) preset = static_cast<Preset>(i);
+    if (ui::key_pressed(ImGuiKey_Space)) toggle_pause();
+    for (size_t i = 0; i < PRESET_NAMES.size(); ++i)
+        if (ui::letter_pressed(static_cast<char>('1' + i))) set_preset(static_cast<Preset>(i));
+    if (ui::letter_pressed('P')) play(play_speed > 0 ? 0 : 1);
+    if (ui::letter_pressed('B') && selection_.token) toggle_bookmark(*selection_.token);
     if (ui::letter_pressed('H')) help_ = !help_;
     if (ui::letter_pressed('T')) theme = ui::apply_theme(!theme.dark, theme.scale);
 }
@@ -256,9 +401,21 @@ void App::body(float height) {
         draw_choice(*this);
         draw_expert(*this);
         break;
+    case Preset::attend:
+        draw_heads(*this);
+        draw_attention_row(*this);
+        draw_head_atlas(*this);
+        break;
     case Preset::memory:
         draw_cache(*this);
         draw_memory(*this);
+        break;
+    case Preset::time:
+        draw_times(*this);
+        draw_stages(*this);
+        break;
+    case Preset::compare:
+        draw_compare(*this);
         break;
     case Preset::learn:
         draw_learn(*this);
@@ -268,9 +425,11 @@ void App::body(float height) {
 
 void App::frame() {
     const ImGuiIO& io = ImGui::GetIO();
+    lit.reset();
     hovered.reset();
     told.clear();
     keys();
+    advance();
     ImGui::SetNextWindowPos({0, 0});
     ImGui::SetNextWindowSize(io.DisplaySize);
     ImGui::Begin("fathom", nullptr,
@@ -280,6 +439,7 @@ void App::frame() {
     body(ImGui::GetContentRegionAvail().y);
     ImGui::End();
     if (help_) draw_keys(*this, help_);
+    if (palette) draw_palette(*this);
 }
 
 void begin_panel(App& app, const char* title, const char* note, float height, ImGuiWindowFlags flags) {
@@ -309,9 +469,11 @@ void fact(App& app, const char* label, const std::string& value, ImU32 colour) {
     ui::text(colour ? colour : app.theme.text, value.c_str());
 }
 
-void copy_menu(const char* id, const std::function<std::string()>& csv) {
+void copy_menu(App& app, const char* id, const std::function<std::string()>& csv) {
+    const ImVec2 from = ImGui::GetWindowPos(), size = ImGui::GetWindowSize(); // of the panel
     if (!ImGui::BeginPopupContextItem(id)) return;
     if (ImGui::MenuItem("Copy as CSV")) ImGui::SetClipboardText(csv().c_str());
+    if (ImGui::MenuItem("Save as PNG")) app.picture = {id, from, {from.x + size.x, from.y + size.y}};
     ImGui::EndPopup();
 }
 

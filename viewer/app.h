@@ -2,12 +2,14 @@
 // the browser) makes the ImGui context, calls frame() and draws what it made.
 #pragma once
 
+#include "viewer/preset.h"
 #include "viewer/source.h"
 #include "viewer/ui/heatmap.h"
 #include "viewer/ui/theme.h"
 
 #include <array>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,15 +18,15 @@
 
 namespace fathom::viewer {
 
-// What is looked at. `layer` counts MoE layers.
+// What is looked at. `layer` counts MoE layers; `block` is the number of a layer whose attention is looked
+// at, `head` one of its heads.
 struct Selection {
     std::optional<uint32_t> token, layer, expert; // token: its position
+    std::optional<uint32_t> block, head;
     bool operator==(const Selection&) const = default;
 };
 
-enum class Preset : uint8_t { generate, route, memory, learn };
-constexpr std::array<std::string_view, 4> PRESET_NAMES = {"generate", "route", "memory", "learn"};
-enum class Colouring : uint8_t { none, probability, uncertainty, expert };
+enum class Colouring : uint8_t { none, probability, uncertainty, expert, attention };
 
 class App {
   public:
@@ -48,11 +50,26 @@ class App {
     bool follow = true;              // the text and the grid keep the newest token in sight
     uint32_t window = 0;             // tokens that loads are counted over, back from the newest; 0: all
     float split = 0.42f;             // of the width, for the text
-    std::vector<Pin> silenced;       // experts that the model may not choose
+    std::vector<Steered> steered;    // experts that the model does not use as it would
     std::vector<Pin> pins;           // at most ui::PINS
     std::optional<uint32_t> hovered; // the token under the mouse, wherever it is drawn
     std::string told;                // by the tooltip of this frame, line by line
     std::optional<uint32_t> in_text; // the selected token that the text was last scrolled to
+    std::optional<uint32_t> other;   // the session that this one is compared with
+    std::vector<uint32_t> bookmarks; // positions, in order
+    struct Range {                   // of positions, the last one included
+        uint32_t first, last;
+    };
+    std::optional<Range> lit; // positions that the mouse points at in a panel, to be marked in the text
+    float play_speed = 0;     // of the view through what is there, times the speed it came with; 0: it stands
+    // Asks the host for a picture of a part of the window, in the next frame: the menu is gone then.
+    struct Picture {
+        std::string name;
+        ImVec2 from, to;
+        int frames = 2; // until it is taken
+    };
+    std::optional<Picture> picture;
+    std::string notice; // of the host: where it put a picture
 
     // What survives from one window to the next: theme, split, preset, colouring, sampling. What is missing
     // in `settings` or makes no sense stays as it is.
@@ -67,7 +84,25 @@ class App {
     void select_token(std::optional<uint32_t> token);
     void show_session(uint32_t session);
     void toggle_pin(Pin pin);
-    void toggle_silence(Pin expert); // of a live model
+    void set_preset(Preset wanted);
+    void select_attention(std::optional<uint32_t> block, std::optional<uint32_t> head);
+    void watch(uint32_t block); // the attention of this layer, of a live model; reads the text once more
+    const Steered* steering_of(Pin expert) const; // null: it is free
+    void steer(const Steered& expert);            // of a live model
+    void free(Pin expert);                        // as it is again
+    void toggle_pause();
+    void play(float speed);
+    void toggle_bookmark(uint32_t position);
+    void compare_from(uint32_t position); // writes on from there twice: as the model is, and as it is steered
+    // What is looked at in the attention panels: a token that went through the model, and what its heads of
+    // the chosen layer looked at; no rows where that is not known.
+    struct Attended {
+        uint32_t position = 0, block = 0;
+        const trace::AttentionRows* rows = nullptr;
+    };
+    Attended attended() const;
+    // Of the positions of the text what the attended head pays to each, 0 to 1; empty: not known.
+    const std::vector<float>& attention_paint();
     std::optional<size_t> pin_of(uint32_t layer, uint32_t expert) const;
     void generate(std::string text, std::optional<uint32_t> keep = {}, std::optional<Token> forced = {});
 
@@ -92,13 +127,26 @@ class App {
         uint64_t made_of = 0;
     } load_view;
     ui::HeatMap grid, loads;
+    struct HeadsView {
+        std::vector<std::unique_ptr<ui::HeatMap>> maps; // one for each head
+        uint64_t made_of = 0;
+        uint32_t first = 0; // position of the first row
+    } heads_view;
+    const trace::Difference& difference(const Timeline& a, const Timeline& b); // worked out when one changes
+    bool palette = false;                                                      // open
+    std::string palette_text;
 
   private:
     void keys();
     void body(float height);
     void go(int steps); // through the history
 
+    void advance(); // the view that plays
     uint32_t session_ = 0, paused_at_ = 0;
+    double played_ = 0; // ns of the recording's time that the view has come to
+    std::vector<float> paint_;
+    uint64_t paint_of_ = 0, difference_of_ = 0;
+    trace::Difference difference_;
     Selection selection_;
     std::vector<Selection> history_{Selection{}};
     size_t at_ = 0;
@@ -112,13 +160,20 @@ void draw_header(App& app);
 void draw_text(App& app);         // tokens, coloured
 void draw_alternatives(App& app); // of the selected token
 void draw_prompt(App& app);
-void draw_grid(App& app);   // token x layer
-void draw_load(App& app);   // layer x expert
-void draw_choice(App& app); // router of the selected token and layer
-void draw_expert(App& app); // the selected expert
-void draw_cache(App& app);  // latent cache against others
-void draw_memory(App& app); // by owner
-void draw_learn(App& app);  // the tour
+void draw_grid(App& app);          // token x layer
+void draw_load(App& app);          // layer x expert
+void draw_choice(App& app);        // router of the selected token and layer
+void draw_expert(App& app);        // the selected expert
+void draw_cache(App& app);         // latent cache against others
+void draw_memory(App& app);        // by owner
+void draw_heads(App& app);         // attention: every head's map in small
+void draw_attention_row(App& app); // what the selected token's head looks at
+void draw_head_atlas(App& app);    // what kind of head each is
+void draw_times(App& app);         // from token to token
+void draw_stages(App& app);        // of one token, by layer and stage
+void draw_compare(App& app);       // two sessions side by side
+void draw_learn(App& app);         // the tour
+void draw_palette(App& app);       // commands and search
 void draw_keys(App& app, bool& open);
 
 // A title, and a panel below it of this height; always followed by end_panel().
@@ -130,8 +185,8 @@ void fact(App& app, const char* label, const std::string& value, ImU32 colour = 
 void tell(App& app, const char* label, const std::string& value, ImU32 colour = 0);
 void tell(App& app, const std::string& line);
 std::string bytes_text(double bytes);
-// The panel's menu under the right mouse button: what it shows as CSV, into the clipboard.
-void copy_menu(const char* id, const std::function<std::string()>& csv);
+// The panel's menu under the right mouse button: what it shows as CSV, into the clipboard, or as a picture.
+void copy_menu(App& app, const char* id, const std::function<std::string()>& csv);
 // The numbers of the MoE layers beside a map of this height, as many as fit.
 void layer_labels(App& app, ImVec2 corner, float height);
 

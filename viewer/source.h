@@ -3,6 +3,8 @@
 
 #include "viewer/store.h"
 
+#include <optional>
+
 namespace fathom::viewer {
 
 struct Sampling {
@@ -19,6 +21,9 @@ struct Request {
     std::string text;
     std::optional<Token> forced;
     Sampling sampling;
+    bool again =
+        false; // what is kept is read once more, by a new session, so that all of it is recorded anew
+    bool twice = false; // by two new sessions: by one as the model is, then by the other as it is steered
 };
 
 // An expert by its layer, among those that route.
@@ -27,13 +32,20 @@ struct Pin {
     bool operator==(const Pin&) const = default;
 };
 
+// What is done to an expert: added to the key that it is chosen by, multiplied with its weight.
+struct Steered {
+    static constexpr float SILENT = -1e9f, FORCED = 1e9f; // keys below and above every other
+    Pin expert;
+    float key = 0, factor = 1;
+};
+
 class Control {
   public:
     virtual ~Control() = default;
     virtual void generate(const Request& request) = 0; // replaces what is under way
     virtual void stop() = 0;
-    virtual void
-    silence(const std::vector<Pin>& experts) = 0; // never chosen from the next token on; the rest may be
+    virtual void steer(const std::vector<Steered>& experts) = 0; // from the next token on; others are free
+    virtual void watch(const trace::AttentionWatch& watch) = 0;  // the same
     virtual bool busy() const = 0;
     virtual std::string failure() const = 0; // of the last request; empty: none
 };
@@ -52,6 +64,9 @@ class Source {
 class RecordingSource final : public Source {
   public:
     explicit RecordingSource(trace::Recording recording) : recording_(std::move(recording)) {}
+    // Two at once: the sessions of the second are numbered behind those of the first. Throws Error where they
+    // are of models of different shape.
+    RecordingSource(trace::Recording recording, trace::Recording other);
     const trace::Identity& identity() const override { return recording_.identity; }
     std::string text(Token token) const override { return recording_.text(token); }
     std::vector<trace::Packet> poll() override;

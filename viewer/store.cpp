@@ -137,6 +137,11 @@ void Store::put(const trace::TokenRecord& record) {
     timeline.tables += after - before;
     bytes_ += after - before;
     for (const float weight : record.weights) timeline.largest = std::max(timeline.largest, weight);
+    if (!record.times.empty()) timeline.timed.push_back(record.position);
+    for (const trace::AttentionRows& rows : record.attention) {
+        const auto at = std::lower_bound(watched_.begin(), watched_.end(), rows.layer);
+        if (at == watched_.end() || *at != rows.layer) watched_.insert(at, rows.layer);
+    }
     if (bytes_ > limit_) thin();
 }
 
@@ -147,6 +152,7 @@ void Store::cut(Timeline& timeline, uint32_t position) {
         timeline.slots.pop_back();
         --slots_;
     }
+    std::erase_if(timeline.timed, [&](uint32_t at) { return at >= position; });
     if (timeline.slots.empty()) return;
     // its last token may be followed by another one now
     trace::TokenRecord& last = timeline.slots.back().record;
@@ -175,6 +181,8 @@ void Store::take_event(const trace::Event& event) {
     const Timeline* parent = timeline(event.other);
     if (!parent) return;
     fork.largest = parent->largest;
+    for (const uint32_t at : parent->timed)
+        if (at < event.position) fork.timed.push_back(at);
     for (const Timeline::Slot& slot : parent->slots) {
         if (fork.slots.size() >= event.position || slots_ == MOST_SLOTS) break;
         ++slots_;
@@ -312,6 +320,69 @@ double Store::first_token_seconds(const Timeline& timeline) const {
             return static_cast<double>(slot.record.time - first->time) * 1e-9;
     }
     return 0;
+}
+
+const trace::AttentionRows* Store::attention(const Timeline& timeline, uint32_t position, uint32_t layer) {
+    const trace::TokenRecord* record = timeline.record(position);
+    if (!record) return nullptr;
+    const auto it = std::find_if(record->attention.begin(), record->attention.end(),
+                                 [&](const trace::AttentionRows& rows) { return rows.layer == layer; });
+    return it == record->attention.end() ? nullptr : &*it;
+}
+
+const trace::TokenRecord* Store::timed(const Timeline& timeline, uint32_t position) {
+    for (auto it = timeline.timed.rbegin(); it != timeline.timed.rend(); ++it) {
+        const trace::TokenRecord* record = *it <= position ? timeline.record(*it) : nullptr;
+        if (record && !record->times.empty()) return record;
+    }
+    return nullptr;
+}
+
+trace::Difference Store::difference(const Timeline& a, const Timeline& b) const {
+    const auto records = [](const Timeline& t) {
+        std::vector<const trace::TokenRecord*> all;
+        for (uint32_t i = 0; i < t.slots.size(); ++i) all.push_back(t.record(i));
+        return all;
+    };
+    return trace::compare(shape(), records(a), records(b));
+}
+
+std::vector<uint32_t> Store::find(const Timeline& timeline, std::string_view text, size_t most) const {
+    std::vector<uint32_t> found;
+    if (text.empty()) return found;
+    for (uint32_t i = 0; i < timeline.size() && found.size() < most; ++i)
+        if (const Token token = timeline.token(i);
+            token != trace::NO_TOKEN && this->text(token).find(text) != std::string::npos)
+            found.push_back(i);
+    return found;
+}
+
+Focus focus(const trace::AttentionRows& rows, uint32_t head, uint32_t position) {
+    Focus f;
+    const uint32_t bins = rows.bins();
+    const auto weights = std::span(rows.weights).subspan(size_t{head} * bins, bins);
+    f.sink = weights.front();
+    for (uint32_t i = 0; i < bins; ++i) {
+        const double w = weights[i];
+        if (w > 0) f.entropy -= w * std::log2(w);
+        if (w > weights[f.most]) f.most = i;
+        const uint64_t end = std::min<uint64_t>(uint64_t{i + 1} * rows.pool, uint64_t{position} + 1);
+        if (end + Focus::LOCAL > position + uint64_t{1}) f.local += w; // its last position is a near one
+    }
+    return f;
+}
+
+std::vector<float> attention_of(const trace::AttentionRows& rows, std::optional<uint32_t> head) {
+    const uint32_t bins = rows.bins();
+    if (head && *head < rows.n_heads) {
+        const auto from = std::span(rows.weights).subspan(size_t{*head} * bins, bins);
+        return {from.begin(), from.end()};
+    }
+    std::vector<float> mean(bins);
+    for (uint32_t h = 0; h < rows.n_heads; ++h)
+        for (uint32_t i = 0; i < bins; ++i)
+            mean[i] += rows.weights[size_t{h} * bins + i] / static_cast<float>(rows.n_heads);
+    return mean;
 }
 
 } // namespace fathom::viewer

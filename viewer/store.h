@@ -3,10 +3,13 @@
 // a socket look alike. Bounded: above LIMIT bytes the oldest records lose their tables, and say so.
 #pragma once
 
+#include "trace/compare.h"
 #include "trace/file.h"
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace fathom::viewer {
@@ -22,9 +25,10 @@ struct Timeline {
         State state = State::missing;
         trace::TokenRecord record;
     };
-    std::vector<Slot> slots; // by position
-    uint64_t tables = 0;     // bytes
-    float largest = 1e-9f;   // weight of an expert so far
+    std::vector<Slot> slots;     // by position
+    uint64_t tables = 0;         // bytes
+    float largest = 1e-9f;       // weight of an expert so far
+    std::vector<uint32_t> timed; // positions whose records have times, as they came
 
     // Tokens there are: those that went through the model, and the last one's successor.
     uint32_t size() const;
@@ -82,6 +86,15 @@ class Store {
     // Experts chosen together with this one, most often first, at most `n`: (expert, times).
     std::vector<std::pair<uint32_t, uint32_t>> partners(const Timeline& timeline, uint32_t layer,
                                                         uint32_t expert, size_t n) const;
+    // Attention of a layer in a token's step; null: it was not watched then, or is not known any more.
+    static const trace::AttentionRows* attention(const Timeline& timeline, uint32_t position, uint32_t layer);
+    const std::vector<uint32_t>& watched() const { return watched_; } // layers that any record tells of
+    // Of the newest record with times at or before `position`; null: there is none.
+    static const trace::TokenRecord* timed(const Timeline& timeline, uint32_t position);
+    // Where two timelines part; see trace::compare.
+    trace::Difference difference(const Timeline& a, const Timeline& b) const;
+    // Positions of tokens whose text contains `text`, at most `most`.
+    std::vector<uint32_t> find(const Timeline& timeline, std::string_view text, size_t most) const;
     // Tokens a second, over the last `window` generated ones; 0 while there are fewer than two.
     double speed(const Timeline& timeline, uint32_t window) const;
     // The q-quantile of the time between generated tokens, seconds.
@@ -100,9 +113,21 @@ class Store {
     uint64_t limit_;
     std::vector<Timeline> timelines_;
     std::vector<trace::Event> memory_;
+    std::vector<uint32_t> watched_; // in order
     size_t slots_ = 0;
     uint64_t revision_ = 0, lost_ = 0, thinned_ = 0, bytes_ = 0;
 };
+
+// What one head does in one step: the share of its attention that goes to the first position (a sink), to the
+// last LOCAL ones, its entropy in bits, and the position of the bin that gets most.
+struct Focus {
+    static constexpr uint32_t LOCAL = 8;
+    double sink = 0, local = 0, entropy = 0;
+    uint32_t most = 0; // number of the bin
+};
+Focus focus(const trace::AttentionRows& rows, uint32_t head, uint32_t position); // head: from the first told
+// The weights of one head, or their mean over all.
+std::vector<float> attention_of(const trace::AttentionRows& rows, std::optional<uint32_t> head);
 
 // The probability that a token had when it was chosen, or NaN: from the candidates before it.
 double probability(const Timeline& timeline, uint32_t position);

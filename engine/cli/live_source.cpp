@@ -4,11 +4,11 @@
 #include "cli/recorder.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 
 namespace fathom::cli {
 
 namespace {
-constexpr float SILENT = -1e9f;      // on a key: below every other
 constexpr size_t MOST_SESSIONS = 16; // kept to branch from; the oldest goes when another begins
 } // namespace
 
@@ -29,9 +29,7 @@ LiveSource::~LiveSource() {
     model_.engine->ignore(queue_);
 }
 
-std::string LiveSource::text(Token token) const {
-    return text_of(model_, token);
-}
+std::string LiveSource::text(Token token) const { return text_of(model_, token); }
 
 void LiveSource::generate(const viewer::Request& request) {
     {
@@ -46,27 +44,42 @@ void LiveSource::generate(const viewer::Request& request) {
 
 void LiveSource::stop() { stopped_ = true; }
 
-void LiveSource::silence(const std::vector<viewer::Pin>& experts) {
+void LiveSource::steer(const std::vector<viewer::Steered>& experts) {
     const std::lock_guard lock(mutex_);
-    silenced_ = experts;
+    steered_ = experts;
 }
 
-void LiveSource::steer() {
-    std::optional<std::vector<viewer::Pin>> wanted;
+void LiveSource::watch(const trace::AttentionWatch& watch) {
+    const std::lock_guard lock(mutex_);
+    watch_ = watch;
+}
+
+namespace {
+Steering steering_of(const trace::Shape& shape, const std::vector<viewer::Steered>& experts) {
+    Steering steering;
+    if (experts.empty()) return steering;
+    steering.key.assign(shape.moe_layers.size() * shape.n_experts, 0);
+    steering.factor.assign(steering.key.size(), 1);
+    for (const viewer::Steered& s : experts) {
+        const size_t i = size_t{s.expert.layer} * shape.n_experts + s.expert.expert;
+        steering.key[i] = s.key, steering.factor[i] = s.factor;
+    }
+    return steering;
+}
+} // namespace
+
+void LiveSource::grant() {
+    std::optional<std::vector<viewer::Steered>> experts;
+    std::optional<trace::AttentionWatch> watch;
     {
         const std::lock_guard lock(mutex_);
-        wanted.swap(silenced_);
+        experts.swap(steered_);
+        watch.swap(watch_);
     }
-    if (!wanted) return;
-    const trace::Shape& shape = identity_.shape;
-    Steering steering;
-    if (!wanted->empty()) {
-        const size_t experts = shape.moe_layers.size() * shape.n_experts;
-        steering.key.assign(experts, 0), steering.factor.assign(experts, 1);
-    }
-    for (const viewer::Pin& expert : *wanted)
-        steering.key[size_t{expert.layer} * shape.n_experts + expert.expert] = SILENT;
-    model_.engine->set_steering(steering);
+    if (watch) model_.engine->watch_attention(*watch);
+    if (!experts) return;
+    in_force_ = *experts;
+    model_.engine->set_steering(steering_of(identity_.shape, in_force_));
 }
 
 std::string LiveSource::failure() const {
@@ -98,15 +111,24 @@ void LiveSource::run() {
 Session& LiveSource::session_for(const viewer::Request& request) {
     while (sessions_.size() >= MOST_SESSIONS) sessions_.erase(sessions_.begin());
     const auto known = request.session ? sessions_.find(*request.session) : sessions_.end();
-    if (known == sessions_.end()) {
-        if (request.session) throw Error({.what = "this session is closed", .fix = "begin a new one"});
+    if (request.session && known == sessions_.end())
+        throw Error({.what = "this session is closed",
+                     .expected = fmt::format("one of the last {}", MOST_SESSIONS),
+                     .got = fmt::format("session {}", *request.session),
+                     .fix = "begin a new one"});
+    if (known == sessions_.end() || request.again) {
         Session fresh = model_.engine->open();
         const uint32_t number = fresh.number();
         Session& session = sessions_.emplace(number, std::move(fresh)).first->second;
-        if (const auto bos = model_.bos()) session.feed(std::vector<Token>{*bos});
+        if (request.again) {
+            const std::vector<Token>& before = known->second.tokens();
+            session.feed(std::span(before).first(std::min<size_t>(request.keep, before.size())));
+        } else if (const auto bos = model_.bos()) {
+            session.feed(std::vector<Token>{*bos});
+        }
         return session;
     }
-    if (request.keep == known->second.position()) return known->second;
+    if (request.keep == known->second.position() && !request.twice) return known->second;
     Session fork = known->second.fork(); // the past stays as it was, beside the new branch
     const uint32_t number = fork.number();
     Session& session = sessions_.emplace(number, std::move(fork)).first->second;
@@ -115,8 +137,24 @@ Session& LiveSource::session_for(const viewer::Request& request) {
 }
 
 void LiveSource::serve(const viewer::Request& request) {
-    steer();
-    Session& session = session_for(request);
+    grant();
+    if (request.again) {
+        session_for(request);
+        return;
+    }
+    if (!request.twice) return write(session_for(request), request);
+    model_.engine->set_steering({});
+    try {
+        write(session_for(request), request);
+    } catch (...) {
+        model_.engine->set_steering(steering_of(identity_.shape, in_force_));
+        throw;
+    }
+    model_.engine->set_steering(steering_of(identity_.shape, in_force_));
+    if (!stopped_) write(session_for(request), request);
+}
+
+void LiveSource::write(Session& session, const viewer::Request& request) {
     session.sampling() = with_known_tokens({.temperature = request.sampling.temperature,
                                             .top_k = request.sampling.top_k,
                                             .top_p = request.sampling.top_p,
@@ -126,10 +164,13 @@ void LiveSource::serve(const viewer::Request& request) {
     if (request.forced) tokens.push_back(*request.forced);
     if (!tokens.empty()) session.feed(tokens);
     if (session.position() == 0)
-        throw Error({.what = "there is nothing to begin from", .fix = "write something first"});
+        throw Error({.what = "there is nothing to begin from",
+                     .expected = "a text",
+                     .got = "none, of a model that has no token to begin with",
+                     .fix = "write something first"});
     const std::vector<Token>& ends = model_.config().eos;
     for (uint32_t n = 0; n < request.sampling.max_tokens && !stopped_; ++n) {
-        steer();
+        if (!request.twice) grant();
         if (session.position() >= model_.engine->context()) break;
         const Token next = session.next();
         if (std::find(ends.begin(), ends.end(), next) != ends.end()) break;

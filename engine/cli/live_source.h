@@ -26,14 +26,16 @@ class LiveSource final : public viewer::Source, public viewer::Control {
 
     void generate(const viewer::Request& request) override;
     void stop() override;
-    void silence(const std::vector<viewer::Pin>& experts) override;
+    void steer(const std::vector<viewer::Steered>& experts) override;
+    void watch(const trace::AttentionWatch& watch) override;
     bool busy() const override { return busy_; }
     std::string failure() const override;
 
   private:
     void run();
     void serve(const viewer::Request& request);
-    void steer();                                         // as was asked last
+    void grant(); // what was asked of experts and attention
+    void write(Session& session, const viewer::Request& request);
     Session& session_for(const viewer::Request& request); // with what the request keeps of it
 
     const LoadedModel& model_;
@@ -43,7 +45,9 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     mutable std::mutex mutex_;
     std::condition_variable asked_;
     std::optional<viewer::Request> request_;
-    std::optional<std::vector<viewer::Pin>> silenced_; // asked for, and not in force yet
+    std::optional<std::vector<viewer::Steered>> steered_; // asked for, and not in force yet
+    std::optional<trace::AttentionWatch> watch_;          // the same
+    std::vector<viewer::Steered> in_force_;               // of the thread alone
     std::string failure_;
     bool ending_ = false;
     std::atomic<bool> stopped_ = false, busy_ = false;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 
+#include <CLI/CLI.hpp>
 #include <ctime>
 #include <fmt/format.h>
 
@@ -25,6 +26,20 @@ void add_trace(CLI::App& app, ModelOptions& options) {
     add_path(app, "--trace", options.trace, "FILE.ftrace",
              "Record what the model does, token by token, into FILE (see 'fathom trace'); off: the kernels "
              "tell nothing");
+}
+
+void add_attention(CLI::App& app, ModelOptions& options) {
+    app.add_option("--attention", options.attention,
+                   "Watch what the heads of these layers look at: 5 or 0,5,9")
+        ->delimiter(',')
+        ->type_name("LAYERS");
+    add_count(app, "--attention-width", options.attention_width,
+              "Sum neighbouring positions so that a row has at most N numbers; 0: never");
+}
+
+void watch_attention(const LoadedModel& model, const ModelOptions& options) {
+    if (options.attention.empty()) return;
+    model.engine->watch_attention({.layers = options.attention, .width = options.attention_width});
 }
 
 std::string text_of(const LoadedModel& model, Token token) {
@@ -60,9 +75,13 @@ trace::Identity identity_of(const LoadedModel& model, const SamplingParams& samp
 
 Recorder::Recorder(const LoadedModel& model, const ModelOptions& options, const SamplingParams& sampling)
     : engine_(*model.engine) {
-    if (options.trace.empty() || options.trace == "off") return;
+    const bool records = !options.trace.empty() && options.trace != "off";
+    if (!options.attention.empty() && !records)
+        throw UsageError("--attention goes into a recording: name one with --trace FILE");
+    if (!records) return;
     sink_.emplace(options.trace, identity_of(model, sampling),
                   [&model](Token token) { return text_of(model, token); });
+    watch_attention(model, options);
     engine_.listen(sink_->queue());
 }
 

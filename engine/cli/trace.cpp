@@ -72,6 +72,46 @@ std::string choices_text(const trace::Recording& recording) {
                        100.0 * static_cast<double>(swapped) / static_cast<double>(choices));
 }
 
+// Where the time of the tokens that were timed went.
+std::string stages_text(const trace::Recording& recording) {
+    const uint32_t layers = recording.identity.shape.n_layers;
+    const size_t n = trace::STAGES.size();
+    std::vector<double> sums(n + trace::ENDS.size());
+    double all = 0;
+    size_t timed = 0;
+    for (const trace::TokenRecord& record : recording.tokens) {
+        timed += !record.times.empty();
+        for (size_t i = 0; i < record.times.size(); ++i) {
+            sums[i < layers * n ? i % n : n + i - layers * n] += record.times[i];
+            all += record.times[i];
+        }
+    }
+    if (timed == 0 || all <= 0) return "";
+    std::string text = fmt::format("time: {:.2f} ms a token, launch by launch ({} timed):",
+                                   1e3 * all / static_cast<double>(timed), timed);
+    for (size_t i = 0; i < sums.size(); ++i)
+        if (sums[i] > 0)
+            text += fmt::format("{} {} {:.0f} %", text.back() == ':' ? "" : ",",
+                                i < n ? trace::STAGES[i] : trace::ENDS[i - n], 100 * sums[i] / all);
+    return text + "\n";
+}
+
+std::string attention_text(const trace::Recording& recording) {
+    std::string layers;
+    size_t records = 0;
+    for (const trace::TokenRecord& record : recording.tokens) {
+        if (record.attention.empty()) continue;
+        if (records++ != 0) continue;
+        for (const trace::AttentionRows& rows : record.attention)
+            layers += fmt::format("{}{} (heads {} to {})", layers.empty() ? "" : ", ", rows.layer,
+                                  rows.first_head, rows.first_head + rows.n_heads - 1);
+    }
+    return records == 0
+               ? ""
+               : fmt::format("attention: of layer {}, in {} records; in the window, or with --json\n", layers,
+                             records);
+}
+
 void print_summary(const trace::Recording& recording) {
     const Style style = Style::of(STDOUT_FILENO);
     const nlohmann::json& facts = recording.identity.facts;
@@ -106,6 +146,8 @@ void print_summary(const trace::Recording& recording) {
     if (bytes != 0)
         write_out(fmt::format("memory: {:.1f} MiB ({})\n", static_cast<double>(bytes) / (1 << 20), owners));
     write_out(choices_text(recording));
+    write_out(stages_text(recording));
+    write_out(attention_text(recording));
     RoutingSummary routing(recording.identity.shape);
     routing.add(recording.tokens);
     write_out("\n" + routing.table(style, terminal_width(STDOUT_FILENO)));
@@ -149,6 +191,9 @@ void print_json(const trace::Recording& recording) {
                         {"moe_layers", shape.moe_layers},
                         {"n_active", shape.n_active},
                         {"n_experts", shape.n_experts},
+                        {"n_layers", shape.n_layers},
+                        {"stages", trace::STAGES},
+                        {"ends", trace::ENDS},
                         {"incomplete", recording.incomplete}};
     write_out(head.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     for (const trace::TokenRecord& r : recording.tokens) {
@@ -166,8 +211,17 @@ void print_json(const trace::Recording& recording) {
                             {"swapped", r.swapped},
                             {"groups", r.groups},
                             {"norms", numbers(r.norms)},
+                            {"cache_bytes", r.cache_bytes},
+                            {"shared_bytes", r.shared_bytes},
                             {"candidates", candidates}};
         if (r.next != trace::NO_TOKEN) line["next"] = r.next;
+        if (!r.times.empty()) line["times"] = numbers(r.times);
+        for (const trace::AttentionRows& rows : r.attention)
+            line["attention"].push_back({{"layer", rows.layer},
+                                         {"first_head", rows.first_head},
+                                         {"n_heads", rows.n_heads},
+                                         {"pool", rows.pool},
+                                         {"weights", numbers(rows.weights)}});
         write_out(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     }
 }

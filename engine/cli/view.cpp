@@ -3,10 +3,14 @@
 #include "cli/command.h"
 #include "cli/generate.h"
 #include "cli/live_source.h"
+#include "cli/recorder.h"
 #include "trace/file.h"
 #include "viewer/desktop/window.h"
+#include "viewer/preset.h"
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <memory>
 
 namespace fathom::cli {
@@ -15,6 +19,7 @@ namespace {
 
 struct Options {
     ModelOptions model;
+    std::filesystem::path other;
     viewer::WindowOptions window;
     std::optional<std::string> prompt;
     bool light = false;
@@ -23,12 +28,22 @@ struct Options {
 int view(Options options) {
     if (options.light) options.window.dark = false;
     if (options.model.model.extension() == ".ftrace") {
-        viewer::RecordingSource source(trace::read_recording(options.model.model));
+        if (!options.model.attention.empty())
+            throw UsageError("--attention: a recording has the attention it was recorded with");
+        trace::Recording recording = trace::read_recording(options.model.model);
+        viewer::RecordingSource source =
+            options.other.empty()
+                ? viewer::RecordingSource(std::move(recording))
+                : viewer::RecordingSource(std::move(recording), trace::read_recording(options.other));
+        if (!options.other.empty() && options.window.preset.empty()) options.window.preset = "compare";
         viewer::show_window(source, options.window);
         return OK;
     }
+    if (!options.other.empty())
+        throw UsageError("two arguments: only two recordings (.ftrace) can be shown together");
     const LoadedModel model = load_model(options.model);
     LiveSource source(model);
+    watch_attention(model, options.model);
     if (options.prompt) source.generate({.text = *options.prompt});
     viewer::show_window(source, options.window);
     return OK;
@@ -40,12 +55,16 @@ Action prepare_view(CLI::App& app) {
     auto options = std::make_shared<Options>();
     add_model(app, options->model);
     add_text(app, "-p,--prompt", options->prompt, "TEXT", "Begin with this text at once");
+    app.add_option("OTHER", options->other, "A second recording, to see beside the first")->type_name("FILE");
     add_context(app, options->model);
+    add_attention(app, options->model);
     add_loading(app, options->model);
     add_flag(app, "--light", options->light, "Dark text on light panels");
-    app.add_option("--preset", options->window.preset, "What to see first: generate, route, memory or learn")
+    std::vector<std::string> presets(viewer::PRESET_NAMES.begin(), viewer::PRESET_NAMES.end());
+    app.add_option("--preset", options->window.preset,
+                   fmt::format("What to see first: {}", fmt::join(presets, ", ")))
         ->type_name("NAME")
-        ->check(CLI::IsMember({"generate", "route", "memory", "learn"}));
+        ->check(CLI::IsMember(presets));
     app.add_option("--scale", options->window.scale, "Size of everything, 1 to 3; default: the system's")
         ->type_name("X")
         ->check(CLI::Range(1.0f, 3.0f));

@@ -173,7 +173,13 @@ bool Model::is_wanted(const std::string& tap) const {
 void Model::keep_tap(Plan& plan, const TapPoint& point) {
     if (!is_wanted(point.name)) return;
     const uint32_t n = plan.rows() * point.repeat, cols = point.rows.cols;
-    const View view = executor_.allocate("taps", gpu::Placement::readback, 4ull * n * cols);
+    const uint64_t bytes = 4ull * n * cols, taken = round_up(bytes, 256);
+    // Many in one range: GPU-assisted validation looks an address up among all ranges, one after the other.
+    if (tap_room_.bytes < taken)
+        tap_room_ =
+            executor_.allocate("taps", gpu::Placement::readback, std::max<uint64_t>(taken, 4ull << 20));
+    const View view{tap_room_.address, bytes};
+    tap_room_ = {tap_room_.address + taken, tap_room_.bytes - taken};
     copy_rows(plan, "tap " + point.name, step_, point.rows, point.repeat, {view.address, cols, cols});
     taps_[&plan].push_back({point.name, view, cols, point.repeat});
 }

@@ -72,6 +72,7 @@ class Model : public ModelMemory {
     ModelOptions options_;
     StepMemory step_;
     WatchedAttention watched_;
+    View tap_room_; // what is left of the last range for taps
     std::map<StepKind, std::unique_ptr<Plan>> plans_;
     std::map<const Plan*, std::vector<TapBuffer>> taps_;
 };

@@ -74,16 +74,20 @@ Difference compare(const Recording& a, const Recording& b) {
                      .got = fmt::format("{} layers, {} of {} experts", b.identity.shape.n_layers,
                                         b.identity.shape.n_active, b.identity.shape.n_experts),
                      .fix = "record one prompt with one model on both devices"});
-    const auto ours = timeline(a), theirs = timeline(b);
-    Comparison comparison(a.identity.shape);
+    return compare(a.identity.shape, timeline(a), timeline(b));
+}
+
+Difference compare(const Shape& shape, std::span<const TokenRecord* const> a,
+                   std::span<const TokenRecord* const> b) {
+    Comparison comparison(shape);
     Difference& result = comparison.result;
-    for (size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i) {
-        if (!ours[i] || !theirs[i]) continue; // lost
-        if (ours[i]->token != theirs[i]->token) {
+    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+        if (!a[i] || !b[i]) continue;
+        if (a[i]->token != b[i]->token) {
             result.token = static_cast<uint32_t>(i);
             break;
         }
-        comparison.add(*ours[i], *theirs[i]);
+        comparison.add(*a[i], *b[i]);
         result.compared = static_cast<uint32_t>(i) + 1;
     }
     return result;

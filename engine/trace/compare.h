@@ -3,6 +3,9 @@
 
 #include "trace/file.h"
 
+#include <optional>
+#include <span>
+
 namespace fathom::trace {
 
 // A choice of experts that differs, and how close it was: a small margin says that rounding decided.
@@ -21,6 +24,9 @@ struct Difference {
     double norms = 0;   // largest relative distance of norms, up to the first flip
 };
 
+// Compares two timelines by position; null: a record that was lost.
+Difference compare(const Shape& shape, std::span<const TokenRecord* const> a,
+                   std::span<const TokenRecord* const> b);
 // Compares the first session of each. Throws Error for recordings of models of different shape.
 Difference compare(const Recording& a, const Recording& b);
 

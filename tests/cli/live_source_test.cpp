@@ -3,6 +3,7 @@
 #include "viewer/store.h"
 
 #include <chrono>
+#include <cmath>
 #include <doctest/doctest.h>
 #include <thread>
 
@@ -64,14 +65,14 @@ TEST_CASE("live source: writes, goes on, branches, stops, and leaves a silenced 
     viewer::Pin busiest{2, 0};
     for (uint32_t e = 0; e < store.shape().n_experts; ++e)
         if (uses(store, branch, {2, e}, 0) > uses(store, branch, busiest, 0)) busiest.expert = e;
-    source.silence({busiest});
+    source.steer({{.expert = busiest, .key = viewer::Steered::SILENT}});
     const uint32_t end = branch.size();
     source.generate({.session = branch.session, .keep = end, .sampling = greedy});
     settle(source, store);
     CHECK(store.timelines()[1].size() > end + 4);
     CHECK(uses(store, store.timelines()[1], busiest, end) ==
           0); // the token at `end` was already chosen, and runs now
-    source.silence({});
+    source.steer({});
 
     source.generate({.text = "One day", .sampling = {.max_tokens = 100000}});
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
@@ -81,4 +82,52 @@ TEST_CASE("live source: writes, goes on, branches, stops, and leaves a silenced 
     source.generate({.session = 999, .keep = 1});
     settle(source, store);
     CHECK(source.failure().find("closed") != std::string::npos);
+}
+
+TEST_CASE("live source: reads a text again to watch its attention, and writes twice to compare") {
+    const LoadedModel model = load_model({});
+    LiveSource source(model);
+    viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
+    const viewer::Sampling greedy{.temperature = 0, .max_tokens = 20};
+    source.generate({.text = "Once upon a time", .sampling = greedy});
+    settle(source, store);
+    const uint32_t first = store.timelines()[0].session, size = store.timelines()[0].size();
+    CHECK(store.watched().empty());
+
+    source.watch({.layers = {1}});
+    source.generate({.session = first, .keep = size, .again = true});
+    settle(source, store);
+    CHECK(source.failure().empty());
+    REQUIRE(store.timelines().size() == 2);
+    const viewer::Timeline& again = store.timelines()[1];
+    CHECK(store.watched() == std::vector<uint32_t>{1});
+    CHECK(again.slots.size() == size - 1); // the last token has not gone through the model
+    for (uint32_t i = 0; i + 1 < size; ++i) {
+        CHECK(again.token(i) == store.timeline(first)->token(i));
+        const trace::AttentionRows* rows = viewer::Store::attention(again, i, 1);
+        REQUIRE(rows);
+        CHECK(rows->bins() == i + 1);
+        const viewer::Focus f = viewer::focus(*rows, 0, i);
+        CHECK(f.sink >= 0);
+        CHECK(f.entropy <= std::log2(double(i + 1)) + 1e-6);
+    }
+
+    // An expert that all tokens must take, with twice its weight, and the same text without.
+    source.steer({{.expert = {0, 3}, .key = viewer::Steered::FORCED, .factor = 2}});
+    source.generate({.session = first, .keep = size / 2, .sampling = greedy, .twice = true});
+    settle(source, store);
+    CHECK(source.failure().empty());
+    REQUIRE(store.timelines().size() == 4);
+    const viewer::Timeline &free = store.timelines()[2], &steered = store.timelines()[3];
+    CHECK(free.parent == first);
+    CHECK(steered.parent == first);
+    for (uint32_t i = 0; i < std::min(free.size(), size); ++i)
+        CHECK(free.token(i) == store.timeline(first)->token(i)); // greedy, and as it was
+    const uint32_t from = size / 2 - 1; // the last token that is kept runs once more
+    const auto written = static_cast<size_t>(steered.slots.size() - from);
+    CHECK(uses(store, steered, {0, 3}, from) == written);
+    CHECK(uses(store, free, {0, 3}, from) < written);
+    const trace::Difference d = store.difference(free, steered);
+    CHECK(!d.flips.empty());
+    CHECK(d.flips.front().position >= from);
 }

@@ -33,6 +33,16 @@ inline trace::TokenRecord record(uint32_t i, bool generated = false) {
     r.swapped = {0, i, 5};
     r.groups = {3, 12, 9};
     r.norms = {1, 2, 3, 4, 5};
+    r.cache_bytes = 4096 + i, r.shared_bytes = i % 2;
+    for (const uint32_t layer : {0u, 2u}) { // heads 1 to 3, two positions of a bin
+        trace::AttentionRows rows{layer, 1, 3, 2, {}};
+        const uint32_t bins = i / 2 + 1;
+        for (uint32_t k = 0; i % 3 != 2 && k < 3 * bins; ++k)
+            rows.weights.push_back((k % bins == i % bins ? 0.5f : 0) + 0.5f / float(bins));
+        if (!rows.weights.empty()) r.attention.push_back(std::move(rows));
+    }
+    if (i % 4 == 1)
+        for (uint32_t k = 0; k < s.times(); ++k) r.times.push_back(1e-5f * float(k % 7));
     if (!generated) return r;
     r.next = (i + 1) * 7 % 50;
     for (uint32_t c = 0; c < trace::CANDIDATES; ++c)
@@ -44,7 +54,8 @@ inline bool same(const trace::TokenRecord& a, const trace::TokenRecord& b) {
     return a.token == b.token && a.position == b.position && a.session == b.session && a.time == b.time &&
            a.experts == b.experts && a.weights == b.weights && a.margin == b.margin &&
            a.entropy == b.entropy && a.swapped == b.swapped && a.groups == b.groups && a.norms == b.norms &&
-           a.next == b.next && a.candidates == b.candidates;
+           a.attention == b.attention && a.times == b.times && a.cache_bytes == b.cache_bytes &&
+           a.shared_bytes == b.shared_bytes && a.next == b.next && a.candidates == b.candidates;
 }
 
 inline trace::Identity identity() { return {shape(), {{"model", {{"name", "test"}}}, {"device", "none"}}}; }

@@ -118,7 +118,7 @@ TEST_CASE("app: facts of the wrong kind are as good as none") {
         viewer::RecordingSource source(std::move(all));
         App app(source, true, 1);
         app.poll();
-        for (size_t preset = 0; preset < 4; ++preset)
+        for (size_t preset = 0; preset < viewer::PRESET_NAMES.size(); ++preset)
             for (int i = 0; i < 8; ++i) {
                 app.preset = static_cast<viewer::Preset>(preset), app.lesson = i;
                 screen.frame(app, NOWHERE);
@@ -129,8 +129,8 @@ TEST_CASE("app: facts of the wrong kind are as good as none") {
 
 TEST_CASE("app: every preset, theme and size draws, empty and full, with little") {
     for (const uint32_t records : {0u, 1u, 4096u})
-        for (const auto preset : {viewer::Preset::generate, viewer::Preset::route, viewer::Preset::memory,
-                                  viewer::Preset::learn}) {
+        for (size_t number = 0; number < viewer::PRESET_NAMES.size(); ++number) {
+            const auto preset = static_cast<viewer::Preset>(number);
             Screen screen;
             viewer::RecordingSource source(recording(records));
             App app(source, preset != viewer::Preset::route, records == 1 ? 2 : 1);

@@ -23,6 +23,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <thread>
+#include <utility>
 
 namespace fathom::viewer {
 
@@ -132,16 +133,41 @@ void draw(Window& window, App& app) {
     ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
 }
 
-void save_screenshot(const Window& window, const std::filesystem::path& path) {
-    int width = 0, height = 0;
-    glfwGetFramebufferSize(window.window, &width, &height);
+// A part of what is drawn, in ImGui's coordinates.
+void save_picture(const Window& window, ImVec2 from, ImVec2 to, const std::filesystem::path& path) {
+    int all_wide = 0, all_high = 0;
+    glfwGetFramebufferSize(window.window, &all_wide, &all_high);
+    const ImVec2 scale = ImGui::GetIO().DisplayFramebufferScale;
+    const auto pixel = [](float at, float by, int most) {
+        return std::clamp(static_cast<int>(std::lround(at * by)), 0, most);
+    };
+    const int left = pixel(from.x, scale.x, all_wide), right = pixel(to.x, scale.x, all_wide),
+              top = pixel(from.y, scale.y, all_high), bottom = pixel(to.y, scale.y, all_high);
+    const int width = right - left, height = bottom - top;
     std::vector<unsigned char> pixels(size_t(width) * size_t(height) * 4);
     glPixelStorei(GL_PACK_ALIGNMENT, 1);
-    glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE, pixels.data());
+    glReadPixels(left, all_high - bottom, width, height, GL_RGBA, GL_UNSIGNED_BYTE, pixels.data());
     for (size_t i = 3; i < pixels.size(); i += 4) pixels[i] = 255;
     stbi_flip_vertically_on_write(1);
     if (!stbi_write_png(path.c_str(), width, height, 4, pixels.data(), width * 4))
-        throw Error({.what = "cannot write the screenshot", .where = path.string()});
+        throw Error({.what = "cannot write the picture",
+                     .where = path.string(),
+                     .fix = "check the folder, its rights and the room on its disk"});
+}
+
+// What a panel's menu asks for, beside other files of the working folder; the header says where it is.
+void take_picture(const Window& window, App& app) {
+    if (!app.picture || --app.picture->frames > 0) return;
+    const App::Picture wanted = *std::exchange(app.picture, std::nullopt);
+    std::filesystem::path path;
+    for (int n = 1; path.empty() || std::filesystem::exists(path); ++n)
+        path = fmt::format("fathom-{}-{}.png", wanted.name, n);
+    try {
+        save_picture(window, wanted.from, wanted.to, path);
+        app.notice = fmt::format("saved {}", path.string());
+    } catch (const Error& error) {
+        app.notice = error.what();
+    }
 }
 
 // Whole at any moment: whoever reads it sees the old or the new one.
@@ -198,7 +224,7 @@ void show_window(Source& source, const WindowOptions& options) {
     if (!source.control()) last.erase("preset"); // of a model that writes
     app.set_settings(last);
     const auto* preset = std::find(PRESET_NAMES.begin(), PRESET_NAMES.end(), options.preset);
-    if (preset != PRESET_NAMES.end()) app.preset = static_cast<Preset>(preset - PRESET_NAMES.begin());
+    if (preset != PRESET_NAMES.end()) app.set_preset(static_cast<Preset>(preset - PRESET_NAMES.begin()));
     int awake = AFTER_EVENT, drawn = 0;
     std::string state;
     while (!glfwWindowShouldClose(window.window) && !app.ending) {
@@ -211,10 +237,11 @@ void show_window(Source& source, const WindowOptions& options) {
         if (awake <= 0 && !app.wants_frames()) continue;
         --awake;
         draw(window, app);
+        take_picture(window, app);
         ++drawn;
         if (!options.state.empty()) save_state(app, options.state, state);
         if (!options.screenshot.empty() && drawn >= AFTER_EVENT && !app.wants_frames()) {
-            save_screenshot(window, options.screenshot);
+            save_picture(window, {0, 0}, ImGui::GetIO().DisplaySize, options.screenshot);
             return;
         }
         glfwSwapBuffers(window.window);

@@ -10,7 +10,7 @@ namespace fathom::viewer {
 struct WindowOptions {
     std::optional<bool> dark; // none: as it was last
     float scale = 0;          // 0: the system's
-    std::string preset;       // "generate", "route", "memory", "learn"; "": by the source
+    std::string preset;       // one of PRESET_NAMES; "": by the source
     int width = 1280, height = 800;
     // For tests and documents: a PNG of the window after it stood still for a moment, and then the end.
     std::filesystem::path screenshot;

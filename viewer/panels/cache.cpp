@@ -9,6 +9,18 @@ namespace fathom::viewer {
 
 using ui::operator+;
 
+namespace {
+
+// The newest record of the session shown.
+const trace::TokenRecord* newest(const App& app) {
+    const Timeline* t = app.timeline();
+    for (uint32_t i = app.size(); t && i-- > 0;)
+        if (const trace::TokenRecord* record = t->record(i)) return record;
+    return nullptr;
+}
+
+} // namespace
+
 void draw_cache(App& app) {
     begin_panel(app, "The latent cache", "what MLA saves, with 2-byte numbers",
                 app.preset == Preset::memory ? 230 * app.theme.scale : 0);
@@ -43,6 +55,13 @@ void draw_cache(App& app) {
         ui::text(app.theme.text, fmt::format("{}: {} a token, {} now", row.name, bytes_text(a_token),
                                              bytes_text(a_token * tokens))
                                      .c_str());
+    }
+    if (const trace::TokenRecord* last = newest(app)) {
+        fact(app, "held on the device now", bytes_text(double(last->cache_bytes)));
+        if (last->shared_bytes != 0) {
+            ImGui::SameLine(0, 14 * app.theme.scale);
+            fact(app, "of that shared by branches", bytes_text(double(last->shared_bytes)));
+        }
     }
     const double context = number("context");
     fact(app, "tokens", fmt::format("{} of {}", app.size(), context));

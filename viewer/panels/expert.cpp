@@ -8,6 +8,31 @@
 
 namespace fathom::viewer {
 
+namespace {
+
+// What the model may do with the expert, from the next token on.
+void steering(App& app, Pin expert) {
+    const Steered* now = app.steering_of(expert);
+    Steered wanted = now ? *now : Steered{.expert = expert};
+    const auto button = [&](const char* name, float key) {
+        const bool on = wanted.key == key;
+        ImGui::SameLine();
+        if (on) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::GetStyle().Colors[ImGuiCol_ButtonActive]);
+        if (ImGui::SmallButton(name)) app.steer({expert, on ? 0 : key, wanted.factor});
+        if (on) ImGui::PopStyleColor();
+    };
+    button("silence", Steered::SILENT);
+    button("force", Steered::FORCED);
+    ImGui::SameLine();
+    ImGui::SetNextItemWidth(110 * app.theme.scale);
+    if (ImGui::SliderFloat("##factor", &wanted.factor, 0, 3, "weight x %.2f")) app.steer(wanted);
+    if (!now) return;
+    ImGui::SameLine();
+    if (ImGui::SmallButton("as it is")) app.free(expert);
+}
+
+} // namespace
+
 void draw_expert(App& app) {
     ImGui::SameLine();
     ui::child("expert", {0, 0}, true);
@@ -28,13 +53,7 @@ void draw_expert(App& app) {
     if (pin) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::ColorConvertU32ToFloat4(ui::PIN_COLOURS[*pin]));
     if (ImGui::SmallButton(pin ? "unpin" : "pin a colour")) app.toggle_pin({layer, expert});
     if (pin) ImGui::PopStyleColor();
-    if (app.source.control()) {
-        const bool silent =
-            std::find(app.silenced.begin(), app.silenced.end(), Pin{layer, expert}) != app.silenced.end();
-        ImGui::SameLine();
-        if (ImGui::SmallButton(silent ? "let it work again" : "silence it"))
-            app.toggle_silence({layer, expert});
-    }
+    if (app.source.control()) steering(app, {layer, expert});
     const std::vector<Use> uses = app.store.uses(*t, layer, expert);
     std::string partners;
     for (const auto& [other, times] : app.store.partners(*t, layer, expert, 5))

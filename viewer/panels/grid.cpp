@@ -224,7 +224,7 @@ void draw_grid(App& app) {
     layer_labels(app, corner, size.y);
     ImGui::SetCursorScreenPos(from);
     ImGui::InvisibleButton("grid", size);
-    copy_menu("grid menu", [&] { return csv(app, *t); });
+    copy_menu(app, "grid", [&] { return csv(app, *t); });
     zoom_and_pan(app, from, size.x, app.size());
     fill(app, *t, size.x);
     // whole tokens are cells; those cut by an edge begin and end outside it

@@ -9,14 +9,15 @@ namespace fathom::viewer {
 namespace {
 
 void tabs(App& app) {
-    const char* names[] = {"Generate", "Route", "Memory", "Learn"};
-    for (int i = 0; i < 4; ++i) {
+    for (size_t i = 0; i < PRESET_NAMES.size(); ++i) {
         if (i != 0) ImGui::SameLine(0, 4 * app.theme.scale);
         const bool on = app.preset == static_cast<Preset>(i);
+        std::string name(PRESET_NAMES[i]);
+        name[0] = static_cast<char>(name[0] - 'a' + 'A');
         if (on) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::GetStyle().Colors[ImGuiCol_ButtonActive]);
-        if (ImGui::Button(names[i])) app.preset = static_cast<Preset>(i);
+        if (ImGui::Button(name.c_str())) app.set_preset(static_cast<Preset>(i));
         if (on) ImGui::PopStyleColor();
-        if (ImGui::IsItemHovered()) ImGui::SetTooltip("%d", i + 1);
+        if (ImGui::IsItemHovered()) ImGui::SetTooltip("%d", static_cast<int>(i) + 1);
     }
 }
 
@@ -36,6 +37,20 @@ void sessions(App& app) {
         if (ImGui::Selectable(label(t).c_str(), &t == now)) app.show_session(t.session);
     }
     ImGui::EndCombo();
+}
+
+// The share of the last timed token that went into attention maps for this window.
+double watching_cost(const App& app) {
+    const Timeline* t = app.timeline();
+    const trace::TokenRecord* record = t ? Store::timed(*t, app.size()) : nullptr;
+    if (!record) return 0;
+    double watching = 0, all = 0;
+    const size_t stages = trace::STAGES.size(), watch = stages - 1;
+    for (size_t i = 0; i < record->times.size(); ++i) {
+        all += record->times[i];
+        if (i < app.store.shape().n_layers * stages && i % stages == watch) watching += record->times[i];
+    }
+    return all > 0 ? watching / all : 0;
 }
 
 } // namespace
@@ -62,9 +77,17 @@ void draw_header(App& app) {
     }
     gap();
     ui::text(app.theme.dim, app.source.state().c_str());
-    if (!app.silenced.empty()) {
+    if (!app.steered.empty()) {
         gap();
-        fact(app, "silenced", fmt::format("{} experts", app.silenced.size()), app.theme.warning);
+        fact(app, "steered", fmt::format("{} experts", app.steered.size()), app.theme.warning);
+    }
+    if (const double cost = watching_cost(app); cost > 0) {
+        gap();
+        fact(app, "watching", fmt::format("{:.1f} % of a token", 100 * cost));
+    }
+    if (!app.notice.empty()) {
+        gap();
+        ui::text(app.theme.accent, app.notice.c_str());
     }
     if (app.store.lost() != 0) {
         gap();
@@ -82,10 +105,13 @@ void draw_header(App& app) {
 }
 
 void draw_keys(App& app, bool& open) {
-    static const char* rows[][2] = {{"1 2 3 4", "presets"},
+    static const char* rows[][2] = {{"1 to 7", "presets"},
+                                    {"Ctrl+P, Ctrl+F", "commands; tokens by number or text"},
                                     {"Left, Right", "the token before, after"},
                                     {"Up, Down", "the layer above, below"},
                                     {"Space", "pause the view; records go on coming"},
+                                    {"P", "play what is there, from the selected token"},
+                                    {"B", "a bookmark at the selected token"},
                                     {"End", "the newest token"},
                                     {"Alt+Left, Alt+Right", "what was selected before, after"},
                                     {"Esc", "nothing selected"},

@@ -109,7 +109,7 @@ void draw_load(App& app) {
     const float row = size.y / static_cast<float>(s.moe_layers.size()), cell = size.x / float(s.n_experts);
     ImGui::SetCursorScreenPos(from);
     ImGui::InvisibleButton("load", size);
-    copy_menu("load menu", [&] { return csv(app); });
+    copy_menu(app, "load", [&] { return csv(app); });
     app.loads.draw(list, from, from + size);
     uint32_t layer = app.selection().layer.value_or(0);
     if (ImGui::IsItemHovered()) {

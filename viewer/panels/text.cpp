@@ -21,8 +21,17 @@ struct Paint {
     ImU32 hue = 0;   // instead of it
 };
 
-Paint paint_of(const App& app, const Timeline& t, uint32_t position) {
-    switch (app.colouring) {
+// In the attention preset the text shows attention.
+Colouring colouring_of(const App& app) {
+    return app.preset == Preset::attend ? Colouring::attention : app.colouring;
+}
+
+Paint paint_of(App& app, const Timeline& t, uint32_t position) {
+    switch (colouring_of(app)) {
+    case Colouring::attention: {
+        const std::vector<float>& paid = app.attention_paint();
+        return position < paid.size() ? Paint{true, std::sqrt(paid[position]), 0} : Paint{};
+    }
     case Colouring::none:
         return {};
     case Colouring::probability: {
@@ -73,6 +82,10 @@ void chip(App& app, const Timeline& t, uint32_t position, const std::string& tex
     }
     list->AddText(at, ink, text.c_str());
     if (app.selection().token == position) ui::rect(list, at, at + size, app.theme.accent, 2, 3);
+    if (app.lit && position >= app.lit->first && position <= app.lit->last)
+        ui::rect(list, at, at + size, app.theme.warning, 2, 3);
+    if (std::binary_search(app.bookmarks.begin(), app.bookmarks.end(), position))
+        list->AddTriangleFilled(at, at + ImVec2{6, 0}, at + ImVec2{0, 6}, app.theme.warning);
     if (ImGui::IsWindowHovered() && ImGui::IsMouseHoveringRect(at, at + size)) {
         app.hovered = position;
         ui::rect(list, at, at + size, app.theme.text, 1, 3);
@@ -106,7 +119,22 @@ void lay_out(App& app, const Timeline& t) {
     if (app.follow && !app.paused) ImGui::SetScrollHereY(1);
 }
 
-const char* COLOURINGS[] = {"plain", "probability", "uncertainty", "pinned experts"};
+const char* COLOURINGS[] = {"plain", "probability", "uncertainty", "pinned experts", "attention"};
+
+void colour_scale(App& app, const char* low, const char* high) {
+    ImGui::SameLine();
+    ui::text(app.theme.dim, low);
+    ImGui::SameLine(0, 4);
+    const ImVec2 at = ImGui::GetCursorScreenPos();
+    const float h = ImGui::GetFontSize(), w = 60 * app.theme.scale;
+    for (int i = 0; i < 30; ++i)
+        ImGui::GetWindowDrawList()->AddRectFilled(at + ImVec2{w * float(i) / 30, 4},
+                                                  at + ImVec2{w * float(i + 1) / 30, h},
+                                                  ui::heat(float(i) / 29));
+    ImGui::Dummy({w, h});
+    ImGui::SameLine(0, 4);
+    ui::text(app.theme.dim, high);
+}
 
 } // namespace
 
@@ -115,24 +143,19 @@ void draw_text(App& app) {
     const float height = ImGui::GetContentRegionAvail().y - below * app.theme.scale;
     begin_panel(app, "Text", "", height, ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse);
     ImGui::SameLine();
-    int colouring = static_cast<int>(app.colouring);
+    int colouring = static_cast<int>(colouring_of(app));
     ImGui::SetNextItemWidth(150 * app.theme.scale);
-    if (ImGui::Combo("##colouring", &colouring, COLOURINGS, 4))
+    if (ImGui::Combo("##colouring", &colouring, COLOURINGS, 5))
         app.colouring = static_cast<Colouring>(colouring);
-    if (app.colouring == Colouring::uncertainty || app.colouring == Colouring::probability) {
-        ImGui::SameLine();
-        ui::text(app.theme.dim, app.colouring == Colouring::uncertainty ? "0" : "sure");
-        ImGui::SameLine(0, 4);
-        const ImVec2 at = ImGui::GetCursorScreenPos();
-        const float h = ImGui::GetFontSize(), w = 60 * app.theme.scale;
-        for (int i = 0; i < 30; ++i)
-            ImGui::GetWindowDrawList()->AddRectFilled(at + ImVec2{w * float(i) / 30, 4},
-                                                      at + ImVec2{w * float(i + 1) / 30, h},
-                                                      ui::heat(float(i) / 29));
-        ImGui::Dummy({w, h});
-        ImGui::SameLine(0, 4);
-        ui::text(app.theme.dim, app.colouring == Colouring::uncertainty ? "5 bits" : "unlikely");
-    }
+    struct Scale {
+        Colouring of;
+        const char *low, *high;
+    };
+    static constexpr Scale SCALES[] = {{Colouring::uncertainty, "0", "5 bits"},
+                                       {Colouring::probability, "sure", "unlikely"},
+                                       {Colouring::attention, "0", "1"}};
+    for (const Scale& scale : SCALES)
+        if (scale.of == colouring_of(app)) colour_scale(app, scale.low, scale.high);
     ui::child("tokens", {0, 0}, false);
     if (const Timeline* t = app.timeline(); t && app.size() > 0)
         lay_out(app, *t);

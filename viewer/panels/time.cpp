@@ -1,0 +1,190 @@
+// Where the time goes: from one token to the next, and within a token by layer and stage. Stages are timed
+// launch by launch on the device, for some tokens only.
+#include "viewer/app.h"
+#include "viewer/ui/compat.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+namespace fathom::viewer {
+
+using ui::operator+;
+
+namespace {
+
+std::string time_text(double seconds) {
+    return seconds < 1e-3 ? fmt::format("{:.0f} us", 1e6 * seconds) : fmt::format("{:.2f} ms", 1e3 * seconds);
+}
+
+// Seconds from the token before to this one, where the model wrote both.
+double gap(const Timeline& t, uint32_t position) {
+    const trace::TokenRecord *now = t.record(position),
+                             *before = position > 0 ? t.record(position - 1) : nullptr;
+    if (!now || !before || now->next == trace::NO_TOKEN || before->next == trace::NO_TOKEN) return 0;
+    return now->time > before->time ? 1e-9 * static_cast<double>(now->time - before->time) : 0;
+}
+
+ImU32 stage_colour(size_t stage) { return ui::PIN_COLOURS[stage]; }
+
+struct Lane {
+    std::string label;
+    std::span<const float> times; // stages, or one time
+    size_t first_stage = 0;       // its colour
+};
+
+std::vector<Lane> lanes_of(const trace::Shape& shape, const trace::TokenRecord& record) {
+    const size_t n = trace::STAGES.size();
+    const std::span<const float> times(record.times);
+    std::vector<Lane> lanes;
+    for (uint32_t layer = 0; layer < shape.n_layers; ++layer)
+        lanes.push_back({fmt::format("{}", layer), times.subspan(layer * n, n), 0});
+    for (size_t end = 0; end < trace::ENDS.size(); ++end)
+        lanes.push_back({std::string(trace::ENDS[end]), times.subspan(shape.n_layers * n + end, 1), n});
+    return lanes;
+}
+
+void lane_tooltip(App& app, const Lane& lane, bool is_layer) {
+    ImGui::BeginTooltip();
+    tell(app, is_layer ? "layer " + lane.label : lane.label);
+    double sum = 0;
+    for (size_t i = 0; i < lane.times.size(); ++i) {
+        sum += lane.times[i];
+        if (is_layer && lane.times[i] > 0)
+            tell(app, trace::STAGES[i].data(), time_text(lane.times[i]), stage_colour(i));
+    }
+    tell(app, "together", time_text(sum));
+    ImGui::EndTooltip();
+}
+
+void draw_lanes(App& app, const std::vector<Lane>& lanes, size_t layers) {
+    float most = 1e-9f;
+    for (const Lane& lane : lanes) {
+        float sum = 0;
+        for (const float time : lane.times) sum += time;
+        most = std::max(most, sum);
+    }
+    const float labels = ImGui::CalcTextSize("sample").x + 8 * app.theme.scale;
+    const ImVec2 corner = ImGui::GetCursorScreenPos(), room = ImGui::GetContentRegionAvail();
+    const float high = std::min(22 * app.theme.scale, room.y / static_cast<float>(lanes.size())),
+                size = ImGui::GetFontSize(), width = room.x - labels - 70 * app.theme.scale;
+    const auto every = static_cast<size_t>(std::ceil(size / high));
+    ImDrawList* list = ImGui::GetWindowDrawList();
+    ImGui::InvisibleButton("lanes", {room.x, high * static_cast<float>(lanes.size())});
+    const bool over = ImGui::IsItemHovered();
+    for (size_t i = 0; i < lanes.size(); ++i) {
+        const ImVec2 at = corner + ImVec2{labels, high * static_cast<float>(i)};
+        if (i % every == 0 || i >= layers)
+            list->AddText({corner.x, at.y + (high - size) / 2}, app.theme.dim, lanes[i].label.c_str());
+        float x = 0, sum = 0;
+        for (size_t stage = 0; stage < lanes[i].times.size(); ++stage) {
+            const float wide = width * lanes[i].times[stage] / most;
+            list->AddRectFilled(at + ImVec2{x, 1}, at + ImVec2{x + wide, high - 1},
+                                i < layers ? stage_colour(stage) : app.theme.faint);
+            x += wide, sum += lanes[i].times[stage];
+        }
+        if (high >= size)
+            list->AddText(at + ImVec2{x + 4, (high - size) / 2}, app.theme.dim, time_text(sum).c_str());
+        const float mouse = ImGui::GetIO().MousePos.y;
+        if (over && mouse >= at.y && mouse < at.y + high) lane_tooltip(app, lanes[i], i < layers);
+    }
+}
+
+std::string csv(const trace::Shape& shape, const trace::TokenRecord& record) {
+    std::string out = "layer,stage,seconds\n";
+    for (size_t i = 0; i < record.times.size(); ++i) {
+        const size_t layer = i / trace::STAGES.size();
+        out +=
+            layer < shape.n_layers
+                ? fmt::format("{},{},{}\n", layer, trace::STAGES[i % trace::STAGES.size()], record.times[i])
+                : fmt::format(",{},{}\n", trace::ENDS[i - shape.n_layers * trace::STAGES.size()],
+                              record.times[i]);
+    }
+    return out;
+}
+
+} // namespace
+
+void draw_times(App& app) {
+    const Timeline* t = app.timeline();
+    begin_panel(app, "From token to token", "a bar for each token that was written",
+                ImGui::GetContentRegionAvail().y * 0.3f, ImGuiWindowFlags_NoScrollbar);
+    std::vector<std::pair<uint32_t, double>> gaps; // the last ones, oldest first
+    const auto most_bars = static_cast<size_t>(ImGui::GetContentRegionAvail().x / 4);
+    for (uint32_t i = app.size(); t && i-- > 1 && gaps.size() < most_bars;)
+        if (const double seconds = gap(*t, i); seconds > 0) gaps.emplace_back(i, seconds);
+    std::reverse(gaps.begin(), gaps.end());
+    if (gaps.empty()) {
+        ui::text(app.theme.dim, "Nothing was written yet.");
+        return end_panel();
+    }
+    double most = 0;
+    for (const auto& [position, seconds] : gaps) most = std::max(most, seconds);
+    const ImVec2 from = ImGui::GetCursorScreenPos();
+    const ImVec2 size{ImGui::GetContentRegionAvail().x,
+                      ImGui::GetContentRegionAvail().y - 1.4f * ImGui::GetFontSize()};
+    const float width = std::min(size.x / static_cast<float>(gaps.size()), 24 * app.theme.scale);
+    const bool pressed = ImGui::InvisibleButton("gaps", size);
+    const auto under = static_cast<size_t>(std::max(0.0f, (ImGui::GetIO().MousePos.x - from.x) / width));
+    ImDrawList* list = ImGui::GetWindowDrawList();
+    for (size_t i = 0; i < gaps.size(); ++i) {
+        const float high = (size.y - 2) * static_cast<float>(gaps[i].second / most);
+        const bool timed = t->record(gaps[i].first) && !t->record(gaps[i].first)->times.empty();
+        list->AddRectFilled(from + ImVec2{width * float(i), size.y - high},
+                            from + ImVec2{width * float(i + 1) - 1, size.y},
+                            app.selection().token == gaps[i].first ? app.theme.text
+                            : timed                                ? app.theme.accent
+                                                                   : app.theme.faint);
+    }
+    if (ImGui::IsItemHovered() && under < gaps.size()) {
+        const auto& [position, seconds] = gaps[under];
+        app.lit = App::Range{position, position};
+        ImGui::BeginTooltip();
+        tell(app, app.token_label(position));
+        tell(app, "after", time_text(seconds));
+        ImGui::EndTooltip();
+        if (pressed) app.select_token(position);
+    }
+    ui::text(app.theme.dim, fmt::format("highest {}; middle {}; timed stage by stage:", time_text(most),
+                                        time_text(app.store.token_seconds(*t, 0.5)))
+                                .c_str());
+    ImGui::SameLine();
+    ui::text(app.theme.accent, "these");
+    end_panel();
+}
+
+void draw_stages(App& app) {
+    const Timeline* t = app.timeline();
+    begin_panel(app, "Within a token", "", 0, ImGuiWindowFlags_NoScrollbar);
+    const uint32_t upto = app.selection().token.value_or(app.size());
+    const trace::TokenRecord* record = t ? Store::timed(*t, upto) : nullptr;
+    ImGui::SameLine();
+    if (!record) {
+        ui::text(app.theme.dim,
+                 "none up to here was timed: every 32nd is, while one watches a device that can");
+        return end_panel();
+    }
+    const trace::Shape& shape = app.store.shape();
+    double sum = 0;
+    std::array<double, trace::STAGES.size()> stages{};
+    for (size_t i = 0; i < record->times.size(); ++i) {
+        sum += record->times[i];
+        if (i < shape.n_layers * trace::STAGES.size()) stages[i % trace::STAGES.size()] += record->times[i];
+    }
+    ui::text(app.theme.dim, fmt::format("{}: {} of launches, one after the other",
+                                        app.token_label(record->position), time_text(sum))
+                                .c_str());
+    for (size_t i = 0; i < stages.size(); ++i) {
+        if (stages[i] == 0) continue;
+        ui::text(stage_colour(i), trace::STAGES[i].data());
+        ImGui::SameLine(0, 4 * app.theme.scale);
+        ui::text(app.theme.dim, fmt::format("{:.0f} %", sum > 0 ? 100 * stages[i] / sum : 0).c_str());
+        ImGui::SameLine(0, 14 * app.theme.scale);
+    }
+    ImGui::NewLine();
+    draw_lanes(app, lanes_of(shape, *record), shape.n_layers);
+    copy_menu(app, "lanes", [&] { return csv(shape, *record); });
+    end_panel();
+}
+
+} // namespace fathom::viewer
