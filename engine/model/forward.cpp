@@ -22,7 +22,7 @@ bool matches(std::string_view pattern, std::string_view name) {
     return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
 }
 
-constexpr uint64_t MAP_RING_BYTES = 64ull << 20;
+constexpr uint64_t MOST_MAP_BYTES = 64ull << 20; // of the ring of attention maps
 
 // A watch as it is, with what it left open filled in.
 trace::AttentionWatch watched_with(const ModelConfig& c, trace::AttentionWatch watch, uint32_t context) {
@@ -126,21 +126,22 @@ void Model::watch(const trace::AttentionWatch& wanted) {
     const trace::AttentionWatch& w = next.watch;
     if (!w.layers.empty()) {
         next.stride = static_cast<uint32_t>(w.layers.size()) * w.n_heads * w.width;
-        if (next.ring.bytes == 0)
-            next.ring = executor_
-                            .allocate("attention maps", gpu::Placement::readback,
-                                      std::vector<uint64_t>{MAP_RING_BYTES}, false)
-                            .front();
-        next.rows = std::bit_floor(static_cast<uint32_t>(MAP_RING_BYTES / 4 / next.stride));
         const uint32_t least = std::max(bucket_for(options_.chunk), 2 * MAX_SEQUENCES);
-        if (next.rows < least)
+        const uint64_t bytes = std::bit_ceil(4ull * next.stride * least);
+        if (bytes > MOST_MAP_BYTES)
             throw Error({.what = "more attention than can be watched at once",
                          .where = fmt::format("{} layers of {} heads, {} positions wide", w.layers.size(),
                                               w.n_heads, w.width),
                          .expected = fmt::format("at most {} numbers of a token, for a prompt's {} tokens",
-                                                 MAP_RING_BYTES / 4 / least, least),
+                                                 MOST_MAP_BYTES / 4 / least, least),
                          .got = fmt::format("{}", next.stride),
                          .fix = "watch fewer layers or heads, or narrower maps"});
+        if (next.ring.bytes < bytes) // a smaller one is lost: memory goes back with the device alone
+            next.ring =
+                executor_
+                    .allocate("attention maps", gpu::Placement::readback, std::vector<uint64_t>{bytes}, false)
+                    .front();
+        next.rows = std::bit_floor(static_cast<uint32_t>(next.ring.bytes / 4 / next.stride));
     }
     watched_ = std::move(next);
     forget_plans();

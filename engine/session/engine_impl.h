@@ -100,7 +100,7 @@ struct Engine::Impl {
     std::thread thread;
 
     uint32_t trace_slot = 0, in_flight = 1;
-    uint32_t untimed = 0; // steps that generated since one was timed
+    uint32_t untimed = 56; // steps that generated since one was timed; the first is one soon
     uint32_t next_session = 0;
     const std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
     std::mutex listeners_mutex;

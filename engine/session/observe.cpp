@@ -126,7 +126,7 @@ trace::TokenRecord Engine::Impl::record_of(StepKind::Mode mode, uint32_t slot, T
 }
 
 bool Engine::Impl::is_time_to_time() {
-    constexpr uint32_t STEPS = 32; // a timed one waits between launches, and costs a little
+    constexpr uint32_t STEPS = 64; // a timed one waits between launches, and costs a little
     {
         const std::lock_guard lock(listeners_mutex);
         if (listeners.empty()) return false;
@@ -166,21 +166,32 @@ void Engine::Impl::publish(trace::Event event) {
     for (trace::Queue* queue : listeners) queue->offer(event);
 }
 
-void Engine::listen(trace::Queue& queue) {
-    const MemoryReport report = memory();
-    const std::lock_guard lock(impl_->listeners_mutex);
+namespace {
+std::vector<trace::Event> memory_events(const MemoryReport& report) {
+    std::vector<trace::Event> events;
     for (const MemoryReport::Item& item : report.items)
-        queue.offer(trace::Event{.kind = trace::Event::Kind::memory,
-                                 .time = impl_->now(),
-                                 .count = item.reserved,
-                                 .text = item.owner});
+        events.push_back({.kind = trace::Event::Kind::memory, .count = item.reserved, .text = item.owner});
+    return events;
+}
+} // namespace
+
+void Engine::listen(trace::Queue& queue) {
+    const std::vector<trace::Event> held = memory_events(memory());
+    const std::lock_guard lock(impl_->listeners_mutex);
+    for (trace::Event event : held) {
+        event.time = impl_->now();
+        queue.offer(event);
+    }
     impl_->listeners.push_back(&queue);
 }
 
 void Engine::watch_attention(const trace::AttentionWatch& watch) {
-    const Impl::Quiet quiet(*impl_);
-    impl_->model->watch(watch);
-    impl_->watch = watch;
+    {
+        const Impl::Quiet quiet(*impl_);
+        impl_->model->watch(watch);
+        impl_->watch = watch;
+    }
+    for (trace::Event& event : memory_events(memory())) impl_->publish(std::move(event));
 }
 
 trace::AttentionWatch Engine::watched_attention() const {

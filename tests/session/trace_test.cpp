@@ -248,7 +248,7 @@ TEST_CASE("trace: some steps are timed, stage by stage") {
     auto& engine = shared_engine();
     const auto records = records_of(engine, [&] {
         auto session = opened(engine, prompt(10, 10));
-        for (int i = 0; i < 100; ++i) session.next();
+        for (int i = 0; i < 160; ++i) session.next();
     });
     const trace::Shape shape = engine.trace_shape();
     size_t timed = 0;
@@ -265,8 +265,8 @@ TEST_CASE("trace: some steps are timed, stage by stage") {
         CHECK(record.times[4] > 0);                                         // experts of layer 0
         CHECK(record.times[shape.n_layers * trace::STAGES.size() + 1] > 0); // logits
     }
-    CHECK(timed >= 2); // every 32nd
-    CHECK(timed <= 4);
+    CHECK(timed >= 2); // every 64th, and one soon
+    CHECK(timed <= 3);
 }
 
 TEST_CASE("trace: bytes of the cache are its pages', and forks share theirs") {

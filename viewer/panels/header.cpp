@@ -58,7 +58,6 @@ double watching_cost(const App& app) {
 void draw_header(App& app) {
     tabs(app);
     sessions(app);
-    ImGui::SameLine(0, 20 * app.theme.scale);
     ui::text(app.theme.text, ui::shown(app.store.model_name()).c_str());
     ImGui::SameLine(0, 6 * app.theme.scale);
     ui::text(app.theme.dim, ui::shown("on " + app.store.device()).c_str());

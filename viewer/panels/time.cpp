@@ -161,7 +161,7 @@ void draw_stages(App& app) {
     ImGui::SameLine();
     if (!record) {
         ui::text(app.theme.dim,
-                 "none up to here was timed: every 32nd is, while one watches a device that can");
+                 "none up to here was timed: every 64th is, while one watches a device that can");
         return end_panel();
     }
     const trace::Shape& shape = app.store.shape();

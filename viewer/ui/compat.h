@@ -23,6 +23,16 @@ inline bool key_pressed(ImGuiKey key) {
     return ImGui::IsKeyPressed(key);
 #endif
 }
+// Whether the font in use has a character.
+inline bool has_glyph(unsigned int character) {
+#if IMGUI_VERSION_NUM < 19200
+    return character <= 0xFFFF &&
+           ImGui::GetFont()->FindGlyphNoFallback(static_cast<ImWchar>(character)) != nullptr;
+#else
+    return character <= IM_UNICODE_CODEPOINT_MAX &&
+           ImGui::GetFont()->IsGlyphInFont(static_cast<ImWchar>(character));
+#endif
+}
 inline bool child(const char* id, ImVec2 size, bool border = true, ImGuiWindowFlags flags = 0) {
     return ImGui::BeginChild(id, size, border, flags); // a bool converts to the later child flags
 }

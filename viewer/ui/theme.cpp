@@ -1,5 +1,7 @@
 #include "viewer/ui/theme.h"
 
+#include "viewer/ui/compat.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <fmt/format.h>
@@ -85,6 +87,14 @@ size_t sequence_length(const std::string& s, size_t i) {
     return n;
 }
 
+uint32_t code_point(const std::string& s, size_t i, size_t n) {
+    const auto byte = [&](size_t k) { return static_cast<uint8_t>(s[i + k]); };
+    if (n <= 1) return byte(0);
+    uint32_t at = byte(0) & (0xFFu >> (n + 1));
+    for (size_t k = 1; k < n; ++k) at = at << 6 | (byte(k) & 0x3Fu);
+    return at;
+}
+
 } // namespace
 
 std::string shown(const std::string& bytes) {
@@ -98,8 +108,12 @@ std::string shown(const std::string& bytes) {
             out += "→";
         else if (n == 0 || c < 0x20)
             out += fmt::format("[{:02X}]", c);
-        else
+        else if (const uint32_t at = code_point(bytes, i, n); n == 1 || has_glyph(at))
             out += bytes.substr(i, n);
+        else if (at == 0xFF5C) // of DeepSeek's special tokens: the wide form of a bar
+            out += '|';
+        else
+            out += fmt::format("[U+{:04X}]", at);
         i += std::max<size_t>(n, 1);
     }
     return out;

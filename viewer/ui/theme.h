@@ -26,7 +26,8 @@ std::array<float, 3> viridis(float t); // 0 to 1
 ImU32 heat(float t, float alpha = 1);
 ImU32 on_heat(float t); // text that can be read on it
 
-// What text is drawn as: control characters and broken UTF-8 as labels, newlines as a sign.
+// What text is drawn as: control characters, broken UTF-8 and characters that the font lacks as labels,
+// newlines as a sign.
 std::string shown(const std::string& bytes);
 
 } // namespace fathom::viewer::ui
