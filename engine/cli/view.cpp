@@ -70,6 +70,8 @@ Action prepare_view(CLI::App& app) {
         ->check(CLI::Range(1.0f, 3.0f));
     add_path(app, "--screenshot", options->window.screenshot, "FILE.png",
              "Write a picture of the window, once all is written, and end");
+    add_count(app, "--measure", options->window.measure,
+              "Draw N frames as fast as they come, print the time they took, and end");
     add_path(app, "--state", options->window.state, "FILE.json",
              "Keep what is shown and selected in FILE, for other programs");
     return [options] { return view(*options); };

@@ -180,6 +180,31 @@ void save_state(const App& app, const std::filesystem::path& path, std::string& 
     last = std::move(text);
 }
 
+// Frames as fast as they come, each with another part of the grid in sight and another token selected.
+void measure(Window& window, App& app, uint32_t frames) {
+    glfwSwapInterval(0);
+    std::vector<double> times;
+    for (uint32_t i = 0; i < frames; ++i) {
+        if (const uint32_t n = app.size(); n != 0) {
+            app.select_token(i * 37 % n);
+            app.grid_view.begin = static_cast<float>(i * 11 % n);
+        }
+        const auto start = std::chrono::steady_clock::now();
+        draw(window, app);
+        glFinish();
+        times.push_back(
+            std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+        glfwSwapBuffers(window.window);
+        glfwPollEvents();
+    }
+    std::sort(times.begin(), times.end());
+    int width = 0, height = 0;
+    glfwGetFramebufferSize(window.window, &width, &height);
+    fmt::print("{} frames of {} x {} ({}): {:.1f} ms median, {:.1f} ms p99\n", frames, width, height,
+               reinterpret_cast<const char*>(glGetString(GL_RENDERER)), times[times.size() / 2],
+               times[times.size() * 99 / 100]);
+}
+
 std::filesystem::path settings_path() {
     if (const char* config = std::getenv("XDG_CONFIG_HOME"); config && *config)
         return std::filesystem::path(config) / "fathom/viewer.json";
@@ -217,7 +242,7 @@ void show_window(Source& source, const WindowOptions& options) {
     Window window(options);
     App app(source, options.dark.value_or(true), window.scale);
     const std::filesystem::path settings =
-        options.screenshot.empty() ? settings_path() : std::filesystem::path();
+        options.screenshot.empty() && options.measure == 0 ? settings_path() : std::filesystem::path();
     nlohmann::json last = load_settings(settings);
     if (!last.is_object()) last = nlohmann::json::object();
     if (options.dark) last["dark"] = *options.dark;
@@ -225,6 +250,10 @@ void show_window(Source& source, const WindowOptions& options) {
     app.set_settings(last);
     const auto* preset = std::find(PRESET_NAMES.begin(), PRESET_NAMES.end(), options.preset);
     if (preset != PRESET_NAMES.end()) app.set_preset(static_cast<Preset>(preset - PRESET_NAMES.begin()));
+    if (options.measure != 0) {
+        app.poll();
+        return measure(window, app, options.measure);
+    }
     int awake = AFTER_EVENT, drawn = 0;
     std::string state;
     while (!glfwWindowShouldClose(window.window) && !app.ending) {
