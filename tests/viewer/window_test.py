@@ -6,6 +6,7 @@ heat maps, text and both themes, and that a machine without a display gets an er
 """
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -86,7 +87,7 @@ class Person:
             display = ":" + told.readline().decode().strip()
         self.env = {**os.environ, "DISPLAY": display, "WAYLAND_DISPLAY": "", "XDG_CONFIG_HOME": test.folder}
         self.viewer = subprocess.Popen([PROGRAM, "view", *arguments, "--scale", "1", "--state", self.file],
-                                       env=self.env)
+                                       env=self.env, cwd=test.folder)
         test.addCleanup(self.viewer.wait)
         test.addCleanup(self.viewer.terminate)
         self.until(lambda s: True, "the window")
@@ -127,6 +128,14 @@ class Person:
         return position, dict(line.split(" ", 1) for line in state["told"].splitlines() if " " in line)
 
 
+    def at_cell(self, area, column, row):
+        """Puts the mouse on a cell of a map, and returns what the tooltip tells by label."""
+        x0, y0, x1, y1, width, height = area
+        self.move(x0 + (x1 - x0) * (column + 0.5) / width, y0 + (y1 - y0) * (row + 0.5) / height)
+        state = self.until(lambda s: s["told"], "a tooltip")
+        return dict(line.split(" ", 1) for line in state["told"].splitlines() if " " in line), state["told"]
+
+
 class Window(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="fathom-view-")
@@ -148,10 +157,10 @@ class Window(unittest.TestCase):
         self.assertEqual((width, height), (1280, 800))
         return rows
 
-    def recording(self):
-        path = os.path.join(self.folder, "once.ftrace")
-        result = self.run_program("run", "-p", "Once upon a time", "-n", "70", "--seed", "1", "--trace", path,
-                                  display=False)
+    def recording(self, name="once.ftrace", seed=1):
+        path = os.path.join(self.folder, name)
+        result = self.run_program("run", "-p", "Once upon a time", "-n", "70", "--seed", str(seed), "--trace",
+                                  path, "--attention", "1,3", display=False)
         self.assertEqual(result.returncode, 0, result.stderr)
         return path
 
@@ -232,6 +241,114 @@ class Window(unittest.TestCase):
             weight, choice = f"{token['weights'][row]:.4f}", row % active + 1
             self.assertEqual(told["weight"], f"{weight}, choice {choice} of {active}")
             self.assertAlmostEqual(float(told["margin"]), token["margin"][layer], delta=1e-3)
+
+    def test_attention_of_a_recording(self):
+        """The heads' maps tell the file's weights; a click chooses head and token; the text lights up."""
+        path = self.recording()
+        result = self.run_program("trace", path, "--json", display=False)
+        _, *tokens = map(json.loads, result.stdout.splitlines())
+        person = Person(self, path, "--preset", "attend")
+        state = person.until(lambda s: s["tokens"] > 20 and s["heads"], "the maps of the heads")
+        first = len(tokens) - state["heads"][5]  # the map has the last rows
+        for column, row in ((0, 20), (9, 40), (3, 50)):
+            told, lines = person.at_cell(state["heads"], column, row)
+            rows = next(a for a in tokens[first + row]["attention"] if a["layer"] == 3)
+            weight = rows["weights"][first + column]  # of head 0, a bin for each position
+            self.assertEqual(rows["pool"], 1)
+            self.assertIn(f"head {rows['first_head']}, layer 3", lines)
+            self.assertEqual(told["weight"], f"{weight:.4f}")
+            self.assertEqual(person.until(lambda s: s["lit"], "a lit token")["lit"], [first + column] * 2)
+        person.do("click", 1)
+        state = person.until(lambda s: s["head"] == 0, "the head")
+        self.assertEqual((state["token"], state["block"]), (first + 50, 3))
+        person.press("alt", "Left")
+        person.until(lambda s: s["head"] is None, "the selection before")
+
+    def test_attention_of_a_model_that_writes(self):
+        """The first look reads the text once more, with a layer watched; a click watches another."""
+        person = Person(self, "-p", "Once upon a time")
+        state = person.until(lambda s: s["tokens"] > 20 and not s["busy"], "a text")
+        session, size = state["session"], state["tokens"]
+        person.move(900, 300)
+        person.press("3")
+        state = person.until(lambda s: s["preset"] == 2 and s["heads"] and s["session"] != session, "the maps")
+        self.assertIn(state["tokens"], (size - 1, size))  # the last token may not have gone through the model
+        block = state["block"]
+        told, _ = person.at_cell(state["heads"], 0, 0)
+        self.assertIn("weight", told)
+        person.move(603, 98)  # layer 0 of the strip
+        person.do("click", 1)
+        state = person.until(lambda s: s["block"] == 0 and s["session"] not in (session, state["session"]),
+                             "another layer")
+        self.assertNotEqual(block, 0)
+
+    def test_play_bookmarks_search_and_a_picture(self):
+        path = self.recording()
+        person = Person(self, path)
+        state = person.until(lambda s: s["tokens"] > 20, "the recording")
+        all_tokens = state["tokens"]
+        person.press("Right")
+        person.until(lambda s: s["token"] == 0, "the first token")
+        person.press("b")
+        person.until(lambda s: s["bookmarks"] == [0], "a bookmark")
+        person.press("p")
+        person.until(lambda s: s["paused"] and s["tokens"] < all_tokens, "the view that plays")
+        person.until(lambda s: not s["paused"] and s["tokens"] == all_tokens, "its end")
+        person.press("ctrl", "f")
+        person.until(lambda s: s["palette"], "the palette")
+        person.do("type", "--delay", 30, "time")
+        person.press("Return")
+        state = person.until(lambda s: not s["palette"], "what was found")
+        self.assertEqual(state["token"], 4)  # <begin> Once upon a time
+        person.press("ctrl", "p")
+        person.do("type", "--delay", 30, "picture")
+        person.press("Return")
+        state = person.until(lambda s: s["notice"], "the picture")
+        self.assertEqual(state["notice"], "saved fathom-window-1.png")
+        width, height, rows = pixels(os.path.join(self.folder, "fathom-window-1.png"))
+        self.assertEqual((width, height), (1280, 800))
+        self.assertGreater(sum(n for c, n in colours(rows, 0.46, 0.12, 0.98, 0.3).items() if is_viridis(c)), 50000)
+
+    def test_two_recordings_side_by_side(self):
+        one, two = self.recording(), self.recording("two.ftrace", 2)
+        person = Person(self, one, two)
+        state = person.until(lambda s: s["tokens"] > 20 and s["other"] is not None, "both recordings")
+        self.assertEqual((state["preset"], state["sessions"]), (5, 2))
+        self.assertNotEqual(state["session"], state["other"])
+        result = self.run_program("view", one, __file__, display=False)
+        self.assertIn("not a recording", result.stderr)
+        result = self.run_program("view", one, "--attention", "1", display=False)
+        self.assertEqual(result.returncode, 2)
+
+    def test_a_viewer_that_hangs_does_not_slow_the_engine(self):
+        """A window stopped in its tracks (SIGSTOP) over a file that is still written."""
+        path = os.path.join(self.folder, "live.ftrace")
+        command = [PROGRAM, "run", "-p", "Once upon a time", "-n", "300", "--seed", "1", "--ignore-eos"]
+        began = time.monotonic()
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        alone = time.monotonic() - began
+        person = Person(self, self.recording())
+        person.until(lambda s: s["tokens"] > 20, "a window")
+        writer = subprocess.Popen([*command, "--trace", path], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        self.addCleanup(writer.wait)
+        began = time.monotonic()
+        while not os.path.exists(path) or os.path.getsize(path) < 4096:
+            self.assertIsNone(writer.poll())
+            time.sleep(0.02)
+        reader = subprocess.Popen([PROGRAM, "view", path, "--scale", "1"], env=person.env)
+        self.addCleanup(reader.wait)
+        self.addCleanup(reader.kill)
+        time.sleep(0.5)
+        reader.send_signal(signal.SIGSTOP)
+        person.viewer.send_signal(signal.SIGSTOP)
+        self.assertEqual(writer.wait(120), 0)
+        self.assertLess(time.monotonic() - began, 3 * alone + 5)  # it ended, about as soon as ever
+        reader.send_signal(signal.SIGCONT)
+        person.viewer.send_signal(signal.SIGCONT)
+        result = self.run_program("trace", path, display=False)
+        self.assertIn("after 300 of them", result.stdout)
+        self.assertNotIn("lost", result.stdout)
 
     def test_what_cannot_be_shown_is_an_error(self):
         result = self.run_program("view", self.recording(), display=False, env=NO_DISPLAY)
