@@ -32,8 +32,10 @@ enum class BYTES : uint64_t {}; // a size, no address
 
 // A token's row of the trace ring, 32-bit words: for each MoE layer TRACE_LAYER_WORDS (n_active experts in
 // order of selection, their n_active weights as floats, and what TRACE_MARGIN and the others name), then the
-// norm of the residual stream before each layer and after the last, sqrt(mean(x^2) + eps), as floats.
+// norm of the residual stream before each layer and after the last, sqrt(mean(x^2) + eps), as floats; then
+// room for all scores of TRACE_SCORES layers, n_experts of them and as many keys each.
 #define TRACE_LAYER_WORDS(n_active) (2u * (n_active) + 4u)
+#define TRACE_SCORES 4u
 #define TRACE_MARGIN 0u  // key of the last chosen less that of the best not chosen; infinite if there is none
 #define TRACE_ENTROPY 1u // of the scores divided by their sum, in nats
 #define TRACE_SWAPPED 2u // bit i: choice i is not among the n_active best scores of the kept groups
@@ -212,6 +214,7 @@ struct Router {
 #define ROUTER_SIGMOID 1u    // score: sigmoid; else softmax over all experts
 #define ROUTER_GROUP_MAX 2u  // groups ranked by their best key
 #define ROUTER_GROUP_TOP2 4u // groups ranked by the sum of their two best keys
+#define ROUTER_SCORES_AT 8u  // flags from this bit on: words from the layer's trace to its scores, or 0
 #define ROUTER_NORMALISE 8u  // weights divided by their sum + 1e-20
 
 // Sorts the (token, slot) pairs of a step by expert and cuts each expert's pairs into tiles.

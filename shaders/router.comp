@@ -175,6 +175,12 @@ void main() {
     }
     const uvec2 trace = trace_row(p.state, p.trace, p.trace_stride, t);
     if (p.trace_stride != 0u) trace_choice(at(trace, 8u * p.n_active), last, group_size, kept);
+    const uint scores_at = p.flags >> ROUTER_SCORES_AT;
+    if (p.trace_stride != 0u && scores_at != 0u)
+        for (uint e = gl_SubgroupInvocationID; e < N_EXPERTS; e += gl_SubgroupSize) {
+            Words(trace).v[scores_at + e] = floatBitsToUint(score[e]);
+            Words(trace).v[scores_at + N_EXPERTS + e] = floatBitsToUint(key[e]);
+        }
     if (gl_SubgroupInvocationID != 0u) return;
 
     const float factor = (p.flags & ROUTER_NORMALISE) != 0u ? p.scale / (sum + 1e-20) : p.scale;

@@ -43,6 +43,7 @@ nlohmann::json App::settings() const {
             {"split", split},
             {"preset", PRESET_NAMES[static_cast<size_t>(preset)]},
             {"colouring", static_cast<int>(colouring)},
+            {"chat", chat},
             {"temperature", sampling.temperature},
             {"top_p", sampling.top_p},
             {"max_tokens", sampling.max_tokens}};
@@ -65,6 +66,7 @@ void App::set_settings(const nlohmann::json& settings) {
     colouring = static_cast<Colouring>(shade);
     if (const auto it = settings.find("dark"); it != settings.end() && it->is_boolean() && *it != theme.dark)
         theme = ui::apply_theme(*it, theme.scale);
+    if (const auto it = settings.find("chat"); it != settings.end() && it->is_boolean()) chat = *it;
     if (const auto it = settings.find("preset"); it != settings.end() && it->is_string()) {
         const auto known = std::find(PRESET_NAMES.begin(), PRESET_NAMES.end(), it->get<std::string>());
         if (known != PRESET_NAMES.end()) preset = static_cast<Preset>(known - PRESET_NAMES.begin());
@@ -118,6 +120,12 @@ void App::select_token(std::optional<uint32_t> token) {
     Selection next = selection_;
     next.token = token;
     if (token) follow = *token + 1 >= size();
+    select(next);
+}
+
+void App::select_expert(std::optional<uint32_t> token, uint32_t layer, uint32_t expert) {
+    Selection next = selection_;
+    next.token = token, next.layer = layer, next.expert = expert;
     select(next);
 }
 
@@ -279,6 +287,7 @@ void App::generate(std::string text, std::optional<uint32_t> keep, std::optional
     Control* control = source.control();
     if (!control) return;
     Request request{.text = std::move(text), .forced = forced, .sampling = sampling};
+    request.chat = chat && !request.text.empty();
     if (const Timeline* t = timeline(); t && keep) {
         request.session = t->session;
         request.keep = *keep;
@@ -295,7 +304,8 @@ const App::Glyphs& App::glyphs(Token token) {
     if (added) {
         const std::string bytes = token == trace::NO_TOKEN ? "?" : store.text(token);
         const std::string text = ui::shown(bytes);
-        it->second = {text, ImGui::CalcTextSize(text.c_str()).x, bytes.find('\n') != std::string::npos};
+        it->second = {text, ImGui::CalcTextSize(text.c_str()).x, bytes.find('\n') != std::string::npos,
+                      class_of(bytes)};
     }
     return it->second;
 }
@@ -384,7 +394,7 @@ void App::body(float height) {
     };
     column("left", {all * split, height}, flags);
     draw_text(*this);
-    draw_alternatives(*this);
+    if (preset != Preset::learn) draw_alternatives(*this); // the tour comes to it by itself
     if (source.control()) draw_prompt(*this);
     ImGui::EndChild();
     splitter(*this, height);
@@ -444,6 +454,7 @@ void App::frame() {
 
 void begin_panel(App& app, const char* title, const char* note, float height, ImGuiWindowFlags flags) {
     ui::child(title, {0, height}, true, flags);
+    ImGui::AlignTextToFramePadding(); // for what may stand beside it
     ui::text(app.theme.text, title);
     if (note && *note) {
         ImGui::SameLine();

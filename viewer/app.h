@@ -44,6 +44,7 @@ class App {
     Colouring colouring = Colouring::uncertainty;
     Sampling sampling;
     std::string prompt;
+    bool chat = false;               // it is said to a model that answers
     bool ending = false;             // the person wants to leave
     int lesson = 0;                  // step of the tour
     bool paused = false;             // the view stays where it is; records go on coming
@@ -82,6 +83,7 @@ class App {
     const Selection& selection() const { return selection_; }
     void select(Selection selection); // into the history
     void select_token(std::optional<uint32_t> token);
+    void select_expert(std::optional<uint32_t> token, uint32_t layer, uint32_t expert);
     void show_session(uint32_t session);
     void toggle_pin(Pin pin);
     void set_preset(Preset wanted);
@@ -111,6 +113,7 @@ class App {
         std::string text;  // see ui::shown
         float width = 0;   // pixels
         bool ends = false; // a line
+        TokenClass kind = TokenClass::other;
     };
     const Glyphs& glyphs(Token token);
     std::string token_label(uint32_t position); // 812 "的"

@@ -21,6 +21,7 @@ struct Request {
     std::string text;
     std::optional<Token> forced;
     Sampling sampling;
+    bool chat = false; // the text is what a user says to a model that was trained to answer
     bool again =
         false; // what is kept is read once more, by a new session, so that all of it is recorded anew
     bool twice = false; // by two new sessions: by one as the model is, then by the other as it is steered
@@ -45,7 +46,7 @@ class Control {
     virtual void generate(const Request& request) = 0; // replaces what is under way
     virtual void stop() = 0;
     virtual void steer(const std::vector<Steered>& experts) = 0; // from the next token on; others are free
-    virtual void watch(const trace::AttentionWatch& watch) = 0;  // the same
+    virtual void watch(const trace::LayerWatch& watch) = 0;      // the same
     virtual bool busy() const = 0;
     virtual std::string failure() const = 0; // of the last request; empty: none
 };

@@ -1,6 +1,7 @@
 #include "viewer/store.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -11,7 +12,7 @@ namespace {
 
 void drop_tables(trace::TokenRecord& r) {
     r.experts = {}, r.weights = {}, r.margin = {}, r.entropy = {}, r.swapped = {}, r.groups = {};
-    r.norms = {}, r.candidates = {}, r.attention = {}, r.times = {};
+    r.norms = {}, r.candidates = {}, r.attention = {}, r.scores = {}, r.times = {};
 }
 
 } // namespace
@@ -85,6 +86,15 @@ double Store::model_number(const char* key) const {
 bool Store::model_says(const char* key) const {
     const nlohmann::json* value = model_fact(identity_, key);
     return value && value->is_boolean() && value->get<bool>();
+}
+
+std::vector<double> Store::model_numbers(const char* key) const {
+    const nlohmann::json* list = model_fact(identity_, key);
+    std::vector<double> numbers;
+    if (!list || !list->is_array()) return numbers;
+    for (const nlohmann::json& value : *list)
+        if (value.is_number() && numbers.size() < 1024) numbers.push_back(value.get<double>());
+    return numbers;
 }
 
 std::string Store::model_name() const {
@@ -383,6 +393,21 @@ std::vector<float> attention_of(const trace::AttentionRows& rows, std::optional<
         for (uint32_t i = 0; i < bins; ++i)
             mean[i] += rows.weights[size_t{h} * bins + i] / static_cast<float>(rows.n_heads);
     return mean;
+}
+
+TokenClass class_of(std::string_view text) {
+    if (text.empty() || text.starts_with("<|") || text.starts_with("<\uFF5C")) return TokenClass::special;
+    const bool spaced = text[0] == ' ';
+    const std::string_view rest = text.substr(spaced ? 1 : 0);
+    const auto all = [&](auto is) {
+        return std::all_of(rest.begin(), rest.end(),
+                           [&](char c) { return is(static_cast<unsigned char>(c)); });
+    };
+    if (all([](unsigned char c) { return c <= ' '; })) return TokenClass::space;
+    if (all([](unsigned char c) { return c >= '0' && c <= '9'; })) return TokenClass::number;
+    if (all([](unsigned char c) { return c < 0x80 && !std::isalnum(c); })) return TokenClass::punctuation;
+    if (static_cast<unsigned char>(rest[0]) >= 0xE0) return TokenClass::other; // U+0800 and beyond
+    return spaced ? TokenClass::begins_word : TokenClass::within_word;
 }
 
 } // namespace fathom::viewer

@@ -6,6 +6,7 @@
 #include "trace/compare.h"
 #include "trace/file.h"
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <string>
@@ -67,6 +68,7 @@ class Store {
     // not.
     double model_number(const char* key) const;
     bool model_says(const char* key) const;
+    std::vector<double> model_numbers(const char* key) const; // of a list; those that are none are left out
     std::string model_name() const;
     std::string device() const;
     const std::vector<Timeline>& timelines() const { return timelines_; }
@@ -128,6 +130,12 @@ struct Focus {
 Focus focus(const trace::AttentionRows& rows, uint32_t head, uint32_t position); // head: from the first told
 // The weights of one head, or their mean over all.
 std::vector<float> attention_of(const trace::AttentionRows& rows, std::optional<uint32_t> head);
+
+// What kind of text a token is, by its bytes.
+enum class TokenClass : uint8_t { begins_word, within_word, number, punctuation, space, special, other };
+constexpr std::array<std::string_view, 7> CLASS_NAMES = {
+    "begins a word", "goes on in one", "number", "punctuation", "space", "special", "other script"};
+TokenClass class_of(std::string_view text);
 
 // The probability that a token had when it was chosen, or NaN: from the candidates before it.
 double probability(const Timeline& timeline, uint32_t position);

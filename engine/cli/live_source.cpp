@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "cli/recorder.h"
+#include "session/model_chat.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -49,7 +50,7 @@ void LiveSource::steer(const std::vector<viewer::Steered>& experts) {
     steered_ = experts;
 }
 
-void LiveSource::watch(const trace::AttentionWatch& watch) {
+void LiveSource::watch(const trace::LayerWatch& watch) {
     const std::lock_guard lock(mutex_);
     watch_ = watch;
 }
@@ -70,13 +71,13 @@ Steering steering_of(const trace::Shape& shape, const std::vector<viewer::Steere
 
 void LiveSource::grant() {
     std::optional<std::vector<viewer::Steered>> experts;
-    std::optional<trace::AttentionWatch> watch;
+    std::optional<trace::LayerWatch> watch;
     {
         const std::lock_guard lock(mutex_);
         experts.swap(steered_);
         watch.swap(watch_);
     }
-    if (watch) model_.engine->watch_attention(*watch);
+    if (watch) model_.engine->watch_layers(*watch);
     if (!experts) return;
     in_force_ = *experts;
     model_.engine->set_steering(steering_of(identity_.shape, in_force_));
@@ -123,7 +124,7 @@ Session& LiveSource::session_for(const viewer::Request& request) {
         if (request.again) {
             const std::vector<Token>& before = known->second.tokens();
             session.feed(std::span(before).first(std::min<size_t>(request.keep, before.size())));
-        } else if (const auto bos = model_.bos()) {
+        } else if (const auto bos = model_.bos(); bos && !request.chat) { // a chat format has its own
             session.feed(std::vector<Token>{*bos});
         }
         return session;
@@ -154,13 +155,36 @@ void LiveSource::serve(const viewer::Request& request) {
     if (!stopped_) write(session_for(request), request);
 }
 
+// A message behind what the session holds: cut from a longer conversation, after the mark that ended the
+// answer before, or with it where that answer did not come to its end.
+std::vector<Token> LiveSource::turn(const Session& session, const std::string& text) const {
+    using Role = ChatMessage::Role;
+    const ChatFormat& format = find_chat_format(model_.files);
+    Conversation conversation;
+    conversation.generate = true;
+    if (session.position() != 0)
+        conversation.messages = {{.role = Role::user, .content = ""},
+                                 {.role = Role::assistant, .content = ""}};
+    conversation.messages.push_back({.role = Role::user, .content = text});
+    const std::vector<Token> tokens = format.encode(conversation, model_.tokenizer);
+    if (session.position() == 0) return tokens;
+    const std::vector<Token> stops = format.stop_tokens(model_.tokenizer);
+    const auto is_stop = [&](Token t) { return std::find(stops.begin(), stops.end(), t) != stops.end(); };
+    auto at = std::find_if(tokens.begin(), tokens.end(), is_stop);
+    if (format.stop_is_next && at != tokens.end()) // that one begins the first question
+        at = std::find_if(at + 1, tokens.end(), is_stop);
+    if (at != tokens.end() && is_stop(session.tokens().back())) ++at;
+    return {at, tokens.end()};
+}
+
 void LiveSource::write(Session& session, const viewer::Request& request) {
     session.sampling() = with_known_tokens({.temperature = request.sampling.temperature,
                                             .top_k = request.sampling.top_k,
                                             .top_p = request.sampling.top_p,
                                             .seed = request.sampling.seed},
                                            model_);
-    std::vector<Token> tokens = model_.tokenizer.encode(request.text, Added::none);
+    std::vector<Token> tokens =
+        request.chat ? turn(session, request.text) : model_.tokenizer.encode(request.text, Added::none);
     if (request.forced) tokens.push_back(*request.forced);
     if (!tokens.empty()) session.feed(tokens);
     if (session.position() == 0)
@@ -168,7 +192,10 @@ void LiveSource::write(Session& session, const viewer::Request& request) {
                      .expected = "a text",
                      .got = "none, of a model that has no token to begin with",
                      .fix = "write something first"});
-    const std::vector<Token>& ends = model_.config().eos;
+    std::vector<Token> ends = model_.config().eos;
+    if (request.chat)
+        for (const Token stop : find_chat_format(model_.files).stop_tokens(model_.tokenizer))
+            ends.push_back(stop);
     for (uint32_t n = 0; n < request.sampling.max_tokens && !stopped_; ++n) {
         if (!request.twice) grant();
         if (session.position() >= model_.engine->context()) break;

@@ -27,7 +27,7 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     void generate(const viewer::Request& request) override;
     void stop() override;
     void steer(const std::vector<viewer::Steered>& experts) override;
-    void watch(const trace::AttentionWatch& watch) override;
+    void watch(const trace::LayerWatch& watch) override;
     bool busy() const override { return busy_; }
     std::string failure() const override;
 
@@ -35,6 +35,7 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     void run();
     void serve(const viewer::Request& request);
     void grant(); // what was asked of experts and attention
+    std::vector<Token> turn(const Session& session, const std::string& text) const; // of a conversation
     void write(Session& session, const viewer::Request& request);
     Session& session_for(const viewer::Request& request); // with what the request keeps of it
 
@@ -46,7 +47,7 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     std::condition_variable asked_;
     std::optional<viewer::Request> request_;
     std::optional<std::vector<viewer::Steered>> steered_; // asked for, and not in force yet
-    std::optional<trace::AttentionWatch> watch_;          // the same
+    std::optional<trace::LayerWatch> watch_;              // the same
     std::vector<viewer::Steered> in_force_;               // of the thread alone
     std::string failure_;
     bool ending_ = false;

@@ -41,10 +41,10 @@ void add_flag(CLI::App& app, const char* name, bool& value, const char* about);
 void add_format(CLI::App& app, const char* name, std::string& format, const char* about);
 
 struct ModelOptions {
-    std::filesystem::path model;     // empty: the embedded one
-    std::filesystem::path trace;     // see recorder.h
-    std::vector<uint32_t> attention; // layers; see recorder.h
-    uint32_t attention_width = 256;
+    std::filesystem::path model; // empty: the embedded one
+    std::filesystem::path trace; // see recorder.h
+    std::vector<uint32_t> watch; // layers; see recorder.h
+    uint32_t watch_width = 256;
     std::string device, quantize, tier = "auto", cache_type = "f32";
     uint32_t context = 0;
     bool experts_on_host = false;

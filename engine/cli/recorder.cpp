@@ -28,18 +28,19 @@ void add_trace(CLI::App& app, ModelOptions& options) {
              "tell nothing");
 }
 
-void add_attention(CLI::App& app, ModelOptions& options) {
-    app.add_option("--attention", options.attention,
-                   "Watch what the heads of these layers look at: 5 or 0,5,9")
+void add_watch(CLI::App& app, ModelOptions& options) {
+    app.add_option("--watch", options.watch,
+                   "Watch these layers closer, as 5 or 0,5,9: what their heads look at, and all scores of "
+                   "their routers")
         ->delimiter(',')
         ->type_name("LAYERS");
-    add_count(app, "--attention-width", options.attention_width,
-              "Sum neighbouring positions so that a row has at most N numbers; 0: never");
+    add_count(app, "--watch-width", options.watch_width,
+              "Sum neighbouring positions so that what a head looks at are at most N numbers; 0: never");
 }
 
-void watch_attention(const LoadedModel& model, const ModelOptions& options) {
-    if (options.attention.empty()) return;
-    model.engine->watch_attention({.layers = options.attention, .width = options.attention_width});
+void watch_layers(const LoadedModel& model, const ModelOptions& options) {
+    if (options.watch.empty()) return;
+    model.engine->watch_layers({.layers = options.watch, .width = options.watch_width});
 }
 
 std::string text_of(const LoadedModel& model, Token token) {
@@ -63,6 +64,8 @@ trace::Identity identity_of(const LoadedModel& model, const SamplingParams& samp
                {"qk_rope_head_dim", c.qk_rope_head_dim},
                {"v_head_dim", c.v_head_dim},
                {"n_shared_experts", c.n_shared_experts},
+               {"rope", rope_frequencies(c).inv_freq},
+               {"device_memory", model.engine->memory().device},
                {"context", model.engine->context()}}},
              {"device", model.engine->device_name()},
              {"settings",
@@ -76,12 +79,12 @@ trace::Identity identity_of(const LoadedModel& model, const SamplingParams& samp
 Recorder::Recorder(const LoadedModel& model, const ModelOptions& options, const SamplingParams& sampling)
     : engine_(*model.engine) {
     const bool records = !options.trace.empty() && options.trace != "off";
-    if (!options.attention.empty() && !records)
-        throw UsageError("--attention goes into a recording: name one with --trace FILE");
+    if (!options.watch.empty() && !records)
+        throw UsageError("--watch goes into a recording: name one with --trace FILE");
     if (!records) return;
     sink_.emplace(options.trace, identity_of(model, sampling),
                   [&model](Token token) { return text_of(model, token); });
-    watch_attention(model, options);
+    watch_layers(model, options);
     engine_.listen(sink_->queue());
 }
 

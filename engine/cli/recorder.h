@@ -15,9 +15,9 @@ namespace fathom::cli {
 // `where` is a file, "off" (the kernels write nothing either), or empty: told, and not recorded.
 void add_trace(CLI::App& app, ModelOptions& options);
 
-// --attention LAYERS and --attention-width: what heads of these layers look at is told too.
-void add_attention(CLI::App& app, ModelOptions& options);
-void watch_attention(const LoadedModel& model, const ModelOptions& options);
+// --watch LAYERS and --watch-width: more is told of these layers.
+void add_watch(CLI::App& app, ModelOptions& options);
+void watch_layers(const LoadedModel& model, const ModelOptions& options);
 
 std::string text_of(const LoadedModel& model, Token token); // its bytes; "" for an id that has none
 // What a recording of this model says of itself.

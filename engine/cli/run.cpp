@@ -127,7 +127,7 @@ Action prepare_run(CLI::App& app) {
     add_context(app, options->model);
     add_loading(app, options->model);
     add_trace(app, options->model);
-    add_attention(app, options->model);
+    add_watch(app, options->model);
     add_flag(app, "--routing", options->routing, "Show how the experts were used, on stderr");
     add_flag(app, "--profile", options->profile,
              "Show where one token's time goes, kernel by kernel, on stderr");

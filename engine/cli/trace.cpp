@@ -216,6 +216,10 @@ void print_json(const trace::Recording& recording) {
                             {"candidates", candidates}};
         if (r.next != trace::NO_TOKEN) line["next"] = r.next;
         if (!r.times.empty()) line["times"] = numbers(r.times);
+        for (const trace::RouterScores& router : r.scores)
+            line["scores"].push_back({{"layer", router.layer},
+                                      {"scores", numbers(router.scores)},
+                                      {"keys", numbers(router.keys)}});
         for (const trace::AttentionRows& rows : r.attention)
             line["attention"].push_back({{"layer", rows.layer},
                                          {"first_head", rows.first_head},

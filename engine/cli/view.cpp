@@ -28,8 +28,8 @@ struct Options {
 int view(Options options) {
     if (options.light) options.window.dark = false;
     if (options.model.model.extension() == ".ftrace") {
-        if (!options.model.attention.empty())
-            throw UsageError("--attention: a recording has the attention it was recorded with");
+        if (!options.model.watch.empty())
+            throw UsageError("--watch: a recording tells of the layers that were watched when it was made");
         trace::Recording recording = trace::read_recording(options.model.model);
         viewer::RecordingSource source =
             options.other.empty()
@@ -43,7 +43,7 @@ int view(Options options) {
         throw UsageError("two arguments: only two recordings (.ftrace) can be shown together");
     const LoadedModel model = load_model(options.model);
     LiveSource source(model);
-    watch_attention(model, options.model);
+    watch_layers(model, options.model);
     if (options.prompt) source.generate({.text = *options.prompt});
     viewer::show_window(source, options.window);
     return OK;
@@ -57,7 +57,7 @@ Action prepare_view(CLI::App& app) {
     add_text(app, "-p,--prompt", options->prompt, "TEXT", "Begin with this text at once");
     app.add_option("OTHER", options->other, "A second recording, to see beside the first")->type_name("FILE");
     add_context(app, options->model);
-    add_attention(app, options->model);
+    add_watch(app, options->model);
     add_loading(app, options->model);
     add_flag(app, "--light", options->light, "Dark text on light panels");
     std::vector<std::string> presets(viewer::PRESET_NAMES.begin(), viewer::PRESET_NAMES.end());

@@ -25,7 +25,7 @@ bool matches(std::string_view pattern, std::string_view name) {
 constexpr uint64_t MOST_MAP_BYTES = 64ull << 20; // of the ring of attention maps
 
 // A watch as it is, with what it left open filled in.
-trace::AttentionWatch watched_with(const ModelConfig& c, trace::AttentionWatch watch, uint32_t context) {
+trace::LayerWatch watched_with(const ModelConfig& c, trace::LayerWatch watch, uint32_t context) {
     std::sort(watch.layers.begin(), watch.layers.end());
     watch.layers.erase(std::unique(watch.layers.begin(), watch.layers.end()), watch.layers.end());
     if (!watch.layers.empty() && watch.layers.back() >= c.n_layers)
@@ -121,9 +121,9 @@ const std::vector<TapBuffer>& Model::taps(const Plan& plan) const {
     return it == taps_.end() ? none : it->second;
 }
 
-void Model::watch(const trace::AttentionWatch& wanted) {
-    WatchedAttention next{watched_with(config, wanted, options_.context), watched_.ring, 0, 0};
-    const trace::AttentionWatch& w = next.watch;
+void Model::watch(const trace::LayerWatch& wanted) {
+    WatchedLayers next{watched_with(config, wanted, options_.context), watched_.ring, 0, 0};
+    const trace::LayerWatch& w = next.watch;
     if (!w.layers.empty()) {
         next.stride = static_cast<uint32_t>(w.layers.size()) * w.n_heads * w.width;
         const uint32_t least = std::max(bucket_for(options_.chunk), 2 * MAX_SEQUENCES);
@@ -147,13 +147,20 @@ void Model::watch(const trace::AttentionWatch& wanted) {
     forget_plans();
 }
 
+std::vector<uint32_t> Model::scored() const {
+    std::vector<uint32_t> layers;
+    for (const uint32_t layer : watched_.watch.layers)
+        if (config.is_moe(layer) && layers.size() < TRACE_SCORES) layers.push_back(layer);
+    return layers;
+}
+
 bool Model::is_watched(uint32_t layer) const {
     const auto& layers = watched_.watch.layers;
     return std::find(layers.begin(), layers.end(), layer) != layers.end();
 }
 
 void Model::keep_map(Plan& plan, uint32_t layer, Rows q) {
-    const trace::AttentionWatch& w = watched_.watch;
+    const trace::LayerWatch& w = watched_.watch;
     const auto nth =
         static_cast<uint64_t>(std::find(w.layers.begin(), w.layers.end(), layer) - w.layers.begin());
     const uint64_t offset = 4 * nth * w.n_heads * w.width;
@@ -325,9 +332,15 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     if (w.moe) {
         const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
                                  8ull * c.n_routed_experts};
-        router(
-            plan, label("router"), step_, routing, w.router, x,
-            {w.router_bias, layer_control, experts, expert_weights, trace_from(trace_of_choice(moe_layer))});
+        const std::vector<uint32_t> telling = scored();
+        const auto nth = std::find(telling.begin(), telling.end(), layer);
+        const uint32_t scores_at =
+            nth == telling.end()
+                ? 0
+                : trace_of_scores(static_cast<uint32_t>(nth - telling.begin())) - trace_of_choice(moe_layer);
+        router(plan, label("router"), step_, routing, w.router, x,
+               {w.router_bias, layer_control, experts, expert_weights, trace_from(trace_of_choice(moe_layer)),
+                scores_at});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
     if (moe_grouped(plan))

@@ -30,8 +30,8 @@ struct TapBuffer {
 
 // Where the attention maps of the layers that are watched lie: for each row of the ring, layer by layer and
 // head by head, `width` logarithms (see AttentionMap in shaders/params.h).
-struct WatchedAttention {
-    trace::AttentionWatch watch; // its heads and width as they are, not 0
+struct WatchedLayers {
+    trace::LayerWatch watch; // its heads and width as they are, not 0
     View ring;
     uint32_t stride = 0, rows = 0;
 };
@@ -46,8 +46,9 @@ class Model : public ModelMemory {
     void set_tiers(const Tiers& tiers); // of plans from now on; no step may be under way
     // Which attention maps steps keep; no step may be under way. The ring's memory is taken when the first is
     // asked for. Throws Error for layers or heads that are not there, and for more than the ring holds.
-    void watch(const trace::AttentionWatch& watch);
-    const WatchedAttention& watched() const { return watched_; }
+    void watch(const trace::LayerWatch& watch);
+    const WatchedLayers& watched() const { return watched_; }
+    std::vector<uint32_t> scored() const; // layers whose routers tell all scores, at most TRACE_SCORES
     const std::vector<TapBuffer>& taps(const Plan&) const; // what that plan keeps
 
   private:
@@ -71,7 +72,7 @@ class Model : public ModelMemory {
     Executor& executor_;
     ModelOptions options_;
     StepMemory step_;
-    WatchedAttention watched_;
+    WatchedLayers watched_;
     View tap_room_; // what is left of the last range for taps
     std::map<StepKind, std::unique_ptr<Plan>> plans_;
     std::map<const Plan*, std::vector<TapBuffer>> taps_;

@@ -65,7 +65,7 @@ ModelMemory::ModelMemory(const ModelConfig& c, const WeightSource& source, const
     max_pages = div_up(options.context, PAGE_TOKENS);
     mask_words = div_up(c.vocab_size, 32);
     logits_stride = static_cast<uint32_t>(round_up(c.vocab_size, 8));
-    trace_stride = options.trace ? trace_of_norm(c.n_layers) + 1 : 0;
+    trace_stride = options.trace ? trace_of_scores(TRACE_SCORES) : 0;
     allocate_state(memory);
     const std::vector<uint64_t> pages(c.n_layers, uint64_t{options.pages} * page_bytes);
     cache = memory.allocate("latent cache", gpu::Placement::device, pages);
@@ -151,8 +151,8 @@ void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& 
     work_.kv = rows(memory, n, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim));
     work_.latent = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
     work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
-    const uint64_t row_bytes = partial_row_bytes(caps, shape_);
-    work_.partial = bytes(std::max(row_bytes, std::min(row_bytes * n, PARTIAL_BYTES)));
+    const uint64_t partial = partial_row_bytes(caps, shape_);
+    work_.partial = bytes(std::max(partial, std::min(partial * n, PARTIAL_BYTES)));
     work_.chunk = bytes(4ull * n * c.n_heads * (c.v_head_dim + 2));
 }
 

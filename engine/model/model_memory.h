@@ -45,6 +45,9 @@ class ModelMemory {
         return moe_layer * TRACE_LAYER_WORDS(config.n_active_experts);
     }
     uint32_t trace_of_norm(uint32_t layer) const { return trace_of_choice(n_moe_layers) + layer; }
+    uint32_t trace_of_scores(uint32_t nth) const { // of the nth layer that is watched and routes
+        return trace_of_norm(config.n_layers) + 1 + nth * 2 * config.n_routed_experts;
+    }
 
   protected:
     struct Workspace {

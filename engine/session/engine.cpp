@@ -448,6 +448,7 @@ MemoryReport Engine::memory() const {
         report.items.push_back({owner.owner, owner.bytes, owner.reserved});
         report.total += owner.reserved;
     }
+    if (const gpu::Device* device = impl_->executor->gpu()) report.device = device->info().memory;
     return report;
 }
 

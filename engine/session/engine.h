@@ -92,6 +92,7 @@ struct MemoryReport {
     };
     std::vector<Item> items;
     uint64_t total = 0;
+    uint64_t device = 0; // bytes of the device's largest heap; 0: no device
 };
 
 // What one kernel costs in a decode step of one session, measured with every launch alone.
@@ -147,8 +148,8 @@ class Engine {
     void ignore(trace::Queue& queue);
     // From the next step on records tell what the heads of some layers look at; it costs an op in each of
     // them. Throws Error for layers or heads that are not there, and for more than is kept at once.
-    void watch_attention(const trace::AttentionWatch& watch);
-    trace::AttentionWatch watched_attention() const; // with heads and width as they are
+    void watch_layers(const trace::LayerWatch& watch);
+    trace::LayerWatch watched_layers() const; // with heads and width as they are
     trace::Shape trace_shape() const;
     // For measurements: the model as it lies on the device, the sequence that `session` has there, and where
     // it runs. Nothing else runs meanwhile; what is changed is changed.

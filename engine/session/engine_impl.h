@@ -159,7 +159,7 @@ struct Engine::Impl {
     Source source;
     LoadOptions options;
     std::vector<float> steering; // in force; empty: none
-    trace::AttentionWatch watch; // as it was asked for
+    trace::LayerWatch watch;     // as it was asked for
 
     // Hands requests to the thread and waits for all; errors are left in the sessions.
     void serve(std::span<Session::Impl* const> sessions, Session::Impl::Request wanted);

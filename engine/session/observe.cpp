@@ -74,7 +74,7 @@ std::optional<size_t> stage_of(std::string_view label, uint32_t n_layers) {
 }
 
 // The rows of one layer out of the logarithms that the kernel left: divided by their sum, head by head.
-trace::AttentionRows attention_rows(const trace::AttentionWatch& watch, uint32_t layer, uint32_t position,
+trace::AttentionRows attention_rows(const trace::LayerWatch& watch, uint32_t layer, uint32_t position,
                                     const float* map) {
     trace::AttentionRows rows{
         layer, watch.first_head, watch.n_heads, attention_pool(position + 1, watch.width), {}};
@@ -104,7 +104,7 @@ trace::TokenRecord Engine::Impl::record_of(StepKind::Mode mode, uint32_t slot, T
     const uint64_t page = uint64_t{model->page_bytes} * model->config.n_layers;
     record.cache_bytes = pages.used() * page;
     record.shared_bytes = pages.shared() * page;
-    const WatchedAttention& seen = model->watched();
+    const WatchedLayers& seen = model->watched();
     for (size_t i = 0; i < seen.watch.layers.size(); ++i) {
         const uint64_t at =
             uint64_t{slot % seen.rows} * seen.stride + i * seen.watch.n_heads * seen.watch.width;
@@ -120,6 +120,12 @@ trace::TokenRecord Engine::Impl::record_of(StepKind::Mode mode, uint32_t slot, T
         add_choice(record, words.data() + model->trace_of_choice(layer), active);
     for (uint32_t layer = 0; layer <= model->config.n_layers; ++layer)
         record.norms.push_back(std::bit_cast<float>(words[model->trace_of_norm(layer)]));
+    for (const uint32_t layer : model->scored()) {
+        const auto* from = reinterpret_cast<const float*>(
+            words.data() + model->trace_of_scores(static_cast<uint32_t>(record.scores.size())));
+        const uint32_t n = model->config.n_routed_experts;
+        record.scores.push_back({layer, {from, from + n}, {from + n, from + 2 * n}});
+    }
     if (mode == StepKind::Mode::prefill) // it ends before the last norm
         record.norms.back() = std::numeric_limits<float>::quiet_NaN();
     return record;
@@ -154,7 +160,7 @@ void Engine::Impl::keep_record(Session::Impl& s, trace::TokenRecord record) {
         for (trace::Queue* queue : listeners) queue->offer(record);
     }
     if (model->trace_stride == 0) return;
-    record.attention.clear(); // for listeners, who take it at once
+    record.attention.clear(), record.scores.clear(); // for listeners, who take them at once
     if (s.records.size() >= MAX_KEPT_RECORDS)
         s.records.erase(s.records.begin(), s.records.begin() + MAX_KEPT_RECORDS / 2);
     s.records.push_back(std::move(record));
@@ -185,7 +191,7 @@ void Engine::listen(trace::Queue& queue) {
     impl_->listeners.push_back(&queue);
 }
 
-void Engine::watch_attention(const trace::AttentionWatch& watch) {
+void Engine::watch_layers(const trace::LayerWatch& watch) {
     {
         const Impl::Quiet quiet(*impl_);
         impl_->model->watch(watch);
@@ -194,7 +200,7 @@ void Engine::watch_attention(const trace::AttentionWatch& watch) {
     for (trace::Event& event : memory_events(memory())) impl_->publish(std::move(event));
 }
 
-trace::AttentionWatch Engine::watched_attention() const {
+trace::LayerWatch Engine::watched_layers() const {
     const std::lock_guard lock(impl_->device_mutex);
     return impl_->model->watched().watch;
 }

@@ -94,6 +94,27 @@ void attention(In& s, std::vector<AttentionRows>& all) {
     }
 }
 
+void scores(Out& s, const Shape& shape, const std::vector<RouterScores>& all) {
+    s.field(static_cast<uint32_t>(all.size()));
+    for (const RouterScores& router : all) {
+        if (router.scores.size() != shape.n_experts || router.keys.size() != shape.n_experts)
+            throw std::logic_error("a router scores all experts");
+        s.field(router.layer);
+        s.values(router.scores);
+        s.values(router.keys);
+    }
+}
+void scores(In& s, const Shape& shape, std::vector<RouterScores>& all) {
+    uint32_t n = 0;
+    s.field(n);
+    for (uint32_t i = 0; i < n; ++i) {
+        RouterScores& router = all.emplace_back();
+        s.field(router.layer);
+        s.values(router.scores, shape.n_experts);
+        s.values(router.keys, shape.n_experts);
+    }
+}
+
 template <class Stream, class Records> void fields(Stream& s, const Shape& shape, Records& records) {
     const size_t layers = shape.moe_layers.size(), choices = shape.choices();
     for (auto& r : records) s.field(r.token);
@@ -110,6 +131,7 @@ template <class Stream, class Records> void fields(Stream& s, const Shape& shape
     for (auto& r : records) s.table(r.groups, layers);
     for (auto& r : records) s.table(r.norms, size_t{shape.n_layers} + 1);
     for (auto& r : records) attention(s, r.attention);
+    for (auto& r : records) scores(s, shape, r.scores);
     for (auto& r : records) s.table(r.times, shape.times());
     for (auto& r : records) s.field(r.cache_bytes);
     for (auto& r : records) s.field(r.shared_bytes);
@@ -133,6 +155,8 @@ uint64_t bytes_of(const TokenRecord& record) {
                    bytes(record.entropy) + bytes(record.swapped) + bytes(record.groups) +
                    bytes(record.norms) + bytes(record.times) + bytes(record.candidates);
     for (const AttentionRows& rows : record.attention) sum += sizeof(rows) + bytes(rows.weights);
+    for (const RouterScores& router : record.scores)
+        sum += sizeof(router) + bytes(router.scores) + bytes(router.keys);
     return sum;
 }
 

@@ -308,6 +308,10 @@ class Reader {
             if (rows.layer >= recording_.identity.shape.n_layers ||
                 (uint64_t{r.position} + rows.pool) / rows.pool != rows.bins())
                 throw std::out_of_range("attention of another layer, or to other positions");
+        const std::vector<uint32_t>& routing = recording_.identity.shape.moe_layers;
+        for (const RouterScores& router : r.scores)
+            if (!std::binary_search(routing.begin(), routing.end(), router.layer))
+                throw std::out_of_range("scores of a layer that does not route");
         for (const uint16_t expert : r.experts)
             if (expert >= recording_.identity.shape.n_experts)
                 throw std::out_of_range(

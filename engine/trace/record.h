@@ -30,12 +30,13 @@ struct Shape {
     bool operator==(const Shape&) const = default;
 };
 
-// Which attention is told of: whose heads, and in how many bins at most. For `layers` none: of none.
-struct AttentionWatch {
+// Layers of which more is told: what their heads look at, of these heads and in at most so many bins; and of
+// up to four that route, all scores. For `layers` none: of none.
+struct LayerWatch {
     std::vector<uint32_t> layers;
     uint32_t first_head = 0, n_heads = 0; // 0: all from the first on
     uint32_t width = 256;                 // 0: a bin for each position
-    bool operator==(const AttentionWatch&) const = default;
+    bool operator==(const LayerWatch&) const = default;
 };
 
 // What heads of one layer paid to the positions up to and with a token's own.
@@ -45,6 +46,14 @@ struct AttentionRows {
     std::vector<float> weights; // (n_heads, bins), each row of the sum 1
     uint32_t bins() const { return n_heads == 0 ? 0 : static_cast<uint32_t>(weights.size() / n_heads); }
     bool operator==(const AttentionRows&) const = default;
+};
+
+// What the router of one layer thought of each expert: its score, from which weights are made, and the key
+// that it was ranked by, which is the score with bias and steering.
+struct RouterScores {
+    uint32_t layer = 0;
+    std::vector<float> scores, keys; // (n_experts)
+    bool operator==(const RouterScores&) const = default;
 };
 
 // Where a token's time goes: the stages of each layer, then what is there once.
@@ -74,6 +83,7 @@ struct TokenRecord {
     std::vector<uint32_t> groups;  // (MoE layers): bit g: group g was kept
     std::vector<float> norms; // (layers + 1): of the residual stream before each layer and after the last
     std::vector<AttentionRows> attention; // of the layers that are watched
+    std::vector<RouterScores> scores;     // the same, of those that route
     // Of some tokens: seconds on the device, launch by launch with waits between: (layers, STAGES), then
     // ENDS.
     std::vector<float> times;

@@ -218,7 +218,7 @@ def transformers_model(case: Case, tensors: dict[str, torch.Tensor], folder: Pat
 
 def ask_transformers(case: Case, tensors: dict[str, torch.Tensor], tokens: list[int],
                      config: Path) -> tuple[np.ndarray, torch.Tensor]:
-    """transformers' logits of every position and the last one's attention; writes config.json as it is saved."""
+    """transformers' logits of every position, and the last one's attention; writes config.json."""
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         model = transformers_model(case, tensors, Path(folder))
         said = model(torch.tensor([tokens]), use_cache=False, output_attentions=True)

@@ -13,7 +13,7 @@ struct Routing {
     Tensor x;
     Buffer bias, control; // bias without bytes: none
     Buffer experts, expert_weights, trace;
-    uint32_t trace_slot = 0, trace_stride = 0, trace_offset = 0; // offset in words
+    uint32_t trace_slot = 0, trace_stride = 0, trace_offset = 0, scores_at = 0; // words
 
     Routing(RoutingShape routing, uint32_t width, uint32_t rows, const std::string& name,
             Format format = Format::f32)
@@ -39,8 +39,12 @@ struct Routing {
                 View ring = trace.view[side];
                 ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
                 router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
-                       {bias.view[side], control.view[side], experts.view[side], expert_weights.view[side],
-                        {ring, trace_stride}});
+                       {bias.view[side],
+                        control.view[side],
+                        experts.view[side],
+                        expert_weights.view[side],
+                        {ring, trace_stride},
+                        scores_at});
             },
             lanes);
     }

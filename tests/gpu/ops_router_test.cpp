@@ -191,3 +191,25 @@ TEST_CASE("ops: router writes its layer of the trace ring, around its end") {
         if (!scheme.bias) CHECK(swapped == 0);
     }
 }
+
+TEST_CASE("ops: router tells all scores and keys of a layer that is watched") {
+    for (const Scheme& scheme : SCHEMES) {
+        const uint32_t n = scheme.shape.n_experts, words = TRACE_LAYER_WORDS(scheme.shape.n_active);
+        Routing routing(scheme.shape, 28, 3, "scores");
+        if (scheme.bias) routing.bias = buffer(random_floats("bias", n));
+        routing.trace_stride = 2 * words + 3 + 4 * n;
+        routing.trace_offset = words;                      // layer 1 of 2
+        routing.scores_at = 2 * words + 3 + 2 * n - words; // the second watched
+        routing.execute();
+        const auto ring = read<float>(GPU, routing.trace), expected = read<float>(CPU, routing.trace);
+        for (uint32_t row = 0; row < TRACE_ROWS; ++row)
+            for (uint32_t i = 2 * words; i < routing.trace_stride; ++i) {
+                const size_t at = size_t{row} * routing.trace_stride + i;
+                const bool told = row < 3 && i >= 2 * words + 3 + 2 * n;
+                if (!told && std::bit_cast<uint32_t>(ring[at]) != SENTINEL)
+                    FAIL_CHECK(scheme.name << ": written elsewhere");
+                if (told && !(std::abs(ring[at] - expected[at]) < 1e-5 * (1 + std::abs(expected[at]))))
+                    FAIL_CHECK(scheme.name << ": word " << i << " of token " << row);
+            }
+    }
+}

@@ -111,6 +111,25 @@ TEST_CASE("plan: without trace nothing writes one") {
     }
 }
 
+TEST_CASE("plan: a layer that is watched adds an op or two, and only while it is") {
+    const auto executor = make_reference_executor();
+    const auto model = model_of("v3_base", *executor, small_options());
+    for (const Situation& situation : situations()) {
+        INFO(std::string(situation.name));
+        const size_t before = model->plan(situation.kind).ops().size();
+        model->watch({.layers = {1}});
+        const auto& ops = model->plan(situation.kind).ops();
+        const auto maps = std::count_if(ops.begin(), ops.end(), [](const Op& op) {
+            return op.module == "attention_map" && op.label == "layers.1.attention_map";
+        });
+        CHECK(maps == 1);
+        const bool absorbs = situation.kind.expanded && !situation.kind.history; // for the map alone
+        CHECK(ops.size() == before + (absorbs ? 2 : 1));
+        model->watch({});
+        CHECK(model->plan(situation.kind).ops().size() == before);
+    }
+}
+
 TEST_CASE("plan: both executors get the same list") {
     const auto gpu = gpu_executor(), cpu = make_reference_executor();
     for (const char* name : {"v3_base", "v2_odd"}) {

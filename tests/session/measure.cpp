@@ -1,9 +1,9 @@
 // A benchmark, not a test: what telling costs. Two engines of one model, one that tells (kernels write the
-// ring, a listener takes the records; with a LAYER also what its heads look at) and one that does not, generate
-// in turn, in blocks of some tokens.
+// ring, a listener takes the records; with a LAYER also what its heads look at) and one that does not,
+// generate in turn, in blocks of some tokens.
 //     measure_session [MODEL [PAIRS [LAYER]]]
-// prints tokens/s of both and the cost: the mean of the pairs' ratios with its 95 % interval. With a LAYER the
-// silent side tells too, and what is measured is its attention alone.
+// prints tokens/s of both and the cost: the mean of the pairs' ratios with its 95 % interval. With a LAYER
+// the silent side tells too, and what is measured is its attention alone.
 #include "session/engine.h"
 
 #include <chrono>
@@ -28,7 +28,7 @@ struct Side {
     Side(const ModelFiles& files, bool trace, std::optional<uint32_t> layer) {
         engine = std::make_unique<Engine>(files, LoadOptions{.context = CONTEXT, .trace = trace});
         if (trace) engine->listen(queue);
-        if (layer) engine->watch_attention({.layers = {*layer}});
+        if (layer) engine->watch_layers({.layers = {*layer}});
         session = std::make_unique<Session>(engine->open());
         session->sampling().temperature = 1;
         block();

@@ -159,9 +159,9 @@ TEST_CASE("trace: attention is that of transformers") {
         if (expected.attention.empty()) continue;
         CAPTURE(golden.name);
         const auto engine = load(golden.name);
-        trace::AttentionWatch watch{.layers = {}, .width = 0};
+        trace::LayerWatch watch{.layers = {}, .width = 0};
         for (uint32_t layer = 0; layer < expected.layers; ++layer) watch.layers.push_back(layer);
-        engine->watch_attention(watch);
+        engine->watch_layers(watch);
         const auto records = records_of(*engine, [&] {
             auto session = engine->open();
             session.feed(expected.tokens);
@@ -199,9 +199,9 @@ TEST_CASE("trace: attention of prompts and steps is the CPU reference's, and cha
         };
         std::vector<Step> unwatched, watched, slow;
         records_of(*gpu, [&] { generate(*gpu, unwatched); });
-        const trace::AttentionWatch watch{.layers = {2, 0}, .first_head = 1, .n_heads = 2, .width = 50};
-        gpu->watch_attention(watch);
-        reference->watch_attention(watch);
+        const trace::LayerWatch watch{.layers = {2, 0}, .first_head = 1, .n_heads = 2, .width = 50};
+        gpu->watch_layers(watch);
+        reference->watch_layers(watch);
         const auto a = records_of(*gpu, [&] { generate(*gpu, watched); });
         const auto b = records_of(*reference, [&] { generate(*reference, slow); });
         CHECK_SAME_STEPS(unwatched, watched);
@@ -210,6 +210,21 @@ TEST_CASE("trace: attention of prompts and steps is the CPU reference's, and cha
         for (size_t i = 0; i < a.size(); ++i) {
             CAPTURE(i);
             REQUIRE(a[i].attention.size() == 2);
+            const trace::Shape shape = gpu->trace_shape(); // of layers 0 and 2 the latter routes
+            REQUIRE(a[i].scores.size() == 1);
+            CHECK(a[i].scores[0].layer == 2);
+            CHECK(distance(a[i].scores[0].scores, b[i].scores[0].scores) < 1e-5);
+            CHECK(distance(a[i].scores[0].keys, b[i].scores[0].keys) < 1e-5);
+            const auto& keys = a[i].scores[0].keys;
+            const auto at = static_cast<size_t>(
+                std::find(shape.moe_layers.begin(), shape.moe_layers.end(), 2u) - shape.moe_layers.begin());
+            const auto chosen = std::span(a[i].experts).subspan(at * shape.n_active, shape.n_active);
+            if (shape.n_groups == 1) { // the largest keys are chosen
+                float lowest = keys[chosen[0]];
+                for (const uint16_t e : chosen) lowest = std::min(lowest, keys[e]);
+                CHECK(std::count_if(keys.begin(), keys.end(), [&](float k) { return k > lowest; }) <
+                      static_cast<std::ptrdiff_t>(shape.n_active));
+            }
             for (size_t w = 0; w < 2; ++w) {
                 const trace::AttentionRows &x = a[i].attention[w], &y = b[i].attention[w];
                 CHECK(x.layer == (w == 0 ? 0 : 2));
@@ -225,7 +240,7 @@ TEST_CASE("trace: attention of prompts and steps is the CPU reference's, and cha
                 }
             }
         }
-        gpu->watch_attention({});
+        gpu->watch_layers({});
         const auto after = records_of(*gpu, [&] { generate(*gpu, watched); });
         CHECK(after.back().attention.empty());
         CHECK_SAME_STEPS(unwatched, watched);
@@ -235,13 +250,13 @@ TEST_CASE("trace: attention of prompts and steps is the CPU reference's, and cha
 TEST_CASE("trace: what cannot be watched is refused by name") {
     auto& engine = shared_engine();
     const uint32_t layers = engine.config().n_layers, heads = engine.config().n_heads;
-    CHECK_THROWS_WITH_AS(engine.watch_attention({.layers = {layers}}), doctest::Contains("no such layer"),
+    CHECK_THROWS_WITH_AS(engine.watch_layers({.layers = {layers}}), doctest::Contains("no such layer"),
                          Error);
-    CHECK_THROWS_WITH_AS(engine.watch_attention({.layers = {0}, .first_head = heads}),
+    CHECK_THROWS_WITH_AS(engine.watch_layers({.layers = {0}, .first_head = heads}),
                          doctest::Contains("no such heads"), Error);
-    CHECK_THROWS_WITH_AS(engine.watch_attention({.layers = {0}, .n_heads = heads + 1}),
+    CHECK_THROWS_WITH_AS(engine.watch_layers({.layers = {0}, .n_heads = heads + 1}),
                          doctest::Contains("no such heads"), Error);
-    CHECK(engine.watched_attention().layers.empty());
+    CHECK(engine.watched_layers().layers.empty());
 }
 
 TEST_CASE("trace: some steps are timed, stage by stage") {

@@ -41,6 +41,9 @@ inline trace::TokenRecord record(uint32_t i, bool generated = false) {
             rows.weights.push_back((k % bins == i % bins ? 0.5f : 0) + 0.5f / float(bins));
         if (!rows.weights.empty()) r.attention.push_back(std::move(rows));
     }
+    if (i % 3 != 2)
+        r.scores.push_back(
+            {2, {0, .1f, .2f, .3f, .4f, .5f, .6f, float(i)}, {1, 2, 3, 4, 5, 6, 7, -float(i)}});
     if (i % 4 == 1)
         for (uint32_t k = 0; k < s.times(); ++k) r.times.push_back(1e-5f * float(k % 7));
     if (!generated) return r;
@@ -54,8 +57,9 @@ inline bool same(const trace::TokenRecord& a, const trace::TokenRecord& b) {
     return a.token == b.token && a.position == b.position && a.session == b.session && a.time == b.time &&
            a.experts == b.experts && a.weights == b.weights && a.margin == b.margin &&
            a.entropy == b.entropy && a.swapped == b.swapped && a.groups == b.groups && a.norms == b.norms &&
-           a.attention == b.attention && a.times == b.times && a.cache_bytes == b.cache_bytes &&
-           a.shared_bytes == b.shared_bytes && a.next == b.next && a.candidates == b.candidates;
+           a.attention == b.attention && a.scores == b.scores && a.times == b.times &&
+           a.cache_bytes == b.cache_bytes && a.shared_bytes == b.shared_bytes && a.next == b.next &&
+           a.candidates == b.candidates;
 }
 
 inline trace::Identity identity() { return {shape(), {{"model", {{"name", "test"}}}, {"device", "none"}}}; }

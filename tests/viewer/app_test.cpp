@@ -119,7 +119,7 @@ TEST_CASE("app: facts of the wrong kind are as good as none") {
         App app(source, true, 1);
         app.poll();
         for (size_t preset = 0; preset < viewer::PRESET_NAMES.size(); ++preset)
-            for (int i = 0; i < 8; ++i) {
+            for (int i = 0; i < 11; ++i) {
                 app.preset = static_cast<viewer::Preset>(preset), app.lesson = i;
                 screen.frame(app, NOWHERE);
             }
@@ -136,7 +136,7 @@ TEST_CASE("app: every preset, theme and size draws, empty and full, with little"
             App app(source, preset != viewer::Preset::route, records == 1 ? 2 : 1);
             app.preset = preset;
             app.poll();
-            for (int i = 0; i < 8; ++i) { // as many as the tour has steps
+            for (int i = 0; i < 11; ++i) { // as many as the tour has steps
                 app.lesson = i;
                 screen.frame(app, {700, 200});
             }

@@ -160,7 +160,7 @@ class Window(unittest.TestCase):
     def recording(self, name="once.ftrace", seed=1):
         path = os.path.join(self.folder, name)
         result = self.run_program("run", "-p", "Once upon a time", "-n", "70", "--seed", str(seed), "--trace",
-                                  path, "--attention", "1,3", display=False)
+                                  path, "--watch", "1,3", display=False)
         self.assertEqual(result.returncode, 0, result.stderr)
         return path
 
@@ -271,7 +271,8 @@ class Window(unittest.TestCase):
         session, size = state["session"], state["tokens"]
         person.move(900, 300)
         person.press("3")
-        state = person.until(lambda s: s["preset"] == 2 and s["heads"] and s["session"] != session, "the maps")
+        state = person.until(lambda s: s["preset"] == 2 and s["heads"] and s["session"] != session,
+                             "the maps")
         self.assertIn(state["tokens"], (size - 1, size))  # the last token may not have gone through the model
         block = state["block"]
         told, _ = person.at_cell(state["heads"], 0, 0)
@@ -307,7 +308,8 @@ class Window(unittest.TestCase):
         self.assertEqual(state["notice"], "saved fathom-window-1.png")
         width, height, rows = pixels(os.path.join(self.folder, "fathom-window-1.png"))
         self.assertEqual((width, height), (1280, 800))
-        self.assertGreater(sum(n for c, n in colours(rows, 0.46, 0.12, 0.98, 0.3).items() if is_viridis(c)), 50000)
+        grid = colours(rows, 0.46, 0.12, 0.98, 0.3)
+        self.assertGreater(sum(n for colour, n in grid.items() if is_viridis(colour)), 50000)
 
     def test_two_recordings_side_by_side(self):
         one, two = self.recording(), self.recording("two.ftrace", 2)
@@ -317,7 +319,7 @@ class Window(unittest.TestCase):
         self.assertNotEqual(state["session"], state["other"])
         result = self.run_program("view", one, __file__, display=False)
         self.assertIn("not a recording", result.stderr)
-        result = self.run_program("view", one, "--attention", "1", display=False)
+        result = self.run_program("view", one, "--watch", "1", display=False)
         self.assertEqual(result.returncode, 2)
 
     def test_a_viewer_that_hangs_does_not_slow_the_engine(self):

@@ -14,8 +14,8 @@ struct WindowOptions {
     int width = 1280, height = 800;
     // For tests and documents: a PNG of the window after it stood still for a moment, and then the end.
     std::filesystem::path screenshot;
-    // For measurements: so many frames without a pause, of a recording scrolling by; then prints the time that
-    // whole frames took and ends. 0: none.
+    // For measurements: so many frames without a pause, with what is there scrolling by; then prints the time
+    // that whole frames took and ends. 0: none.
     uint32_t measure = 0;
     // For tests: App::state() as JSON, written anew whenever it has changed.
     std::filesystem::path state;

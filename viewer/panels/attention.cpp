@@ -178,7 +178,7 @@ std::string csv(const App& app, const Timeline& t, uint32_t block) {
 const char* nothing_to_see(const App& app) {
     if (app.source.control())
         return "This layer was not watched when these tokens went through the model. Click it above.";
-    return app.store.watched().empty() ? "This recording tells no attention: 'fathom run --attention LAYERS "
+    return app.store.watched().empty() ? "This recording tells no attention: 'fathom run --watch LAYERS "
                                          "--trace FILE' records it."
                                        : "Not recorded for this layer or token.";
 }

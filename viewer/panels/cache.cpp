@@ -66,6 +66,8 @@ void draw_cache(App& app) {
     const double context = number("context");
     fact(app, "tokens", fmt::format("{} of {}", app.size(), context));
     ImGui::SameLine(0, 14 * app.theme.scale);
+    fact(app, "room for", fmt::format("{:.0f} more", std::max(0.0, context - app.size())));
+    ImGui::SameLine(0, 14 * app.theme.scale);
     fact(app, "smaller than MHA by", fmt::format("{:.1f} times", rows[3].floats / std::max(1.0, latent)));
     end_panel();
 }

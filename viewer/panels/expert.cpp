@@ -31,6 +31,27 @@ void steering(App& app, Pin expert) {
     if (ImGui::SmallButton("as it is")) app.free(expert);
 }
 
+// What kinds of tokens chose it, beside their share of all: kinds that it sees more of than others come
+// first.
+void classes(App& app, const Timeline& t, const std::vector<Use>& uses) {
+    std::array<double, CLASS_NAMES.size()> here{}, everywhere{};
+    for (uint32_t i = 0; i < app.size(); ++i)
+        if (const Token token = t.token(i); token != trace::NO_TOKEN)
+            ++everywhere[size_t(app.glyphs(token).kind)];
+    for (const Use& use : uses) ++here[size_t(app.glyphs(t.token(use.position)).kind)];
+    std::vector<size_t> order;
+    for (size_t c = 0; c < here.size(); ++c)
+        if (here[c] > 0) order.push_back(c);
+    const double tokens = std::max(1u, app.size()), used = std::max<size_t>(1, uses.size());
+    const auto lift = [&](size_t c) { return here[c] / used - everywhere[c] / tokens; };
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return lift(a) > lift(b); });
+    std::string text;
+    for (size_t i = 0; i < std::min<size_t>(order.size(), 2); ++i)
+        text += fmt::format("{}{} {:.0f} % (of all {:.0f} %)", i == 0 ? "" : ", ", CLASS_NAMES[order[i]],
+                            100 * here[order[i]] / used, 100 * everywhere[order[i]] / tokens);
+    if (!text.empty()) fact(app, "its tokens:", text);
+}
+
 } // namespace
 
 void draw_expert(App& app) {
@@ -60,6 +81,7 @@ void draw_expert(App& app) {
         partners += fmt::format("{}{} ({})", partners.empty() ? "" : ", ", other, times);
     fact(app, "chosen by", fmt::format("{} tokens", uses.size()));
     if (!partners.empty()) fact(app, "most often with", partners);
+    classes(app, *t, uses);
     ui::child("uses", {0, 0}, false);
     for (size_t i = 0; i < std::min<size_t>(uses.size(), 200); ++i) {
         const uint32_t at = uses[i].position;
@@ -69,7 +91,7 @@ void draw_expert(App& app) {
             after += app.glyphs(t->token(k)).text;
         if (ImGui::Selectable(fmt::format("{:.3f}##{}", uses[i].weight, i).c_str(),
                               app.selection().token == at, 0, {0, 0}))
-            app.select({at, layer, expert});
+            app.select_expert(at, layer, expert);
         ImGui::SameLine(56 * app.theme.scale);
         ui::text(app.theme.dim, before.c_str());
         ImGui::SameLine(0, 0);

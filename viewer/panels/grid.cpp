@@ -147,7 +147,7 @@ void under_mouse(App& app, const Timeline& t, ImVec2 from, ImVec2 size) {
         const bool click = ImGui::IsMouseReleased(0) && ImGui::GetIO().MouseDragMaxDistanceSqr[0] < 9;
         const trace::TokenRecord* r = t.record(position);
         if (click && r && !r->experts.empty()) {
-            app.select({position, cell / s.n_active, r->experts[cell]});
+            app.select_expert(position, cell / s.n_active, r->experts[cell]);
             app.follow = false;
         }
     }

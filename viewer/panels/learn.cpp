@@ -1,7 +1,7 @@
 // A tour for a person who knows no transformer: one step after another, each in a few sentences with the
 // numbers of the model at hand, above the panel that shows it. No number is made up: what a step needs and
 // the source does not tell, it says.
-#include "viewer/app.h"
+#include "viewer/panels/figures.h"
 #include "viewer/ui/compat.h"
 
 #include <algorithm>
@@ -14,25 +14,6 @@ namespace fathom::viewer {
 using ui::operator+;
 
 namespace {
-
-// What the steps talk about: the selected token, or the newest that went through the model.
-struct Subject {
-    const Timeline* timeline = nullptr;
-    const trace::TokenRecord* record = nullptr; // null: nothing yet
-    uint32_t position = 0, layer = 0;           // layer: among the MoE layers
-    const Store* store = nullptr;
-};
-
-Subject subject_of(App& app) {
-    Subject s;
-    s.timeline = app.timeline();
-    s.store = &app.store;
-    if (!s.timeline || app.size() == 0) return s;
-    s.position = app.selection().token.value_or(app.size() >= 2 ? app.size() - 2 : 0);
-    s.layer = app.selection().layer.value_or(0);
-    s.record = s.timeline->record(s.position);
-    return s;
-}
 
 double number(const Subject& s, const char* key) { return s.store->model_number(key); }
 
@@ -54,6 +35,58 @@ std::string stream(App& app, const Subject& s) {
                        "before each layer: for this token it grows from {:.3g} to {:.3g}.",
                        number(s, "dim"), app.store.shape().n_layers, norms.front(),
                        std::isnan(norms.back()) ? norms[norms.size() - 2] : norms.back());
+}
+
+std::string position(App& app, const Subject& s) {
+    const std::vector<double> rope = s.store->model_numbers("rope");
+    if (rope.empty()) return "This recording does not tell how the model turns positions into angles.";
+    const double slowest = *std::min_element(rope.begin(), rope.end());
+    return fmt::format(
+        "Attention alone does not know where a token stands. So {} numbers of each query and key are taken "
+        "in "
+        "pairs, and each pair is turned by the position times an angle of its own (RoPE): the first by "
+        "{:.3g} "
+        "for each position, the last by {:.2g}, a full turn every {:.0f} tokens. Only the angle between two "
+        "tokens matters for how well they match: that is their distance. Below, {} and the token under the "
+        "mouse, or the one before it.",
+        2 * rope.size(), rope.front(), slowest, 6.28318530718 / std::max(1e-12, slowest),
+        app.token_label(s.position));
+}
+
+std::string queries(App&, const Subject& s) {
+    if (!s.store->model_says("latent"))
+        return fmt::format("Each of {:.0f} heads makes a query of the token, and a key and a value for those "
+                           "that come after. A query is compared with the keys of all tokens so far.",
+                           number(s, "n_heads"));
+    return fmt::format(
+        "Each of {:.0f} heads asks a question: a query of {:.0f} numbers, made of the {:.0f} of the residual "
+        "stream. What it is compared with is not a key for each head but one latent of {:.0f} numbers, a "
+        "compressed copy of the token. A head's part of the query is moved into the latent's space "
+        "(absorbed), "
+        "so that keys need never be written out. {:.0f} more numbers carry the position, the same for all "
+        "heads.",
+        number(s, "n_heads"), number(s, "qk_nope_head_dim") + number(s, "qk_rope_head_dim"), number(s, "dim"),
+        number(s, "kv_lora_rank"), number(s, "qk_rope_head_dim"));
+}
+
+std::string attention(App& app, const Subject&) {
+    const App::Attended a = app.attended();
+    if (!a.rows)
+        return app.source.control()
+                   ? "A query is compared with every token so far: scores, which become shares of its "
+                     "attention. "
+                     "To see them the model must be watched while it reads: press the button below."
+                   : "A query is compared with every token so far: scores, which become shares of its "
+                     "attention. "
+                     "This recording does not tell them for this token (fathom run --watch LAYERS does).";
+    return fmt::format(
+        "The query of {} is compared with {} tokens: a score each. e to the power of a score, divided by the "
+        "sum "
+        "of all, is the share of attention that a token gets; the shares add up to 1. What the head takes "
+        "along "
+        "is the mix of the tokens' values in these shares. Below are the numbers of head {} in layer {}.",
+        app.token_label(a.position), a.position + 1, app.selection().head.value_or(a.rows->first_head),
+        a.block);
 }
 
 std::string cache(App& app, const Subject& s) {
@@ -156,45 +189,6 @@ std::string choice(App& app, const Subject& s) {
                        std::exp(double(best.logprob)), app.candidate_label(s.record->next));
 }
 
-void draw_norms(App& app) {
-    const Subject s = subject_of(app);
-    begin_panel(app, "The residual stream's length", "before each layer, and after the last",
-                220 * app.theme.scale);
-    const auto& norms = s.record->norms;
-    float most = 1e-9f;
-    for (const float norm : norms)
-        if (!std::isnan(norm)) most = std::max(most, norm);
-    const ImVec2 from = ImGui::GetCursorScreenPos(), room = ImGui::GetContentRegionAvail();
-    const float width = room.x / float(std::max<size_t>(norms.size(), 1)), line = ImGui::GetFontSize();
-    for (size_t i = 0; i < norms.size(); ++i) {
-        if (std::isnan(norms[i])) continue; // not computed for a token of a prompt
-        const float high = (room.y - 2 * line) * norms[i] / most, x = width * float(i);
-        ImGui::GetWindowDrawList()->AddRectFilled(from + ImVec2{x + 1, room.y - line - high},
-                                                  from + ImVec2{x + width - 2, room.y - line},
-                                                  ui::heat(norms[i] / most), 2);
-        if (width > 3 * line)
-            ImGui::GetWindowDrawList()->AddText(from + ImVec2{x + 2, room.y - line}, app.theme.dim,
-                                                fmt::format("{:.3g}", norms[i]).c_str());
-    }
-    end_panel();
-}
-
-void draw_tokens(App& app) {
-    const Subject s = subject_of(app);
-    begin_panel(app, "Tokens and their numbers", "around the one we follow", 0);
-    const uint32_t first = s.position > 12 ? s.position - 12 : 0;
-    for (uint32_t i = first; i < std::min(app.size(), first + 26); ++i) {
-        const Token token = s.timeline->token(i);
-        const bool ours = i == s.position;
-        if (ImGui::Selectable(fmt::format("{:>6}##{}", token, i).c_str(), ours)) app.select_token(i);
-        ImGui::SameLine(90 * app.theme.scale);
-        ui::text(ours ? app.theme.accent : app.theme.text, app.glyphs(token).text.c_str());
-        ImGui::SameLine(320 * app.theme.scale);
-        ui::text(app.theme.dim, s.timeline->generated(i) ? "written by the model" : "given");
-    }
-    end_panel();
-}
-
 struct Step {
     const char* title;
     std::string (*text)(App&, const Subject&);
@@ -203,7 +197,10 @@ struct Step {
 };
 constexpr Step STEPS[] = {{"Tokens", tokens, draw_tokens, false},
                           {"The residual stream", stream, draw_norms, false},
-                          {"Attention and its latent cache", cache, draw_cache, false},
+                          {"Positions as angles", position, draw_rope, false},
+                          {"Queries and the latent", queries, draw_flow, false},
+                          {"The latent cache", cache, draw_cache, false},
+                          {"One row of attention", attention, draw_row_numbers, false},
                           {"The router", router, draw_choice, true},
                           {"Shared experts", shared, draw_grid, true},
                           {"Groups and bias", bias, draw_choice, true},

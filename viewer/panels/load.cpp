@@ -118,7 +118,7 @@ void draw_load(App& app) {
         layer = std::min(static_cast<uint32_t>((mouse.y - from.y) / row),
                          static_cast<uint32_t>(s.moe_layers.size()) - 1);
         tooltip(app, layer, expert);
-        if (ImGui::IsMouseClicked(0)) app.select({app.selection().token, layer, expert});
+        if (ImGui::IsMouseClicked(0)) app.select_expert(app.selection().token, layer, expert);
     }
     if (const auto& chosen = app.selection(); chosen.layer && chosen.expert) {
         const ImVec2 at = from + ImVec2{cell * float(*chosen.expert), row * float(*chosen.layer)};

@@ -32,6 +32,10 @@ void draw_memory(App& app) {
         ui::text(app.theme.text, fmt::format("{}: {}", ui::shown(owner.text), bytes_text(bytes)).c_str());
     }
     fact(app, "in all", bytes_text(total));
+    if (const double there = app.store.model_number("device_memory"); there > 0) {
+        ImGui::SameLine(0, 14 * app.theme.scale);
+        fact(app, "of", fmt::format("{} on the device, {:.0f} %", bytes_text(there), 100 * total / there));
+    }
     end_panel();
 }
 

@@ -9,9 +9,13 @@ namespace fathom::viewer {
 void draw_prompt(App& app) {
     Control& control = *app.source.control();
     begin_panel(app, "Write", "Ctrl+Enter begins", 0, ImGuiWindowFlags_NoScrollbar);
+    ImGui::SameLine();
+    ImGui::Checkbox("chat", &app.chat);
+    if (ImGui::IsItemHovered())
+        ImGui::SetTooltip("what is written is a message, in the model's own chat format");
     const float button = 96 * app.theme.scale;
     const bool entered = ImGui::InputTextMultiline("##prompt", &app.prompt,
-                                                   {-button - 8 * app.theme.scale, 48 * app.theme.scale},
+                                                   {-button - 8 * app.theme.scale, 70 * app.theme.scale},
                                                    ImGuiInputTextFlags_EnterReturnsTrue);
     ImGui::SameLine();
     ImGui::BeginGroup();
@@ -20,6 +24,14 @@ void draw_prompt(App& app) {
     } else if (ImGui::Button("Begin", {button, 0}) || entered) {
         app.generate(app.prompt);
     }
+    const Timeline* t = app.timeline();
+    if (ImGui::Button("Again", {button, 0}) && !control.busy() && t) {
+        uint32_t written = 0; // by the model
+        while (written < t->size() && !t->generated(written)) ++written;
+        ++app.sampling.seed;
+        app.generate("", written);
+    }
+    if (ImGui::IsItemHovered()) ImGui::SetTooltip("another answer to the same beginning");
     if (ImGui::Button("Go on", {button, 0}) && !control.busy() && app.timeline())
         app.generate(app.prompt, app.timeline()->size());
     ImGui::EndGroup();

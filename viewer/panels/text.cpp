@@ -102,7 +102,7 @@ void lay_out(App& app, const Timeline& t) {
     float x = 0, y = 0;
     for (uint32_t i = 0; i < app.size(); ++i) {
         const Token token = t.token(i);
-        const auto& [text, w, ends] = app.glyphs(token);
+        const auto& [text, w, ends, kind] = app.glyphs(token);
         if (x + w > width && x > 0) x = 0, y += line;
         if (app.selection().token == i && app.in_text != i) {
             app.in_text = i;
@@ -139,8 +139,8 @@ void colour_scale(App& app, const char* low, const char* high) {
 } // namespace
 
 void draw_text(App& app) {
-    const float below = (app.source.control() ? 136 : 0) + 168; // alternatives and the prompt
-    const float height = ImGui::GetContentRegionAvail().y - below * app.theme.scale;
+    const float below = (app.source.control() ? 158 : 0) + (app.preset == Preset::learn ? 0 : 168);
+    const float height = ImGui::GetContentRegionAvail().y - std::max(1.0f, below * app.theme.scale);
     begin_panel(app, "Text", "", height, ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse);
     ImGui::SameLine();
     int colouring = static_cast<int>(colouring_of(app));
@@ -169,7 +169,7 @@ void draw_text(App& app) {
 void draw_alternatives(App& app) {
     const bool live = app.source.control() != nullptr;
     begin_panel(app, "What else it could have said", live ? "click one to go on from it" : "",
-                160 * app.theme.scale);
+                app.preset == Preset::learn ? 0 : 160 * app.theme.scale);
     const Timeline* t = app.timeline();
     const uint32_t shown = app.selection().token.value_or(app.size() > 0 ? app.size() - 1 : 0);
     const trace::TokenRecord* before = t && shown > 0 ? t->record(shown - 1) : nullptr;

@@ -86,6 +86,7 @@ template <Format F> void router_reference(const Router& p) {
         std::vector<float> keys(p.n_experts);
         for (uint32_t e = 0; e < p.n_experts; ++e)
             keys[e] = scores[e] + (p.bias ? floats(p.bias)[e] : 0.0f) + floats(p.control)[2 * e];
+        const std::vector<float> all_keys = keys;
         if (p.n_groups > 1) drop_groups(p, keys);
         std::vector<uint32_t> order(p.n_experts);
         for (uint32_t e = 0; e < p.n_experts; ++e) order[e] = e;
@@ -108,6 +109,10 @@ template <Format F> void router_reference(const Router& p) {
         std::copy_n(experts, p.n_active, trace);
         std::memcpy(trace + p.n_active, weights, 4 * p.n_active);
         trace_choice(p, scores, keys, order, trace + 2 * p.n_active);
+        if (const uint32_t scores_at = p.flags >> ROUTER_SCORES_AT) {
+            std::memcpy(trace + scores_at, scores.data(), 4 * p.n_experts);
+            std::memcpy(trace + scores_at + p.n_experts, all_keys.data(), 4 * p.n_experts);
+        }
     }
 }
 
@@ -208,7 +213,7 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
                    shape.n_active,
                    shape.n_groups,
                    shape.n_active_groups,
-                   shape.flags,
+                   shape.flags | m.scores_at << ROUTER_SCORES_AT,
                    shape.n_slots(),
                    m.trace.words(),
                    shape.scale,

@@ -136,6 +136,7 @@ void plain_attention(Plan&, const std::string& label, const StepMemory&, const A
 struct RouterMemory {
     View bias, control, experts, expert_weights; // bias may be absent (no bytes)
     Trace trace;
+    uint32_t scores_at = 0; // words from `trace` to where all scores and keys are told; 0: nowhere
 };
 void router(Plan&, const std::string& label, const StepMemory&, const RoutingShape&, const Matrix& gate,
             const Input& x, const RouterMemory& memory);
