@@ -123,11 +123,38 @@ TEST_CASE("live source: reads a text again to watch its attention, and writes tw
     CHECK(steered.parent == first);
     for (uint32_t i = 0; i < std::min(free.size(), size); ++i)
         CHECK(free.token(i) == store.timeline(first)->token(i)); // greedy, and as it was
-    const uint32_t from = size / 2 - 1; // the last token that is kept runs once more
+    const uint32_t from = size / 2 - 1;                          // the last token that is kept runs once more
     const auto written = static_cast<size_t>(steered.slots.size() - from);
     CHECK(uses(store, steered, {0, 3}, from) == written);
     CHECK(uses(store, free, {0, 3}, from) < written);
     const trace::Difference d = store.difference(free, steered);
     CHECK(!d.flips.empty());
     CHECK(d.flips.front().position >= from);
+}
+
+TEST_CASE("live source: a conversation is what the model's chat format makes of it") {
+    const LoadedModel model = load_model({}); // it knows the marks of V3's format
+    LiveSource source(model);
+    viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
+    source.generate({.text = "Hello", .sampling = {.temperature = 0, .max_tokens = 5}, .chat = true});
+    settle(source, store);
+    CHECK(source.failure().empty());
+    REQUIRE(store.timelines().size() == 1);
+    const uint32_t session = store.timelines()[0].session, size = store.timelines()[0].size();
+    source.generate({.session = session,
+                     .keep = size,
+                     .text = "And now?",
+                     .sampling = {.temperature = 0, .max_tokens = 5},
+                     .chat = true});
+    settle(source, store);
+    CHECK(source.failure().empty());
+    std::string text;
+    const viewer::Timeline& timeline = *store.timeline(session);
+    for (uint32_t i = 0; i < timeline.size(); ++i) text += store.text(timeline.token(i));
+    const std::string user = "<\uFF5CUser\uFF5C>", assistant = "<\uFF5CAssistant\uFF5C>",
+                      end = "<\uFF5Cend\u2581of\u2581sentence\uFF5C>";
+    CHECK(text.find(user + "Hello" + assistant) != std::string::npos);
+    CHECK(text.find(end + user + "And now?" + assistant) != std::string::npos); // the answer before was cut
+    const std::string answer = text.substr(text.find("Hello" + assistant));
+    CHECK(answer.find(end) < answer.find(user));
 }
