@@ -101,6 +101,7 @@ nlohmann::json App::state() const {
             {"heads", heads_view.maps.empty() ? nlohmann::json() : area(*heads_view.maps.front())},
             {"lit", lit ? nlohmann::json{lit->first, lit->last} : nlohmann::json()},
             {"notice", notice},
+            {"range", {text_view.range.low, text_view.range.high}},
             {"paused", paused},
             {"busy", wants_frames()},
             {"grid", area(grid)},

@@ -5,6 +5,7 @@
 #include "viewer/preset.h"
 #include "viewer/source.h"
 #include "viewer/ui/heatmap.h"
+#include "viewer/ui/range.h"
 #include "viewer/ui/theme.h"
 
 #include <array>
@@ -119,7 +120,12 @@ class App {
     std::string token_label(uint32_t position); // 812 "的"
     std::string candidate_label(Token token);
 
-    // What the maps' panels keep from frame to frame.
+    // What panels keep from frame to frame.
+    struct TextView {
+        std::array<uint32_t, 30> bins{}; // tokens by the value of their colour
+        uint64_t made_of = 0;
+        ui::Range range; // of values whose tokens are coloured
+    } text_view;
     struct GridView {
         float begin = 0, tokens = 64; // in sight
         uint64_t made_of = 0;         // what the cells show

@@ -144,3 +144,35 @@ TEST_CASE("app: every preset, theme and size draws, empty and full, with little"
             CHECK(screen.vertices < 60000); // maps are textures, and text out of sight is not drawn
         }
 }
+
+TEST_CASE("app: a range is dragged over a histogram, its edges are moved, a double click takes it away") {
+    Screen screen;
+    viewer::ui::Range range;
+    const std::vector<uint32_t> bins{1, 5, 0, 3};
+    const auto frame = [&](float x, bool down) {
+        screen.begin({100 + x, 110}, down);
+        ImGui::SetNextWindowPos({0, 0});
+        ImGui::SetNextWindowSize({500, 300});
+        ImGui::Begin("window");
+        ImGui::SetCursorScreenPos({100, 100});
+        viewer::ui::histogram_range("range", bins, range, {200, 20});
+        ImGui::End();
+        ImGui::Render();
+    };
+    const auto drag = [&](float from, float to) {
+        frame(from, false), frame(from, true);
+        frame((from + to) / 2, true), frame(to, true), frame(to, false);
+        for (int i = 0; i < 40; ++i) frame(to, false); // the next click is no double one
+    };
+    frame(0, false), frame(0, false);
+    drag(50, 150);
+    CHECK(range.low == doctest::Approx(0.25f).epsilon(0.05));
+    CHECK(range.high == doctest::Approx(0.75f).epsilon(0.05));
+    CHECK(range.holds(0.5f));
+    CHECK(!range.holds(0.8f));
+    drag(150, 190);
+    CHECK(range.low == doctest::Approx(0.25f).epsilon(0.05));
+    CHECK(range.high == doctest::Approx(0.95f).epsilon(0.05));
+    for (int i = 0; i < 2; ++i) frame(100, true), frame(100, false);
+    CHECK(range.all());
+}

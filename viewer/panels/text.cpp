@@ -74,7 +74,8 @@ void tooltip(App& app, const Timeline& t, uint32_t position) {
 
 void chip(App& app, const Timeline& t, uint32_t position, const std::string& text, ImVec2 at, ImVec2 size) {
     ImDrawList* list = ImGui::GetWindowDrawList();
-    const Paint paint = paint_of(app, t, position);
+    Paint paint = paint_of(app, t, position);
+    if (paint.any && !paint.hue && !app.text_view.range.holds(paint.value)) paint.any = false;
     ImU32 ink = t.generated(position) ? app.theme.text : app.theme.dim;
     if (paint.any) {
         list->AddRectFilled(at, at + size, paint.hue ? paint.hue : ui::heat(paint.value, 0.85f), 3);
@@ -121,17 +122,28 @@ void lay_out(App& app, const Timeline& t) {
 
 const char* COLOURINGS[] = {"plain", "probability", "uncertainty", "pinned experts", "attention"};
 
+// How often each colour is, which is its legend too; dragging over it leaves colour to a range of values.
 void colour_scale(App& app, const char* low, const char* high) {
+    const Timeline* t = app.timeline();
+    App::TextView& view = app.text_view;
+    const uint64_t made_of =
+        app.store.revision() * 1000003 + uint64_t(colouring_of(app)) * 65537 + app.size() +
+        (t ? t->session * 8191ull : 0) +
+        (t && app.preset == Preset::attend ? 31ull * app.attended().position + app.attended().block : 0);
+    if (made_of != view.made_of) {
+        view.made_of = made_of;
+        view.bins.fill(0);
+        for (uint32_t i = 0; t && i < app.size(); ++i)
+            if (const Paint paint = paint_of(app, *t, i); paint.any)
+                ++view.bins[std::min(static_cast<size_t>(paint.value * float(view.bins.size())),
+                                     view.bins.size() - 1)];
+    }
     ImGui::SameLine();
     ui::text(app.theme.dim, low);
     ImGui::SameLine(0, 4);
-    const ImVec2 at = ImGui::GetCursorScreenPos();
-    const float h = ImGui::GetFontSize(), w = 60 * app.theme.scale;
-    for (int i = 0; i < 30; ++i)
-        ImGui::GetWindowDrawList()->AddRectFilled(at + ImVec2{w * float(i) / 30, 4},
-                                                  at + ImVec2{w * float(i + 1) / 30, h},
-                                                  ui::heat(float(i) / 29));
-    ImGui::Dummy({w, h});
+    ui::histogram_range("range", view.bins, view.range,
+                        {90 * app.theme.scale, ImGui::GetFontSize() + 4 * app.theme.scale});
+    if (ImGui::IsItemHovered()) ImGui::SetTooltip("drag for a range, double click for all");
     ImGui::SameLine(0, 4);
     ui::text(app.theme.dim, high);
 }
