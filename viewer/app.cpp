@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <iterator>
 
 namespace fathom::viewer {
 
 App::App(Source& from, bool dark, float scale)
     : source(from), store(from.identity(), [&from](Token token) { return from.text(token); }),
-      theme(ui::apply_theme(dark, scale)), preset(from.control() ? Preset::generate : Preset::route) {}
+      theme(ui::apply_theme(dark, scale)), preset(from.control() ? Preset::generate : Preset::route),
+      first_scale_(scale) {}
 
 bool App::poll() {
     const std::vector<trace::Packet> packets = source.poll();
@@ -44,6 +46,7 @@ nlohmann::json App::settings() const {
             {"preset", PRESET_NAMES[static_cast<size_t>(preset)]},
             {"colouring", static_cast<int>(colouring)},
             {"chat", chat},
+            {"zoom", theme.scale / first_scale_},
             {"temperature", sampling.temperature},
             {"top_p", sampling.top_p},
             {"max_tokens", sampling.max_tokens}};
@@ -58,6 +61,9 @@ void App::set_settings(const nlohmann::json& settings) {
             value = static_cast<std::remove_reference_t<decltype(value)>>(given);
     };
     number("split", split, 0.2, 0.75);
+    float size = theme.scale / first_scale_;
+    number("zoom", size, 0.75, 3);
+    if (size != theme.scale / first_scale_) zoom(size * first_scale_ / theme.scale);
     number("temperature", sampling.temperature, 0, 2);
     number("top_p", sampling.top_p, 0.05, 1);
     number("max_tokens", sampling.max_tokens, 1, 1000);
@@ -101,6 +107,9 @@ nlohmann::json App::state() const {
             {"heads", heads_view.maps.empty() ? nlohmann::json() : area(*heads_view.maps.front())},
             {"lit", lit ? nlohmann::json{lit->first, lit->last} : nlohmann::json()},
             {"notice", notice},
+            {"launches", source.control() ? source.control()->profile().launches.size() : 0},
+            {"launch_button",
+             launch_button ? nlohmann::json{launch_button->x, launch_button->y} : nlohmann::json()},
             {"range", {text_view.range.low, text_view.range.high}},
             {"paused", paused},
             {"busy", wants_frames()},
@@ -195,28 +204,29 @@ App::Attended App::attended() const {
     if (!t || size() == 0) return a;
     a.position = selection_.token.value_or(size() >= 2 ? size() - 2 : 0);
     a.rows = Store::attention(*t, a.position, a.block);
+    if (const std::optional<uint32_t> head = selection_.head; a.rows && head && *head >= a.rows->first_head)
+        if (*head - a.rows->first_head < a.rows->n_heads) a.head = *head - a.rows->first_head;
     return a;
+}
+
+void App::basis_of_pins(std::vector<uint64_t>& basis) const {
+    for (const Pin& pin : pins) basis.push_back(uint64_t{pin.layer} << 32 | pin.expert);
 }
 
 const std::vector<float>& App::attention_paint() {
     const Attended a = attended();
-    const uint64_t made_of = store.revision() * 1000003 + session_ * 65537ull + a.position * 8191ull +
-                             a.block * 131ull + (selection_.head ? *selection_.head + 2 : 1);
-    if (made_of == paint_of_) return paint_;
-    paint_of_ = made_of;
+    if (!paint_of_.changes({store.revision(), session_, a.position, a.block, a.head.value_or(UINT32_MAX)}))
+        return paint_;
     paint_.clear();
     if (!a.rows) return paint_;
-    const std::optional<uint32_t> head =
-        selection_.head ? std::optional(*selection_.head - a.rows->first_head) : std::nullopt;
-    const std::vector<float> weights = attention_of(*a.rows, head);
+    const std::vector<float> weights = attention_of(*a.rows, a.head);
     for (uint32_t i = 0; i <= a.position; ++i) paint_.push_back(weights[i / a.rows->pool]);
     return paint_;
 }
 
 const trace::Difference& App::difference(const Timeline& a, const Timeline& b) {
-    const uint64_t made_of = store.revision() * 1000003 + a.session * 65537ull + b.session + 1;
-    if (made_of != difference_of_) difference_ = store.difference(a, b);
-    difference_of_ = made_of;
+    if (difference_of_.changes({store.revision(), a.session, b.session}))
+        difference_ = store.difference(a, b);
     return difference_;
 }
 
@@ -262,6 +272,44 @@ void App::toggle_bookmark(uint32_t position) {
         bookmarks.erase(at);
     else
         bookmarks.insert(at, position);
+}
+
+void App::go_to_event(int direction) {
+    const Timeline* t = timeline();
+    if (!t) return;
+    std::vector<uint32_t> events = bookmarks;
+    if (t->parent) events.push_back(t->forked_at);
+    for (uint32_t i = 0; i < size(); ++i) // the first of each gap
+        if (!t->record(i) && i + 1 < size() && (i == 0 || t->record(i - 1))) events.push_back(i);
+    std::sort(events.begin(), events.end());
+    const uint32_t now = selection_.token.value_or(direction > 0 ? 0 : size());
+    if (direction > 0) {
+        const auto next = std::upper_bound(events.begin(), events.end(), now);
+        if (next != events.end() && *next < size()) select_token(*next);
+    } else if (const auto at = std::lower_bound(events.begin(), events.end(), now); at != events.begin()) {
+        select_token(*std::prev(at));
+    }
+}
+
+void App::zoom(float factor) {
+    const float before = theme.scale / first_scale_, wanted = std::clamp(before * factor, 0.75f, 3.0f);
+    theme = ui::apply_theme(theme.dark, first_scale_ * wanted);
+    ImGui::GetIO().FontGlobalScale = wanted;
+}
+
+void App::reset() {
+    zoom(first_scale_ / theme.scale);
+    theme = ui::apply_theme(true, first_scale_);
+    split = 0.42f;
+    colouring = Colouring::uncertainty;
+    sampling = {};
+    window = 0;
+    chat = false;
+    text_view.range = grid_view.range = {};
+    grid_view.tokens = 64;
+    follow = true;
+    pins.clear(), bookmarks.clear();
+    select({});
 }
 
 void App::compare_from(uint32_t position) {
@@ -333,12 +381,21 @@ void App::go(int steps) {
 void App::keys() {
     const ImGuiIO& io = ImGui::GetIO();
     if (io.KeyCtrl && ui::letter_pressed('Q')) ending = true;
-    if (io.KeyCtrl && (ui::letter_pressed('P') || ui::letter_pressed('F'))) {
+    if (io.KeyCtrl && (ui::letter_pressed('P') || ui::letter_pressed('K') || ui::letter_pressed('F'))) {
         palette = !palette;
         palette_text.clear();
         return;
     }
+    if (io.KeyCtrl && ui::letter_pressed('=')) zoom(1.1f);
+    if (io.KeyCtrl && ui::letter_pressed('-')) zoom(1 / 1.1f);
     if (io.WantTextInput || palette) return;
+    if (io.KeyCtrl) {
+        if (ui::letter_pressed('C') && !told_before_.empty()) {
+            ImGui::SetClipboardText(told_before_.c_str());
+            notice = "copied what the tooltip says";
+        }
+        return;
+    }
     const auto layers = static_cast<uint32_t>(store.shape().moe_layers.size());
     const auto step = [&](std::optional<uint32_t> now, int by, uint32_t n, uint32_t first) {
         if (n == 0) return std::optional<uint32_t>();
@@ -364,7 +421,10 @@ void App::keys() {
         if (ui::letter_pressed(static_cast<char>('1' + i))) set_preset(static_cast<Preset>(i));
     if (ui::letter_pressed('P')) play(play_speed > 0 ? 0 : 1);
     if (ui::letter_pressed('B') && selection_.token) toggle_bookmark(*selection_.token);
-    if (ui::letter_pressed('H')) help_ = !help_;
+    if (ui::letter_pressed(',')) go_to_event(-1);
+    if (ui::letter_pressed('.')) go_to_event(1);
+    if (ui::key_pressed(ImGuiKey_Home)) grid_view.tokens = 64, follow = true, select_token(std::nullopt);
+    if (ui::letter_pressed('H') || (io.KeyShift && ui::letter_pressed('/'))) help_ = !help_;
     if (ui::letter_pressed('T')) theme = ui::apply_theme(!theme.dark, theme.scale);
 }
 
@@ -424,6 +484,7 @@ void App::body(float height) {
     case Preset::time:
         draw_times(*this);
         draw_stages(*this);
+        draw_launches(*this);
         break;
     case Preset::compare:
         draw_compare(*this);
@@ -438,6 +499,7 @@ void App::frame() {
     const ImGuiIO& io = ImGui::GetIO();
     lit.reset();
     hovered.reset();
+    told_before_ = std::move(told);
     told.clear();
     keys();
     advance();

@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace fathom::viewer {
@@ -28,6 +29,19 @@ struct Selection {
 };
 
 enum class Colouring : uint8_t { none, probability, uncertainty, expert, attention };
+
+// What something kept was made of, so that it is made anew only where that has changed.
+class Basis {
+  public:
+    bool changes(std::vector<uint64_t> now) {
+        if (now == of_) return false;
+        of_ = std::move(now);
+        return true;
+    }
+
+  private:
+    std::vector<uint64_t> of_;
+};
 
 class App {
   public:
@@ -96,14 +110,20 @@ class App {
     void toggle_pause();
     void play(float speed);
     void toggle_bookmark(uint32_t position);
+    void go_to_event(int direction);      // the next bookmark, branch or gap, from the selected token
+    void zoom(float factor);              // of everything
+    void reset();                         // to what the window was made with, but for what was recorded
     void compare_from(uint32_t position); // writes on from there twice: as the model is, and as it is steered
     // What is looked at in the attention panels: a token that went through the model, and what its heads of
     // the chosen layer looked at; no rows where that is not known.
     struct Attended {
         uint32_t position = 0, block = 0;
         const trace::AttentionRows* rows = nullptr;
+        std::optional<uint32_t>
+            head; // the selected one, as the rows count it; none: it, or they, are not told
     };
     Attended attended() const;
+    void basis_of_pins(std::vector<uint64_t>& basis) const;
     // Of the positions of the text what the attended head pays to each, 0 to 1; empty: not known.
     const std::vector<float>& attention_paint();
     std::optional<size_t> pin_of(uint32_t layer, uint32_t expert) const;
@@ -123,26 +143,29 @@ class App {
     // What panels keep from frame to frame.
     struct TextView {
         std::array<uint32_t, 30> bins{}; // tokens by the value of their colour
-        uint64_t made_of = 0;
+        Basis made_of;
         ui::Range range; // of values whose tokens are coloured
     } text_view;
     struct GridView {
-        float begin = 0, tokens = 64; // in sight
-        uint64_t made_of = 0;         // what the cells show
+        float begin = 0, tokens = 64;    // in sight
+        std::array<uint32_t, 30> bins{}; // cells by their weight
+        ui::Range range;                 // of weights, over the largest, that are shown
+        Basis made_of;
     } grid_view;
     struct LoadView {
         std::vector<uint32_t> counts; // (MoE layers, experts)
         uint32_t tokens = 0;          // counted
-        uint64_t made_of = 0;
+        Basis made_of;
     } load_view;
     ui::HeatMap grid, loads;
     struct HeadsView {
         std::vector<std::unique_ptr<ui::HeatMap>> maps; // one for each head
-        uint64_t made_of = 0;
+        Basis made_of;
         uint32_t first = 0; // position of the first row
     } heads_view;
     const trace::Difference& difference(const Timeline& a, const Timeline& b); // worked out when one changes
-    bool palette = false;                                                      // open
+    std::optional<ImVec2> launch_button; // where it was drawn last, for tests
+    bool palette = false;                // open
     std::string palette_text;
 
   private:
@@ -152,9 +175,11 @@ class App {
 
     void advance(); // the view that plays
     uint32_t session_ = 0, paused_at_ = 0;
+    std::string told_before_; // by the tooltip of the frame before, to be copied
+    float first_scale_ = 1;
     double played_ = 0; // ns of the recording's time that the view has come to
     std::vector<float> paint_;
-    uint64_t paint_of_ = 0, difference_of_ = 0;
+    Basis paint_of_, difference_of_;
     trace::Difference difference_;
     Selection selection_;
     std::vector<Selection> history_{Selection{}};
@@ -180,6 +205,7 @@ void draw_attention_row(App& app); // what the selected token's head looks at
 void draw_head_atlas(App& app);    // what kind of head each is
 void draw_times(App& app);         // from token to token
 void draw_stages(App& app);        // of one token, by layer and stage
+void draw_launches(App& app);      // of a step, of a live model
 void draw_compare(App& app);       // two sessions side by side
 void draw_learn(App& app);         // the tour
 void draw_palette(App& app);       // commands and search

@@ -40,6 +40,16 @@ struct Steered {
     float key = 0, factor = 1;
 };
 
+// A launch of a step that writes one token, as it was measured alone.
+struct Launch {
+    std::string label;
+    double seconds = 0, bytes = 0, flops = 0;
+};
+struct Profile {
+    std::vector<Launch> launches; // none: nothing was measured yet
+    double read_rate = 0;         // bytes a second that the device's memory gives; 0: not known
+};
+
 class Control {
   public:
     virtual ~Control() = default;
@@ -47,6 +57,8 @@ class Control {
     virtual void stop() = 0;
     virtual void steer(const std::vector<Steered>& experts) = 0; // from the next token on; others are free
     virtual void watch(const trace::LayerWatch& watch) = 0;      // the same
+    virtual void measure() = 0; // the launches of a step, when it rests; profile() has them then
+    virtual Profile profile() const = 0;
     virtual bool busy() const = 0;
     virtual std::string failure() const = 0; // of the last request; empty: none
 };

@@ -88,6 +88,7 @@ Report offline(const RunOptions& options) {
     model_options.context = std::min(config.max_position, 4096u);
     model_options.pages = model_options.context / PAGE_TOKENS;
     Model model(config, source, model_options, *executor);
+    model.watch({.layers = {config.n_layers - 1}, .n_heads = 1}); // the kernels of those who watch, too
     const auto steps = {
         std::pair{"decode", StepKind{StepKind::Mode::decode, 1}},
         std::pair{"prefill", StepKind{StepKind::Mode::prefill, MAX_ROWS, config.is_mla(), config.is_mla()}}};

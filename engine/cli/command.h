@@ -39,6 +39,7 @@ Action prepare_compare(CLI::App& app);
 Action prepare_bench(CLI::App& app);
 Action prepare_trace(CLI::App& app);
 Action prepare_view(CLI::App& app);
+Action prepare_serve(CLI::App& app);
 
 std::string version_text(); // what --version prints
 

@@ -240,7 +240,7 @@ std::string model_text(const ModelFiles& files, const Style& style) {
     return config_text(config) +
            fmt::format("{:<14}{}\n\n", "storage", storage_text(files.checkpoint.tensors(), bytes.total)) +
            table_text(parameter_figures(config), bytes, style) + '\n' +
-           style.bold("cache, in 16-bit numbers (this version keeps 32-bit ones: twice as much)") + '\n' +
+           style.bold("cache, in 16-bit numbers (--cache-type f16; the default takes twice as much)") + '\n' +
            cache_text(config);
 }
 

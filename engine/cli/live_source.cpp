@@ -55,7 +55,34 @@ void LiveSource::watch(const trace::LayerWatch& watch) {
     watch_ = watch;
 }
 
+void LiveSource::measure() {
+    {
+        const std::lock_guard lock(mutex_);
+        measure_ = true;
+        busy_ = true;
+    }
+    asked_.notify_all();
+}
+
+viewer::Profile LiveSource::profile() const {
+    const std::lock_guard lock(mutex_);
+    return profile_;
+}
+
 namespace {
+viewer::Profile measured(Engine& engine) {
+    const StepProfile step = engine.profile();
+    viewer::Profile profile{.read_rate = step.read_rate};
+    for (const StepProfile::Launch& launch : step.launches)
+        profile.launches.push_back(
+            {launch.label, launch.seconds, static_cast<double>(launch.bytes), launch.flops});
+    if (profile.launches.empty())
+        throw Error({.what = "this device has no clock for launches",
+                     .where = engine.device_name(),
+                     .fix = "choose another --device"});
+    return profile;
+}
+
 Steering steering_of(const trace::Shape& shape, const std::vector<viewer::Steered>& experts) {
     Steering steering;
     if (experts.empty()) return steering;
@@ -90,18 +117,24 @@ std::string LiveSource::failure() const {
 
 void LiveSource::run() {
     for (;;) {
-        viewer::Request request;
+        std::optional<viewer::Request> request;
         {
             std::unique_lock lock(mutex_);
-            busy_ = request_.has_value();
-            asked_.wait(lock, [&] { return ending_ || request_.has_value(); });
+            busy_ = request_ || measure_;
+            asked_.wait(lock, [&] { return ending_ || request_ || measure_; });
             if (ending_) return;
-            request = std::move(*request_);
-            request_.reset();
+            request.swap(request_);
+            if (!request) measure_ = false;
             stopped_ = false;
         }
         try {
-            serve(request);
+            if (request) {
+                serve(*request);
+                continue;
+            }
+            viewer::Profile profile = measured(*model_.engine);
+            const std::lock_guard lock(mutex_);
+            profile_ = std::move(profile);
         } catch (const std::exception& error) {
             const std::lock_guard lock(mutex_);
             failure_ = error.what();

@@ -28,6 +28,8 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     void stop() override;
     void steer(const std::vector<viewer::Steered>& experts) override;
     void watch(const trace::LayerWatch& watch) override;
+    void measure() override;
+    viewer::Profile profile() const override;
     bool busy() const override { return busy_; }
     std::string failure() const override;
 
@@ -49,6 +51,8 @@ class LiveSource final : public viewer::Source, public viewer::Control {
     std::optional<std::vector<viewer::Steered>> steered_; // asked for, and not in force yet
     std::optional<trace::LayerWatch> watch_;              // the same
     std::vector<viewer::Steered> in_force_;               // of the thread alone
+    bool measure_ = false;                                // asked for
+    viewer::Profile profile_;
     std::string failure_;
     bool ending_ = false;
     std::atomic<bool> stopped_ = false, busy_ = false;

@@ -141,7 +141,7 @@ int like_llama_bench(LlamaBench options) {
     const std::vector<Test> tests = tests_of(options);
     for (const uint32_t n : options.parallel)
         if (n == 0 || n > MAX_SEQUENCES)
-            throw UsageError(fmt::format("--parallel is 1 to {}", MAX_SEQUENCES));
+            throw UsageError(fmt::format("--parallel is 1 to {}, not {}", MAX_SEQUENCES, n));
     uint32_t longest = 0, sessions = 2;
     for (const Test& test : tests) {
         longest = std::max(longest, test.depth + test.prompt + test.generated + 2);

@@ -130,6 +130,7 @@ LoadOptions ModelOptions::load() const {
     LoadOptions out;
     out.device = device;
     out.context = context;
+    out.cache_tokens = cache_tokens;
     out.experts_on_host = experts_on_host;
     out.quantize = quantize;
     out.tier = tier;

@@ -73,13 +73,34 @@ void write_stats(const std::filesystem::path& path, const Generated& generated, 
     file.commit();
 }
 
-void print_profile(const std::vector<KernelTime>& times) {
+// Kernel by kernel, the slowest first.
+void print_profile(const StepProfile& profile) {
+    struct Kernel {
+        std::string name;
+        uint32_t launches = 0;
+        double seconds = 0, bytes = 0;
+    };
+    std::vector<Kernel> kernels;
     double total = 0;
-    for (const KernelTime& time : times) total += time.seconds;
-    if (times.empty()) log::warning("this device has no clock for kernels: no profile");
-    for (const KernelTime& time : times)
-        fmt::print(stderr, "{:>10.1f} us {:>5.1f} %  {:>4} x {}\n", time.seconds * 1e6,
-                   100 * time.seconds / total, time.launches, time.kernel);
+    for (const StepProfile::Launch& launch : profile.launches) {
+        auto it = std::find_if(kernels.begin(), kernels.end(),
+                               [&](const Kernel& k) { return k.name == launch.kernel; });
+        if (it == kernels.end()) it = kernels.insert(kernels.end(), {launch.kernel});
+        ++it->launches;
+        it->seconds += launch.seconds, it->bytes += static_cast<double>(launch.bytes);
+        total += launch.seconds;
+    }
+    if (kernels.empty()) log::warning("this device has no clock for kernels: no profile");
+    std::sort(kernels.begin(), kernels.end(),
+              [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+    for (const Kernel& kernel : kernels) {
+        const double rate = kernel.bytes / kernel.seconds;
+        fmt::print(stderr, "{:>10.1f} us {:>5.1f} %  {:>4} x {:<20} {:>8.2f} GB/s{}\n", kernel.seconds * 1e6,
+                   100 * kernel.seconds / total, kernel.launches, kernel.name, 1e-9 * rate,
+                   profile.read_rate > 0
+                       ? fmt::format(", {:.0f} % of what the memory gives", 100 * rate / profile.read_rate)
+                       : "");
+    }
 }
 
 int run(const Options& options) {

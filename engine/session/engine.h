@@ -95,11 +95,16 @@ struct MemoryReport {
     uint64_t device = 0; // bytes of the device's largest heap; 0: no device
 };
 
-// What one kernel costs in a decode step of one session, measured with every launch alone.
-struct KernelTime {
-    std::string kernel;
-    uint32_t launches = 0;
-    double seconds = 0; // of all of them
+// A decode step of one session, launch by launch: each alone, at its fastest of several times.
+struct StepProfile {
+    struct Launch {
+        std::string label, kernel; // "layers.3.router", "router"
+        double seconds = 0;
+        uint64_t bytes = 0; // that it reads and writes at the least
+        double flops = 0;
+    };
+    std::vector<Launch> launches; // none: the device has no clock for them
+    double read_rate = 0;         // bytes a second that the device reads from its memory; 0: not known
 };
 
 // A tensor kept by name during the last feed, next or score: (rows, cols) in row-major order, one row for
@@ -139,7 +144,7 @@ class Engine {
     // the error of the first session that failed, which is as before; the others have their token.
     void next(std::span<Session* const> sessions);
     MemoryReport memory() const;
-    std::vector<KernelTime> profile(); // where one token's time goes, slowest kernel first; see KernelTime
+    StepProfile profile();                       // where one token's time goes
     uint32_t dispatches_per_token() const;       // of the decode plan for one session
     void set_steering(const Steering& steering); // in force from the next step
     // From now on `queue` gets a record of each token of every session, and events, beginning with the memory

@@ -1,4 +1,5 @@
 // Engine::profile: timestamps around every launch of one decode step, on a session of its own.
+#include "model/traffic.h"
 #include "session/engine_impl.h"
 
 #include <algorithm>
@@ -6,7 +7,7 @@
 
 namespace fathom {
 
-std::vector<KernelTime> Engine::profile() {
+StepProfile Engine::profile() {
     constexpr int ROUNDS = 10; // the fastest counts: what disturbs a measurement only ever adds
     Session session = open();
     session.feed(std::vector<Token>{impl_->model->config.bos.empty() ? 0 : impl_->model->config.bos.front()});
@@ -16,24 +17,27 @@ std::vector<KernelTime> Engine::profile() {
     const Impl::Quiet quiet(*impl_);
     const Plan& plan = impl_->model->plan({StepKind::Mode::decode, 1});
     Executor& executor = *impl_->executor;
+    const StepRow row{token, 0, session.impl_->sequence, 0};
     std::vector<double> seconds(plan.ops().size(), std::numeric_limits<double>::max());
     for (int round = 0; round < ROUNDS; ++round) {
-        impl_->write_step(StepKind::Mode::decode, {{token, 0, session.impl_->sequence, 0}});
+        impl_->write_step(StepKind::Mode::decode, {row});
         executor.wait(executor.start(plan, true));
         const std::vector<double> measured = executor.seconds(plan);
         if (measured.empty()) return {};
         for (size_t i = 0; i < measured.size(); ++i) seconds[i] = std::min(seconds[i], measured[i]);
     }
-    std::vector<KernelTime> times;
+    const StepFacts facts{std::span(&row, 1), [&](View view, std::span<uint32_t> out) {
+                              executor.download(view, std::as_writable_bytes(out));
+                          }};
+    StepProfile profile;
     for (size_t i = 0; i < seconds.size(); ++i) {
-        const std::string kernel(plan.ops()[i].module);
-        auto it = std::find_if(times.begin(), times.end(), [&](const auto& t) { return t.kernel == kernel; });
-        if (it == times.end()) it = times.insert(times.end(), {kernel});
-        ++it->launches;
-        it->seconds += seconds[i];
+        const Op& op = plan.ops()[i];
+        const Traffic traffic = traffic_of(op, facts);
+        profile.launches.push_back(
+            {op.label, std::string(kernel_of(op.module)), seconds[i], traffic.bytes(), traffic.flops});
     }
-    std::sort(times.begin(), times.end(), [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
-    return times;
+    if (gpu::Device* device = executor.gpu()) profile.read_rate = device->read_rate(gpu::Placement::device);
+    return profile;
 }
 
 } // namespace fathom

@@ -179,13 +179,16 @@ def ftrace():
 
     shape = {"n_layers": 2, "n_experts": 4, "n_active": 2, "n_groups": 1, "n_active_groups": 1,
              "moe_layers": [1]}
-    head = b"FTRACE\r\n" + struct.pack("<II", 2, 0)
+    head = b"FTRACE\r\n" + struct.pack("<II", 3, 0)
     head += frame(1, json.dumps({"shape": shape, "facts": {"device": "d"}}).encode(), 1)
     texts = frame(2, struct.pack("<II", 7, 2) + b"ab", 1)
     record = (column("I", 7, 0, 0) + column("Q", 5) + column("I", 0xFFFFFFFF) + b"\0" +
               b"\1" + column("H", 3, 1) + b"\1" + column("f", 0.5, 0.25) + b"\1" + column("f", 0.1) +
               b"\1" + column("f", 1.0) + b"\1" + column("I", 2) + b"\1" + column("I", 1) +
-              b"\1" + column("f", 1, 2, 3))
+              b"\1" + column("f", 1, 2, 3) +
+              column("I", 1) + column("I", 1, 0, 2, 1, 1) + column("f", 1, 1) +  # attention
+              column("I", 1) + column("I", 1) + column("f", *range(8)) +  # scores and keys
+              b"\1" + column("f", *range(2 * 6 + 3)) + column("Q", 4096, 0))  # times, cache
     event = frame(4, column("I", 3, 0, 0, 1) + column("Q", 9, 0) + column("I", 2) + b"hi", 1)
     index = frame(5, b"", 0) + struct.pack("<Q", 0) + b"FTRACE\r\n"
     yield Valid(head + texts + frame(3, record, 1) + event + index)
@@ -194,9 +197,19 @@ def ftrace():
     yield head + frame(3, record, 2)
 
 
+def openai():
+    yield Valid(json.dumps({"messages": PLAIN, "prompt": "a", "temperature": 0.5, "stop": ["a", "b"], "n": 2,
+                            "logit_bias": {"5": -100}, "stream": True,
+                            "stream_options": {"include_usage": True}}).encode())
+    yield Valid(json.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
+                            "prompt": [1, 2], "max_tokens": 3, "seed": 1}).encode())
+    yield json.dumps({"messages": PLAIN, "tools": [1]}).encode()
+    yield b"[" * 1000
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat, ftrace):
+    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat, ftrace, openai):
         place = folder / target.__name__
         place.mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(target()):

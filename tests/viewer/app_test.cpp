@@ -176,3 +176,31 @@ TEST_CASE("app: a range is dragged over a histogram, its edges are moved, a doub
     for (int i = 0; i < 2; ++i) frame(100, true), frame(100, false);
     CHECK(range.all());
 }
+
+TEST_CASE("app: what the font cannot draw has a label") {
+    Screen screen; // ImGui's own font: Latin alone
+    screen.begin(NOWHERE);
+    using viewer::ui::shown;
+    CHECK(shown("a b") == "a b");
+    CHECK(shown("\xE4\xB8\xAD") == "[U+4E2D]");
+    CHECK(shown("\xE4\xB8") == "[E4][B8]"); // half a character, as many tokens are
+    CHECK(shown("<\xEF\xBD\x9C>") == "<|>");
+    CHECK(shown("\x01") == "[01]");
+    CHECK(shown("\xF0\x9F\x98\x80") == "[U+1F600]");
+    ImGui::EndFrame();
+}
+
+TEST_CASE("app: kinds of tokens") {
+    using viewer::class_of;
+    using Class = viewer::TokenClass;
+    CHECK(class_of(" the") == Class::begins_word);
+    CHECK(class_of("ing") == Class::within_word);
+    CHECK(class_of(" 2024") == Class::number);
+    CHECK(class_of("),") == Class::punctuation);
+    CHECK(class_of(" ") == Class::space);
+    CHECK(class_of("\n\n") == Class::space);
+    CHECK(class_of("") == Class::special);
+    CHECK(class_of("<\xEF\xBD\x9CUser\xEF\xBD\x9C>") == Class::special);
+    CHECK(class_of("\xE4\xB8\xAD") == Class::other);
+    CHECK(class_of(" \xC3\xA9t\xC3\xA9") == Class::begins_word);
+}

@@ -202,6 +202,10 @@ class Window(unittest.TestCase):
         person.until(lambda s: s["layer"] == 9 // 4 + 1, "the next layer")
         person.press("alt", "Left")
         person.until(lambda s: s["layer"] == 9 // 4, "the selection before")
+        x0, _, x1, y1, _, _ = state["grid"]
+        person.move(x0 + 0.1 * (x1 - x0), y1 + 16)  # scrub: the bar below the grid
+        person.do("click", 1)
+        person.until(lambda s: s["grid_begin"] < 0.2 * s["tokens"], "the beginning in sight")
         person.press("2")
         person.until(lambda s: s["preset"] == 1, "another preset")
         person.press("1")
@@ -283,6 +287,17 @@ class Window(unittest.TestCase):
                              "another layer")
         self.assertNotEqual(block, 0)
 
+    def test_every_launch_is_measured(self):
+        """Time, of a live model: every launch of a step alone, as a table of as many rows as a token has."""
+        person = Person(self, "-p", "Once upon a time", "--preset", "time")
+        person.until(lambda s: s["tokens"] > 20 and not s["busy"], "a text")
+        person.until(lambda s: s["launch_button"], "the button")
+        x, y = person.until(lambda s: s["launch_button"], "the button")["launch_button"]
+        person.move(x, y)
+        person.do("click", 1)
+        state = person.until(lambda s: s["launches"] > 0, "the measurement")
+        self.assertGreater(state["launches"], 40)
+
     def test_play_bookmarks_search_and_a_picture(self):
         path = self.recording()
         person = Person(self, path)
@@ -292,6 +307,9 @@ class Window(unittest.TestCase):
         person.until(lambda s: s["token"] == 0, "the first token")
         person.press("b")
         person.until(lambda s: s["bookmarks"] == [0], "a bookmark")
+        person.press("Right")
+        person.press("comma")
+        person.until(lambda s: s["token"] == 0, "the bookmark")
         person.press("p")
         person.until(lambda s: s["paused"] and s["tokens"] < all_tokens, "the view that plays")
         person.until(lambda s: not s["paused"] and s["tokens"] == all_tokens, "its end")

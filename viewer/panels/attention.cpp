@@ -69,10 +69,7 @@ std::pair<uint32_t, uint32_t> rows_in_sight(const App& app, uint32_t attended) {
 // Cell (x, y) of a head's map: what the token in row y pays to the position in column x.
 void fill(App& app, const Timeline& t, const App::Attended& a) {
     const auto [first, end] = rows_in_sight(app, a.position);
-    uint64_t made_of =
-        app.store.revision() * 1000003 + t.session * 65537ull + first * 8191ull + end * 131ull + a.block;
-    if (made_of == app.heads_view.made_of) return;
-    app.heads_view.made_of = made_of;
+    if (!app.heads_view.made_of.changes({app.store.revision(), t.session, first, end, a.block})) return;
     app.heads_view.first = first;
     uint32_t heads = 0;
     for (uint32_t i = first; i < end; ++i)
@@ -245,7 +242,6 @@ void row_bars(App& app, const trace::AttentionRows& rows, const std::vector<floa
 
 void draw_attention_row(App& app) {
     const App::Attended a = app.attended();
-    const std::optional<uint32_t> head = app.selection().head;
     begin_panel(app, "One row of it", "", ImGui::GetContentRegionAvail().y * 0.56f,
                 ImGuiWindowFlags_NoScrollbar);
     if (!a.rows) {
@@ -254,17 +250,16 @@ void draw_attention_row(App& app) {
         return end_panel();
     }
     ImGui::SameLine();
-    const bool one = head && *head >= a.rows->first_head && *head - a.rows->first_head < a.rows->n_heads;
-    ui::text(app.theme.dim, fmt::format("{} of layer {} for {}",
-                                        one ? fmt::format("head {}", *head) : "the mean of all heads",
-                                        a.block, app.token_label(a.position))
-                                .c_str());
-    if (head) {
+    ui::text(app.theme.dim,
+             fmt::format("{} of layer {} for {}",
+                         a.head ? fmt::format("head {}", *app.selection().head) : "the mean of all heads",
+                         a.block, app.token_label(a.position))
+                 .c_str());
+    if (app.selection().head) {
         ImGui::SameLine();
         if (ImGui::SmallButton("all heads")) app.select_attention(a.block, std::nullopt);
     }
-    const std::vector<float> weights =
-        attention_of(*a.rows, one ? std::optional(*head - a.rows->first_head) : std::nullopt);
+    const std::vector<float> weights = attention_of(*a.rows, a.head);
     row_bars(app, *a.rows, weights, a.position);
     const trace::AttentionRows alone{a.block, 0, 1, a.rows->pool, weights};
     const Focus f = focus(alone, 0, a.position);

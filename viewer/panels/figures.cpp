@@ -173,10 +173,8 @@ void draw_row_numbers(App& app) {
             app.watch(app.store.shape().n_layers / 2);
         return end_panel();
     }
-    const std::optional<uint32_t> head = app.selection().head;
-    const std::vector<float> shares =
-        attention_of(*a.rows, head ? std::optional(*head - a.rows->first_head) : std::optional<uint32_t>(0));
-    if (!head)
+    const std::vector<float> shares = attention_of(*a.rows, a.head.value_or(0));
+    if (!a.head)
         ui::text(app.theme.dim, fmt::format("head {} stands for all here", a.rows->first_head).c_str());
     std::vector<uint32_t> order(shares.size());
     for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;

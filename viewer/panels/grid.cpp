@@ -5,6 +5,7 @@
 #include "viewer/ui/compat.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <fmt/format.h>
 
@@ -67,7 +68,10 @@ void fill_column(App& app, const Timeline& t, uint32_t column, uint32_t first, u
                 pinned[row] = pin;
     }
     for (uint32_t row = 0; row < rows; ++row) {
-        const float value = std::clamp(weights[row] / t.largest, 0.0f, 1.0f);
+        float value = std::clamp(weights[row] / t.largest, 0.0f, 1.0f);
+        const size_t bins = app.grid_view.bins.size();
+        if (any) ++app.grid_view.bins[std::min(static_cast<size_t>(value * float(bins)), bins - 1)];
+        if (!app.grid_view.range.holds(value)) value = 0;
         app.grid.at(column, row) = {static_cast<uint8_t>(value * 255 + 0.5f),
                                     any ? pinned[row] : ui::HeatMap::MISSING};
     }
@@ -79,12 +83,18 @@ void fill(App& app, const Timeline& t, float width) {
     const auto end = static_cast<uint32_t>(std::ceil(app.grid_view.begin + app.grid_view.tokens));
     const uint32_t tokens = std::min(end, app.size()) - begin;
     const auto columns = std::max(1u, std::min(tokens, static_cast<uint32_t>(width)));
-    uint64_t made_of = app.store.revision() * 1000003 + t.session * 65537ull + begin * 8191ull +
-                       tokens * 131ull + columns + app.size();
-    for (const Pin& pin : app.pins) made_of = made_of * 31 + pin.layer * 4099ull + pin.expert + 1;
-    if (made_of == app.grid_view.made_of) return;
-    app.grid_view.made_of = made_of;
+    std::vector<uint64_t> basis{app.store.revision(),
+                                t.session,
+                                begin,
+                                tokens,
+                                columns,
+                                app.size(),
+                                std::bit_cast<uint32_t>(app.grid_view.range.low),
+                                std::bit_cast<uint32_t>(app.grid_view.range.high)};
+    app.basis_of_pins(basis);
+    if (!app.grid_view.made_of.changes(std::move(basis))) return;
     const std::vector<uint8_t> pins = pin_table(app);
+    app.grid_view.bins.fill(0);
     app.grid.resize(columns, app.store.shape().choices());
     for (uint32_t c = 0; c < columns; ++c) {
         const auto first = begin + static_cast<uint32_t>(uint64_t{c} * tokens / columns);
@@ -248,6 +258,11 @@ void draw_grid(App& app) {
                              1,
                          app.size(), t->largest)
                  .c_str());
+    ImGui::SameLine();
+    ui::histogram_range("weights", app.grid_view.bins, app.grid_view.range,
+                        {110 * app.theme.scale, ImGui::GetFontSize()});
+    if (ImGui::IsItemHovered())
+        ImGui::SetTooltip("cells by their weight: drag for a range, double click for all");
     end_panel();
 }
 

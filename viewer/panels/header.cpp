@@ -105,17 +105,21 @@ void draw_header(App& app) {
 
 void draw_keys(App& app, bool& open) {
     static const char* rows[][2] = {{"1 to 7", "presets"},
-                                    {"Ctrl+P, Ctrl+F", "commands; tokens by number or text"},
+                                    {"Ctrl+P, K or F", "commands; tokens by number or text; L3 E7"},
                                     {"Left, Right", "the token before, after"},
                                     {"Up, Down", "the layer above, below"},
                                     {"Space", "pause the view; records go on coming"},
                                     {"P", "play what is there, from the selected token"},
                                     {"B", "a bookmark at the selected token"},
+                                    {", and .", "the bookmark, branch or gap before, after"},
+                                    {"Ctrl+C", "copies what the tooltip says"},
+                                    {"Ctrl+= and -", "larger, smaller"},
+                                    {"Home", "the grid as it was at first"},
                                     {"End", "the newest token"},
                                     {"Alt+Left, Alt+Right", "what was selected before, after"},
                                     {"Esc", "nothing selected"},
                                     {"T", "light or dark"},
-                                    {"H", "this list"},
+                                    {"H or ?", "this list"},
                                     {"Ctrl+Q", "leave"}};
     ImGui::SetNextWindowSize({420 * app.theme.scale, 0});
     if (ImGui::Begin("Keys", &open, ImGuiWindowFlags_NoResize | ImGuiWindowFlags_NoCollapse))

@@ -85,8 +85,7 @@ std::string attention(App& app, const Subject&) {
         "of all, is the share of attention that a token gets; the shares add up to 1. What the head takes "
         "along "
         "is the mix of the tokens' values in these shares. Below are the numbers of head {} in layer {}.",
-        app.token_label(a.position), a.position + 1, app.selection().head.value_or(a.rows->first_head),
-        a.block);
+        app.token_label(a.position), a.position + 1, a.rows->first_head + a.head.value_or(0), a.block);
 }
 
 std::string cache(App& app, const Subject& s) {

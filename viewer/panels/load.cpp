@@ -18,10 +18,9 @@ constexpr float LIGHTEST = 3; // times an even share
 void fill(App& app, const Timeline& t) {
     const trace::Shape& s = app.store.shape();
     const uint32_t end = app.size(), begin = app.window && app.window < end ? end - app.window : 0;
-    uint64_t made_of = app.store.revision() * 1000003 + end * 8191ull + begin + t.session;
-    for (const Pin& pin : app.pins) made_of = made_of * 31 + pin.layer * 4099ull + pin.expert + 1;
-    if (made_of == app.load_view.made_of) return;
-    app.load_view.made_of = made_of;
+    std::vector<uint64_t> basis{app.store.revision(), t.session, begin, end};
+    app.basis_of_pins(basis);
+    if (!app.load_view.made_of.changes(std::move(basis))) return;
     app.load_view.counts = app.store.load(t, begin, end);
     app.load_view.tokens = 0;
     for (uint32_t i = begin; i < end; ++i) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <cstdio>
 #include <fmt/format.h>
 #include <imgui_stdlib.h>
 
@@ -57,6 +58,7 @@ void add_commands(App& app, std::vector<Command>& all) {
         all.push_back({"Silence all pinned experts", [&app] {
                            for (const Pin& pin : app.pins) app.steer({.expert = pin, .key = Steered::SILENT});
                        }});
+    all.push_back({"Reset the window: theme, size, colours, sampling, marks", [&app] { app.reset(); }});
     all.push_back({"Leave", [&app] { app.ending = true; }});
 }
 
@@ -73,6 +75,16 @@ void add_tokens(App& app, std::vector<Command>& all, const std::string& wanted) 
     const char* end = wanted.data() + wanted.size();
     if (std::from_chars(wanted.data(), end, number).ptr == end && !wanted.empty() && number < app.size())
         go_to(number, "Go to token");
+    uint32_t layer = 0, expert = 0; // "L3 E7"
+    const std::vector<uint32_t>& layers = app.store.shape().moe_layers;
+    if (std::sscanf(wanted.c_str(), " %*1[lL]%u %*1[eE]%u", &layer, &expert) == 2)
+        if (const auto at = std::lower_bound(layers.begin(), layers.end(), layer);
+            at != layers.end() && *at == layer && expert < app.store.shape().n_experts)
+            all.push_back({fmt::format("Expert {} of layer {}", expert, layer), [&app, at, &layers, expert] {
+                               app.set_preset(Preset::route);
+                               app.select_expert(app.selection().token,
+                                                 static_cast<uint32_t>(at - layers.begin()), expert);
+                           }});
     for (const uint32_t mark : app.bookmarks)
         if (mark < app.size() && wanted.empty()) go_to(mark, "Bookmark");
     for (const uint32_t position : app.store.find(*t, wanted, 50))

@@ -126,12 +126,9 @@ const char* COLOURINGS[] = {"plain", "probability", "uncertainty", "pinned exper
 void colour_scale(App& app, const char* low, const char* high) {
     const Timeline* t = app.timeline();
     App::TextView& view = app.text_view;
-    const uint64_t made_of =
-        app.store.revision() * 1000003 + uint64_t(colouring_of(app)) * 65537 + app.size() +
-        (t ? t->session * 8191ull : 0) +
-        (t && app.preset == Preset::attend ? 31ull * app.attended().position + app.attended().block : 0);
-    if (made_of != view.made_of) {
-        view.made_of = made_of;
+    const App::Attended a = app.attended();
+    if (view.made_of.changes({app.store.revision(), uint64_t(colouring_of(app)), t ? t->session : 0,
+                              app.size(), a.position, a.block, a.head.value_or(UINT32_MAX)})) {
         view.bins.fill(0);
         for (uint32_t i = 0; t && i < app.size(); ++i)
             if (const Paint paint = paint_of(app, *t, i); paint.any)

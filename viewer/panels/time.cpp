@@ -103,6 +103,42 @@ std::string csv(const trace::Shape& shape, const trace::TokenRecord& record) {
     return out;
 }
 
+// Every launch of a step as it was measured alone: time, bytes, and the share of what the memory could give.
+void launches(App& app) {
+    Control* control = app.source.control();
+    if (!control) return;
+    if (ImGui::SmallButton("measure every launch") && !control->busy()) control->measure();
+    const ImVec2 low = ImGui::GetItemRectMin(), high = ImGui::GetItemRectMax();
+    app.launch_button = ImVec2{(low.x + high.x) / 2, (low.y + high.y) / 2};
+    const Profile profile = control->profile();
+    if (const std::string failure = control->failure(); !failure.empty() && profile.launches.empty())
+        ui::text(app.theme.warning, failure.c_str());
+    if (profile.launches.empty()) return;
+    std::string csv = "launch,seconds,bytes,flops\n";
+    ui::child("launches", {0, 0}, false);
+    const float at[] = {0, 230 * app.theme.scale, 310 * app.theme.scale, 400 * app.theme.scale,
+                        490 * app.theme.scale};
+    const auto row = [&](ImU32 colour, std::initializer_list<std::string> cells) {
+        size_t column = 0;
+        for (const std::string& cell : cells) {
+            if (column != 0) ImGui::SameLine(at[column]);
+            ui::text(colour, cell.c_str());
+            ++column;
+        }
+    };
+    row(app.theme.dim, {"launch", "alone", "moves", "at", "of the memory's"});
+    for (const Launch& launch : profile.launches) {
+        const double rate = launch.seconds > 0 ? launch.bytes / launch.seconds : 0;
+        row(app.theme.text,
+            {launch.label, time_text(launch.seconds), bytes_text(launch.bytes),
+             fmt::format("{:.2f} GB/s", 1e-9 * rate),
+             profile.read_rate > 0 ? fmt::format("{:.0f} %", 100 * rate / profile.read_rate) : "?"});
+        csv += fmt::format("{},{},{},{}\n", launch.label, launch.seconds, launch.bytes, launch.flops);
+    }
+    ImGui::EndChild();
+    copy_menu(app, "launches", [&] { return csv; });
+}
+
 } // namespace
 
 void draw_times(App& app) {
@@ -155,7 +191,9 @@ void draw_times(App& app) {
 
 void draw_stages(App& app) {
     const Timeline* t = app.timeline();
-    begin_panel(app, "Within a token", "", 0, ImGuiWindowFlags_NoScrollbar);
+    const bool live = app.source.control() != nullptr;
+    begin_panel(app, "Within a token", "", live ? ImGui::GetContentRegionAvail().y * 0.55f : 0,
+                ImGuiWindowFlags_NoScrollbar);
     const uint32_t upto = app.selection().token.value_or(app.size());
     const trace::TokenRecord* record = t ? Store::timed(*t, upto) : nullptr;
     ImGui::SameLine();
@@ -184,6 +222,13 @@ void draw_stages(App& app) {
     ImGui::NewLine();
     draw_lanes(app, lanes_of(shape, *record), shape.n_layers);
     copy_menu(app, "lanes", [&] { return csv(shape, *record); });
+    end_panel();
+}
+
+void draw_launches(App& app) {
+    if (!app.source.control()) return;
+    begin_panel(app, "Launch by launch", "a step that writes one token, each launch alone", 0);
+    launches(app);
     end_panel();
 }
 

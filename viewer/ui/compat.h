@@ -6,13 +6,19 @@
 
 namespace fathom::viewer::ui {
 
-// A letter or digit key, going down now.
+// The key of a letter, a digit or one of , . - = / (as an American keyboard has them), going down now.
 inline bool letter_pressed(char upper) {
 #if IMGUI_VERSION_NUM < 18700
-    return ImGui::IsKeyPressed(upper, false); // GLFW's codes of letters and digits are their characters
+    return ImGui::IsKeyPressed(upper, false); // GLFW's codes of these keys are their characters
 #else
-    return ImGui::IsKeyPressed(
-        static_cast<ImGuiKey>(upper >= 'A' ? ImGuiKey_A + (upper - 'A') : ImGuiKey_0 + (upper - '0')), false);
+    const int key = upper == ','   ? ImGuiKey_Comma
+                    : upper == '.' ? ImGuiKey_Period
+                    : upper == '-' ? ImGuiKey_Minus
+                    : upper == '=' ? ImGuiKey_Equal
+                    : upper == '/' ? ImGuiKey_Slash
+                    : upper >= 'A' ? ImGuiKey_A + (upper - 'A')
+                                   : ImGuiKey_0 + (upper - '0');
+    return ImGui::IsKeyPressed(static_cast<ImGuiKey>(key), false);
 #endif
 }
 // A named key (ImGuiKey_LeftArrow, ...), going down or repeating.

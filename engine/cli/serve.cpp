@@ -1,0 +1,72 @@
+// `fathom serve`: a model behind OpenAI's API, for the tools that people already have.
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/generate.h"
+#include "cli/interrupt.h"
+#include "server/server.h"
+#include "session/model_chat.h"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <memory>
+
+namespace fathom::cli {
+
+namespace {
+
+struct Options {
+    ModelOptions model;
+    server::ServerOptions server;
+    uint32_t port = 8080;
+};
+
+int serve(Options options) {
+    if (options.port > 65535) throw UsageError(fmt::format("--port is 0 to 65535, not {}", options.port));
+    options.server.http.port = static_cast<uint16_t>(options.port);
+    const LoadedModel model = load_model(options.model);
+    const uint32_t context = model.engine->context();
+    server::Served served{.engine = *model.engine,
+                          .tokenizer = model.tokenizer,
+                          .format = find_chat_format(model.files),
+                          .name = model.files.name,
+                          .bos = model.bos(),
+                          .allowed = with_known_tokens({}, model).allowed,
+                          .cache_tokens =
+                              options.model.cache_tokens ? options.model.cache_tokens : 2 * context};
+    server::Server server(std::move(served), options.server);
+    const std::string host = options.server.http.host;
+    const bool bare_v6 = host.find(':') != std::string::npos;
+    fmt::print("{} at http://{}{}{}:{}/v1 (Ctrl-C ends it)\n", model.files.name, bare_v6 ? "[" : "", host,
+               bare_v6 ? "]" : "", server.port());
+    std::fflush(stdout);
+    if (host != "127.0.0.1" && host != "localhost" && host != "::1" && options.server.api_key.empty())
+        log::warning("whoever reaches {} may use this model: --api-key KEY asks for one", host);
+    server.run();
+    return OK;
+}
+
+} // namespace
+
+Action prepare_serve(CLI::App& app) {
+    auto options = std::make_shared<Options>();
+    options->model.cache_tokens = 0;
+    add_model(app, options->model);
+    app.add_option("--host", options->server.http.host, "The address to listen on")
+        ->type_name("ADDRESS")
+        ->capture_default_str();
+    add_count(app, "--port", options->port, "The port; 0: any that is free");
+    app.add_option("--api-key", options->server.api_key, "Let in only who sends it")
+        ->type_name("KEY")
+        ->envname("FATHOM_API_KEY");
+    app.add_option("--allow-host", options->server.hosts,
+                   "A name that clients may call this machine by, beside localhost and addresses")
+        ->type_name("NAME");
+    add_context(app, options->model);
+    add_count(app, "--cache-tokens", options->model.cache_tokens,
+              "Tokens that the cache holds for all answers together; 0: twice the context");
+    add_loading(app, options->model);
+    return [options] { return serve(*options); };
+}
+
+} // namespace fathom::cli

@@ -1,0 +1,292 @@
+#include "server/completion.h"
+
+#include "base/error.h"
+#include "text/reasoning.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <limits>
+#include <random>
+
+namespace fathom::server {
+
+void Stop::now() {
+    stopped_ = true;
+    const std::lock_guard lock(mutex_);
+    for (Session* session : sessions_) session->cancel();
+}
+
+// One choice while it is written. Text goes through three sieves, each of which holds back what it cannot
+// tell yet: halves of characters, marks of reasoning, beginnings of stop strings.
+struct Completions::Answer {
+    Answer(size_t i, Session s, std::vector<Token> stops)
+        : index(i), session(std::move(s)), ends(std::move(stops)) {}
+    size_t index;
+    Session session;
+    std::vector<Token> ends;
+    Utf8Stream characters;
+    std::optional<ReasoningStream> reasoning; // none: a text that has no such marks
+    std::string held;                         // may be the beginning of a stop string
+    std::vector<TokenLogprob> logprobs;       // of tokens whose text is held
+    uint32_t tokens = 0;
+    bool done = false;
+};
+
+namespace {
+
+// How much of the end of `text` may be the beginning of one of the stops.
+size_t may_begin(const std::string& text, const std::vector<std::string>& stops) {
+    size_t most = 0;
+    for (const std::string& stop : stops)
+        for (size_t n = std::min(stop.size() - 1, text.size()); n > most; --n)
+            if (text.compare(text.size() - n, n, stop, 0, n) == 0) most = n;
+    return most;
+}
+
+size_t first_stop(const std::string& text, const std::vector<std::string>& stops) {
+    size_t first = std::string::npos;
+    for (const std::string& stop : stops) first = std::min(first, text.find(stop));
+    return first;
+}
+
+TokenLogprob logprob_of(const Served& model, const Session& session, Token token, uint32_t top) {
+    const auto text = [&](Token t) {
+        return t < model.tokenizer.size() && model.tokenizer.contains(t)
+                   ? std::string(model.tokenizer.bytes(t))
+                   : "";
+    };
+    TokenLogprob out{text(token), -9999, {}}; // OpenAI's number for one that is not among the likeliest
+    for (const Candidate& c : session.candidates()) {
+        if (c.token == token) out.logprob = c.logprob;
+        if (out.top.size() < top) out.top.emplace_back(text(c.token), c.logprob);
+    }
+    return out;
+}
+
+// Cancels sessions when asked, for as long as it lives.
+class Watched {
+  public:
+    Watched(std::mutex& mutex, std::set<Session*>& sessions, Session& session)
+        : mutex_(mutex), sessions_(sessions), session_(&session) {
+        const std::lock_guard lock(mutex_);
+        sessions_.insert(session_);
+    }
+    ~Watched() {
+        const std::lock_guard lock(mutex_);
+        sessions_.erase(session_);
+    }
+    Watched(const Watched&) = delete;
+
+  private:
+    std::mutex& mutex_;
+    std::set<Session*>& sessions_;
+    Session* session_;
+};
+
+} // namespace
+
+std::vector<Token> Completions::tokens_of(const CompletionRequest& request) const {
+    std::vector<Token> tokens = request.prompt_tokens;
+    try {
+        if (request.chat) {
+            tokens = model_.format.encode(request.conversation, model_.tokenizer);
+        } else if (tokens.empty()) {
+            if (model_.bos) tokens.push_back(*model_.bos);
+            const std::vector<Token> text = model_.tokenizer.encode(request.prompt);
+            tokens.insert(tokens.end(), text.begin(), text.end());
+        }
+    } catch (const Error& error) {
+        throw bad_request(error.what(), request.chat ? "messages" : "prompt");
+    }
+    if (tokens.empty()) throw bad_request("the prompt is empty", "prompt");
+    for (const Token token : tokens)
+        if (token >= model_.engine.config().vocab_size)
+            throw bad_request(fmt::format("token {} is not in the vocabulary", token), "prompt");
+    if (tokens.size() >= model_.engine.context())
+        throw ApiError(400, "exceed_context_size_error",
+                       fmt::format("the prompt has {} tokens; the context is {} (fathom serve --context)",
+                                   tokens.size(), model_.engine.context()),
+                       request.chat ? "messages" : "prompt");
+    return tokens;
+}
+
+// The sessions and the cache that a request may come to hold, so that nothing that was begun lacks room.
+class Completions::Place {
+  public:
+    Place(Completions& all, const CompletionRequest& request, size_t prompt, Stop& stop)
+        : all_(all), stop_(stop), sessions_(request.n) {
+        constexpr uint32_t PAGE = 64; // the cache is given out in pages of so many tokens
+        const uint32_t rest = all_.model_.engine.context() - static_cast<uint32_t>(prompt);
+        const uint64_t longest =
+            prompt + (request.max_tokens == 0 ? rest : std::min(rest, request.max_tokens));
+        tokens_ = sessions_ * ((longest + 1 + PAGE - 1) / PAGE * PAGE);
+        if (tokens_ > all_.model_.cache_tokens)
+            throw bad_request(
+                fmt::format("{} answers of up to {} tokens need {} tokens of cache, and there are {} "
+                            "(fathom serve --cache-tokens)",
+                            sessions_, longest, tokens_, all_.model_.cache_tokens),
+                "n");
+        std::unique_lock lock(all_.mutex_);
+        Counts& counts = all_.counts_;
+        ++counts.requests;
+        if (all_.stopping_) throw ApiError(503, "unavailable_error", "the server is going down");
+        if (counts.waiting >= MOST_WAITING)
+            throw ApiError(503, "unavailable_error", "too many requests wait");
+        ++counts.waiting;
+        all_.running_.insert(&stop_);
+        all_.room_.wait(lock, [&] {
+            const bool room = counts.sessions + sessions_ <= MOST_SESSIONS &&
+                              all_.reserved_ + tokens_ <= all_.model_.cache_tokens;
+            return room || all_.stopping_ || stop_.stopped();
+        });
+        --counts.waiting;
+        counts.sessions += sessions_;
+        all_.reserved_ += tokens_;
+    }
+    ~Place() {
+        const std::lock_guard lock(all_.mutex_);
+        all_.running_.erase(&stop_);
+        all_.counts_.sessions -= sessions_;
+        all_.reserved_ -= tokens_;
+        all_.counts_.prompt_tokens += usage.prompt;
+        all_.counts_.tokens += usage.completion;
+        all_.room_.notify_all();
+    }
+    Place(const Place&) = delete;
+    Usage usage; // counted when it leaves
+
+  private:
+    Completions& all_;
+    Stop& stop_;
+    uint32_t sessions_;
+    uint64_t tokens_ = 0;
+};
+
+// The sessions of all choices behind the prompt, which is read once.
+std::vector<Completions::Answer> Completions::begin(const CompletionRequest& request,
+                                                    std::span<const Token> prompt, Stop& stop) const {
+    std::vector<Token> ends = model_.engine.config().eos;
+    if (request.chat)
+        for (const Token end : model_.format.stop_tokens(model_.tokenizer)) ends.push_back(end);
+    std::vector<Answer> answers;
+    answers.reserve(request.n);
+    answers.emplace_back(0, model_.engine.open(), ends);
+    {
+        const Watched watched(stop.mutex_, stop.sessions_, answers[0].session);
+        if (!stop.stopped()) answers[0].session.feed(prompt);
+    }
+    for (size_t i = 1; i < request.n; ++i) answers.emplace_back(i, answers[0].session.fork(), ends);
+    std::random_device dice;
+    const bool any_seed = request.sampling.seed == std::numeric_limits<uint64_t>::max();
+    const uint64_t seed = any_seed ? dice() : request.sampling.seed;
+    for (Answer& answer : answers) {
+        SamplingParams& sampling = answer.session.sampling();
+        sampling = request.sampling;
+        sampling.allowed = model_.allowed;
+        sampling.seed = seed + answer.index;
+        if (request.chat && model_.format.thinking != ChatFormat::Thinking::never)
+            answer.reasoning.emplace(model_.format.thinks(request.conversation.thinking));
+    }
+    return answers;
+}
+
+Usage Completions::run(const CompletionRequest& request, Stop& stop, const Sink& sink) try {
+    const std::vector<Token> prompt = tokens_of(request);
+    Place place(*this, request, prompt.size(), stop);
+    place.usage.prompt = static_cast<uint32_t>(prompt.size());
+    std::vector<Answer> answers = begin(request, prompt, stop);
+    const auto is_done = [](const Answer& a) { return a.done; };
+    try {
+        while (!stop.stopped() && !std::all_of(answers.begin(), answers.end(), is_done))
+            step(request, answers, sink, place.usage);
+    } catch (const Cancelled&) { // as stopped
+    }
+    for (Answer& answer : answers)
+        if (!answer.done) finish(answer, "length", sink); // the server goes down, or nobody listens
+    return place.usage;
+} catch (const Cancelled&) { // while the prompt was read: by the client, or by the server that goes down
+    throw ApiError(503, "unavailable_error", "the request was ended before its answer began");
+} catch (const Error& error) {
+    throw ApiError(503, "unavailable_error", error.what());
+}
+
+void Completions::step(const CompletionRequest& request, std::vector<Answer>& answers, const Sink& sink,
+                       Usage& usage) {
+    std::vector<Session*> sessions;
+    std::vector<Answer*> going;
+    for (Answer& answer : answers) {
+        if (answer.done) continue;
+        if (answer.session.position() >= model_.engine.context() ||
+            (request.max_tokens != 0 && answer.tokens >= request.max_tokens)) {
+            finish(answer, "length", sink);
+            continue;
+        }
+        sessions.push_back(&answer.session);
+        going.push_back(&answer);
+    }
+    if (sessions.empty()) return;
+    model_.engine.next(sessions);
+    for (Answer* answer : going) {
+        ++answer->tokens, ++usage.completion;
+        answer->session.take_records(); // nobody here reads them
+        take(request, *answer, answer->session.tokens().back(), sink);
+    }
+}
+
+void Completions::take(const CompletionRequest& request, Answer& answer, Token token,
+                       const Sink& sink) const {
+    if (std::find(answer.ends.begin(), answer.ends.end(), token) != answer.ends.end())
+        return finish(answer, "stop", sink);
+    if (request.logprobs)
+        answer.logprobs.push_back(logprob_of(model_, answer.session, token, request.top_logprobs));
+    const bool has_text = model_.tokenizer.contains(token) && !model_.tokenizer.is_special(token);
+    const std::string text = has_text ? answer.characters.push(model_.tokenizer.bytes(token)) : "";
+    Choice more;
+    if (answer.reasoning) {
+        for (const ReasoningStream::Part& part : answer.reasoning->push(text))
+            (part.reasoning ? more.reasoning : answer.held) += part.text;
+    } else {
+        answer.held += text;
+    }
+    if (const size_t at = first_stop(answer.held, request.stop); at != std::string::npos) {
+        answer.held.resize(at);
+        sink(answer.index, more);
+        return finish(answer, "stop", sink);
+    }
+    const size_t ready = answer.held.size() - may_begin(answer.held, request.stop);
+    more.text = answer.held.substr(0, ready);
+    answer.held.erase(0, ready);
+    if (more.text.empty() && more.reasoning.empty()) return;
+    more.logprobs.swap(answer.logprobs);
+    if (!sink(answer.index, more)) answer.done = true;
+}
+
+void Completions::finish(Answer& answer, const char* reason, const Sink& sink) const {
+    Choice last{.text = "", .reasoning = "", .logprobs = std::move(answer.logprobs), .finish_reason = reason};
+    const std::string rest = answer.characters.finish();
+    if (answer.reasoning) {
+        auto parts = answer.reasoning->push(rest);
+        for (const auto& part : answer.reasoning->finish()) parts.push_back(part);
+        for (const auto& part : parts) (part.reasoning ? last.reasoning : answer.held) += part.text;
+    } else {
+        answer.held += rest;
+    }
+    last.text = std::move(answer.held);
+    answer.done = true;
+    sink(answer.index, last);
+}
+
+void Completions::stop_all() {
+    std::set<Stop*> running;
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    for (Stop* stop : running_) stop->now();
+    room_.notify_all();
+}
+
+Completions::Counts Completions::counts() const {
+    const std::lock_guard lock(mutex_);
+    return counts_;
+}
+
+} // namespace fathom::server

@@ -1,0 +1,190 @@
+#include "server/server.h"
+
+#include "base/error.h"
+#include "base/json.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <optional>
+#include <random>
+
+namespace fathom::server {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr const char* JSON = "application/json; charset=utf-8";
+
+int64_t unix_time(std::chrono::system_clock::time_point at) {
+    return std::chrono::duration_cast<std::chrono::seconds>(at.time_since_epoch()).count();
+}
+
+// Of a Host header: without the port, and without the brackets of an IPv6 address.
+std::string name_of(std::string_view host) {
+    if (host.starts_with('[')) return std::string(host.substr(1, host.find(']') - 1));
+    return std::string(host.substr(0, host.find(':')));
+}
+
+// A name that a browser can have been tricked into resolving to this machine is none of these.
+bool is_address(const std::string& name) {
+    return name.find(':') != std::string::npos || name.find_first_not_of("0123456789.") == std::string::npos;
+}
+
+// Takes as long for a wrong key as for a right one.
+bool same(const std::string& a, const std::string& b) {
+    unsigned different = a.size() != b.size();
+    for (size_t i = 0; i < a.size() && !b.empty(); ++i)
+        different |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i % b.size()]);
+    return different == 0;
+}
+
+} // namespace
+
+Server::Server(Served model, ServerOptions options)
+    : model_(model), options_(std::move(options)), completions_(std::move(model)),
+      http_(options_.http, [this](const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer) {
+          handle(request, answer);
+      }) {}
+
+void Server::check(const HttpRequest& request) const {
+    const std::string name = name_of(request.host);
+    const auto& names = options_.hosts;
+    if (name != "localhost" && !is_address(name) &&
+        std::find(names.begin(), names.end(), name) == names.end())
+        throw ApiError(403, "permission_error",
+                       fmt::format("requests for the host '{}' are refused: --allow-host NAME lets them in",
+                                   name.substr(0, 100)));
+    if (!request.origin.empty() && request.origin != "http://" + request.host &&
+        request.origin != "https://" + request.host)
+        throw ApiError(403, "permission_error", "requests from pages of other servers are refused");
+    const bool open = request.path == "/health";
+    if (!open && !options_.api_key.empty() && !same(request.authorization, "Bearer " + options_.api_key))
+        throw ApiError(401, "authentication_error", "a valid API key is missing (Authorization: Bearer KEY)");
+}
+
+void Server::handle(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer) try {
+    ++requests_;
+    check(request);
+    const bool get = request.method == "GET", post = request.method == "POST";
+    const auto wants = [&](const char* path, bool method) {
+        if (request.path != path && request.path != std::string("/v1") + path) return false;
+        if (!method)
+            throw ApiError(405, "invalid_request_error",
+                           fmt::format("{} is not asked with {}", path, request.method));
+        return true;
+    };
+    const auto say = [&](const json& body) { answer->respond(200, JSON, dump(body)); };
+    if (wants("/health", get)) return say({{"status", "ok"}});
+    if (wants("/models", get))
+        return say(
+            {{"object", "list"},
+             {"data",
+              {{{"id", model_.name},
+                {"object", "model"},
+                {"created", unix_time(began_)},
+                {"owned_by", "fathom"},
+                {"meta",
+                 {{"n_ctx", model_.engine.context()}, {"n_vocab", model_.engine.config().vocab_size}}}}}}});
+    if (wants("/metrics", get)) return answer->respond(200, "text/plain; version=0.0.4", metrics());
+    if (wants("/chat/completions", post)) return complete(request, answer, true);
+    if (wants("/completions", post)) return complete(request, answer, false);
+    if (wants("/tokenize", post)) return say(tokenized(request));
+    if (wants("/detokenize", post)) {
+        const json from = parse_json(request.body, "the body");
+        std::vector<Token> tokens;
+        for (const json& token :
+             from.is_object() && from.contains("tokens") ? from["tokens"] : json::array()) {
+            if (!token.is_number_unsigned() || token.get<uint64_t>() >= model_.tokenizer.size())
+                throw bad_request("'tokens' must be ids of the vocabulary", "tokens");
+            tokens.push_back(token.get<Token>());
+        }
+        return say({{"content", model_.tokenizer.decode(tokens)}});
+    }
+    if (wants("/embeddings", post))
+        throw ApiError(501, "not_supported_error", "this model makes no embeddings");
+    throw ApiError(404, "not_found_error",
+                   fmt::format("there is nothing at {}", request.path.substr(0, 100)));
+} catch (const ApiError& error) {
+    answer->respond(error.status, JSON, dump(error.body()));
+} catch (const Error& error) {
+    answer->respond(400, JSON, dump(bad_request(error.what(), "").body()));
+}
+
+json Server::tokenized(const HttpRequest& request) const {
+    const json from = parse_json(request.body, "the body");
+    if (!from.is_object() || !from.contains("content") || !from["content"].is_string())
+        throw bad_request("'content' must be a string", "content");
+    std::vector<Token> tokens;
+    if (from.value("add_special", false) && model_.bos) tokens.push_back(*model_.bos);
+    for (const Token token : model_.tokenizer.encode(from["content"].get<std::string>()))
+        tokens.push_back(token);
+    return {{"tokens", tokens}};
+}
+
+void Server::complete(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer, bool chat) {
+    const CompletionRequest wanted = parse_completion(request.body, chat);
+    Header header{.id = fmt::format("{}-{:x}", chat ? "chatcmpl" : "cmpl",
+                                    ++next_id_ + uint64_t(unix_time(began_)) * 4096),
+                  .model = model_.name,
+                  .created = unix_time(std::chrono::system_clock::now()),
+                  .chat = chat,
+                  .logprobs = wanted.logprobs};
+    const auto stop = std::make_shared<Stop>();
+    answer->on_gone([stop] { stop->now(); });
+    std::vector<Choice> choices(wanted.n);
+    if (wanted.echo)
+        for (Choice& choice : choices) choice.text = wanted.prompt;
+    bool begun = false;
+    std::vector<bool> told(wanted.n);
+    const auto send = [&](const json& event) { return answer->write("data: " + dump(event) + "\n\n"); };
+    const auto sink = [&](size_t index, const Choice& more) {
+        if (!wanted.stream) {
+            Choice& choice = choices[index];
+            choice.text += more.text, choice.reasoning += more.reasoning;
+            choice.logprobs.insert(choice.logprobs.end(), more.logprobs.begin(), more.logprobs.end());
+            choice.finish_reason = more.finish_reason;
+            return !answer->gone();
+        }
+        if (!begun) answer->begin(200, "text/event-stream; charset=utf-8");
+        begun = true;
+        Choice shown = more;
+        if (!told[index] && wanted.echo) shown.text = wanted.prompt + shown.text;
+        const bool first = !told[index];
+        told[index] = true;
+        return send(piece(header, index, shown, first));
+    };
+    Usage usage;
+    try {
+        usage = completions_.run(wanted, *stop, sink);
+    } catch (const ApiError& error) {
+        if (!begun) throw;
+        send(error.body()); // the head is out: it is told as an event
+        answer->end();
+        return;
+    }
+    if (!wanted.stream) return answer->respond(200, JSON, dump(server::answer(header, choices, usage)));
+    if (!begun) answer->begin(200, "text/event-stream; charset=utf-8");
+    if (wanted.stream_usage) send(usage_piece(header, usage));
+    answer->write("data: [DONE]\n\n");
+    answer->end();
+}
+
+std::string Server::metrics() const {
+    const Completions::Counts counts = completions_.counts();
+    std::string out;
+    const auto metric = [&](const char* name, const char* type, const char* help, double value) {
+        out += fmt::format("# HELP fathom_{0} {2}\n# TYPE fathom_{0} {1}\nfathom_{0} {3}\n", name, type, help,
+                           value);
+    };
+    metric("requests_total", "counter", "HTTP requests", double(requests_));
+    metric("completions_total", "counter", "Completions that were begun", double(counts.requests));
+    metric("prompt_tokens_total", "counter", "Tokens of prompts processed", double(counts.prompt_tokens));
+    metric("generated_tokens_total", "counter", "Tokens generated", double(counts.tokens));
+    metric("sessions", "gauge", "Answers that are being written", counts.sessions);
+    metric("waiting", "gauge", "Requests that wait for a session", counts.waiting);
+    metric("memory_bytes", "gauge", "Memory taken from the device", double(model_.engine.memory().total));
+    return out;
+}
+
+} // namespace fathom::server

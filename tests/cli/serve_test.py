@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""`fathom serve` as clients meet it: python3 serve_test.py PROGRAM [unittest arguments].
+
+Standard library only: plain sockets where a client misbehaves, http.client elsewhere.
+"""
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+PROGRAM = None
+
+
+class Server:
+    """A server of the embedded model on a port of its own."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen([PROGRAM, "serve", "--port", "0", *arguments], stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        assert " at http://" in line, line + self.process.stderr.read()
+        self.port = int(line.split("/v1")[0].rsplit(":", 1)[1])
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(self, method, path, body=None, headers=None):
+        """Status and JSON (or text) of one request."""
+        connection = self.connect()
+        data = body if body is None or isinstance(body, (str, bytes)) else json.dumps(body)
+        connection.request(method, path, data, headers or {})
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        is_json = response.getheader("Content-Type", "").startswith("application/json")
+        return response.status, json.loads(text) if is_json else text
+
+    def stream(self, path, body):
+        """The events of a stream, parsed, without its [DONE]."""
+        connection = self.connect()
+        connection.request("POST", path, json.dumps({**body, "stream": True}))
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        assert response.getheader("Content-Type").startswith("text/event-stream")
+        events = [line[6:] for line in response.read().decode().split("\n\n") if line]
+        connection.close()
+        assert events[-1] == "[DONE]", events[-1]
+        return [json.loads(event) for event in events[:-1]]
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+class Serve(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--cache-tokens", "16384")
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.server.end() == 0
+
+    STORY = {"prompt": "Once upon a time", "max_tokens": 24, "temperature": 0}
+    CHAT = {"messages": [{"role": "user", "content": "Tell me a story"}], "max_tokens": 16, "temperature": 0}
+
+    def test_models_health_and_metrics(self):
+        status, models = self.server.ask("GET", "/v1/models")
+        self.assertEqual((status, models["object"], len(models["data"])), (200, "list", 1))
+        self.assertEqual(models["data"][0]["object"], "model")
+        self.assertEqual(self.server.ask("GET", "/health"), (200, {"status": "ok"}))
+        status, text = self.server.ask("GET", "/metrics")
+        self.assertEqual(status, 200)
+        self.assertIn("# TYPE fathom_generated_tokens_total counter\nfathom_generated_tokens_total ", text)
+
+    def test_a_completion_is_what_run_writes(self):
+        status, answer = self.server.ask("POST", "/v1/completions", self.STORY)
+        self.assertEqual(status, 200, answer)
+        said = subprocess.run([PROGRAM, "run", "-p", "Once upon a time", "-n", "24", "--greedy", "-q"],
+                              capture_output=True, text=True, check=True, timeout=120).stdout
+        self.assertEqual(answer["choices"][0]["text"], said.rstrip("\n"))
+        self.assertEqual(answer["object"], "text_completion")
+        self.assertEqual(answer["usage"]["completion_tokens"], 24)
+        self.assertEqual(answer["usage"]["total_tokens"], 24 + answer["usage"]["prompt_tokens"])
+        self.assertEqual(answer["choices"][0]["finish_reason"], "length")
+
+    def test_streams_say_the_same(self):
+        for path, body in (("/v1/completions", self.STORY), ("/v1/chat/completions", self.CHAT)):
+            _, answer = self.server.ask("POST", path, body)
+            events = self.server.stream(path, {**body, "stream_options": {"include_usage": True}})
+            choice, usage = answer["choices"][0], events.pop()
+            self.assertEqual((usage["choices"], usage["usage"]), ([], answer["usage"]))
+            chat = "message" in choice
+            whole = choice["message"]["content"] if chat else choice["text"]
+            parts = [e["choices"][0]["delta"].get("content", "") if chat else e["choices"][0]["text"]
+                     for e in events]
+            self.assertEqual("".join(parts), whole)
+            self.assertGreater(len(parts), 4)
+            self.assertEqual([e["choices"][0]["finish_reason"] for e in events][-1], choice["finish_reason"])
+            self.assertEqual({e["choices"][0]["finish_reason"] for e in events[:-1]}, {None})
+            self.assertEqual(len({e["id"] for e in events}), 1)
+            if chat:
+                self.assertEqual(events[0]["choices"][0]["delta"]["role"], "assistant")
+                self.assertEqual(events[0]["object"], "chat.completion.chunk")
+
+    def test_stop_strings_logprobs_n_and_seeds(self):
+        _, whole = self.server.ask("POST", "/v1/completions", self.STORY)
+        text = whole["choices"][0]["text"]
+        stop = text[10:14]  # within words, wherever tokens end
+        _, cut = self.server.ask("POST", "/v1/completions", {**self.STORY, "stop": ["never there", stop]})
+        self.assertEqual(cut["choices"][0]["text"], text[:text.index(stop)])
+        self.assertEqual(cut["choices"][0]["finish_reason"], "stop")
+        events = self.server.stream("/v1/completions", {**self.STORY, "stop": stop})
+        self.assertEqual("".join(e["choices"][0]["text"] for e in events), text[:text.index(stop)])
+        _, told = self.server.ask("POST", "/v1/chat/completions",
+                                  {**self.CHAT, "logprobs": True, "top_logprobs": 3})
+        content = told["choices"][0]["logprobs"]["content"]
+        self.assertEqual("".join(t["token"] for t in content), told["choices"][0]["message"]["content"])
+        for token in content:
+            self.assertEqual(len(token["top_logprobs"]), 3)
+            self.assertEqual(token["logprob"], token["top_logprobs"][0]["logprob"])  # greedy
+            self.assertEqual(bytes(token["bytes"]).decode(), token["token"])
+        body = {**self.STORY, "temperature": 1, "seed": 7, "n": 3}
+        first, again = (self.server.ask("POST", "/v1/completions", body)[1] for _ in range(2))
+        texts = [c["text"] for c in first["choices"]]
+        self.assertEqual(texts, [c["text"] for c in again["choices"]])
+        self.assertEqual(len(set(texts)), 3)
+        self.assertEqual(first["usage"]["completion_tokens"], 72)
+
+    def test_tokens_and_text(self):
+        _, tokens = self.server.ask("POST", "/tokenize", {"content": "Once upon a time"})
+        _, text = self.server.ask("POST", "/detokenize", tokens)
+        self.assertEqual(text["content"], "Once upon a time")
+        by_ids = {**self.STORY, "prompt": [0, *tokens["tokens"]]}
+        self.assertEqual(self.server.ask("POST", "/v1/completions", by_ids)[1]["choices"],
+                         self.server.ask("POST", "/v1/completions", self.STORY)[1]["choices"])
+
+    def test_many_clients_at_once_are_not_mixed_up(self):
+        bodies = [{"prompt": f"One day {i} little cats", "max_tokens": 20, "seed": i, "temperature": 1}
+                  for i in range(40)]  # more than there are sessions
+        alone = [self.server.ask("POST", "/v1/completions", body)[1]["choices"] for body in bodies[:8]]
+        answers = [None] * len(bodies)
+
+        def client(i):
+            events = self.server.stream("/v1/completions", bodies[i])
+            answers[i] = "".join(e["choices"][0]["text"] for e in events)
+
+        threads = [threading.Thread(target=client, args=(i,)) for i in range(len(bodies))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        self.assertNotIn(None, answers)
+        self.assertEqual(answers[:8], [choices[0]["text"] for choices in alone])
+
+    def test_bad_requests_are_told_by_key(self):
+        post = lambda path, body: self.server.ask("POST", path, body)
+        chat, text = "/v1/chat/completions", "/v1/completions"
+        for path, body, key in (
+                (chat, {}, "messages"), (chat, {"messages": []}, "messages"),
+                (chat, {"messages": [{"role": "nobody", "content": "x"}]}, "messages"),
+                (chat, {**self.CHAT, "temperature": 3}, "temperature"), (text, {}, "prompt"),
+                (chat, {**self.CHAT, "top_p": "x"}, "top_p"), (chat, {**self.CHAT, "n": 0}, "n"),
+                (text, {**self.STORY, "max_tokens": -1}, "max_tokens"),
+                (text, {**self.STORY, "prompt": [99999999]}, "prompt"),
+                (chat, {**self.CHAT, "top_logprobs": 3}, "top_logprobs"),
+                (chat, {**self.CHAT, "tools": []}, "tools"),
+                (text, {**self.STORY, "logit_bias": {"x": 1}}, "logit_bias"),
+                (chat, {**self.CHAT, "response_format": {"type": "json_object"}}, "response_format"),
+                (text, {**self.STORY, "prompt": "word " * 3000}, "prompt")):
+            status, answer = post(path, body)
+            self.assertEqual(status, 400, (path, body, answer))
+            self.assertEqual(answer["error"]["param"], key, answer)
+        for body in ("", "{", "[1]", "null", b"\xff\xfe", '{"prompt": ' + "[" * 100000):
+            self.assertEqual(post(text, body)[0], 400)
+        for method, path, status in (("GET", "/nowhere", 404), ("GET", chat, 405),
+                                     ("DELETE", "/v1/models", 405), ("POST", "/v1/embeddings", 501),
+                                     ("GET", "/../../etc/passwd", 404)):
+            self.assertEqual(self.server.ask(method, path, "{}" if method == "POST" else None)[0], status)
+        self.assertEqual(self.server.ask("POST", text, "x" * 10_000_000)[0], 413)
+        self.assertEqual(self.server.ask("GET", "/health", headers={"X-Long": "x" * 40000})[0], 431)
+        self.assertEqual(self.server.ask("GET", "/health")[0], 200)
+
+    def raw(self, data, patience=10):
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=patience) as plain:
+            plain.sendall(data)
+            return plain.recv(65536)
+
+    def test_other_hosts_and_pages_are_refused(self):
+        self.assertIn(b" 403 ", self.raw(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n"))
+        self.assertIn(b" 403 ", self.raw(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"))
+        self.assertIn(b" 403 ", self.raw(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n"
+                                         b"Origin: http://evil.example\r\n\r\n"))
+        self.assertIn(b" 200 ", self.raw(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        self.assertIn(b" 400 ", self.raw(b"nonsense\r\n\r\n"))
+
+    def test_a_client_that_goes_or_does_not_read_harms_nobody(self):
+        body = json.dumps({"prompt": "Once", "max_tokens": 900, "stream": True, "temperature": 1}).encode()
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        stuck = socket.create_connection(("127.0.0.1", self.server.port))
+        stuck.sendall(head + body)  # and never reads
+        half = socket.create_connection(("127.0.0.1", self.server.port))
+        half.sendall(head[:40])  # and never goes on
+        gone = socket.create_connection(("127.0.0.1", self.server.port))
+        gone.sendall(head + body)
+        gone.recv(100)
+        gone.close()
+        self.assertEqual(self.server.ask("POST", "/v1/completions", self.STORY)[0], 200)
+        deadline = time.monotonic() + 60
+        stuck.close(), half.close()
+        while True:  # all that was written for nobody has ended
+            text = self.server.ask("GET", "/metrics")[1]
+            if "\nfathom_sessions 0\n" in text:
+                break
+            self.assertLess(time.monotonic(), deadline, text)
+            time.sleep(0.2)
+
+    def test_a_key_is_asked_for(self):
+        server = Server("--api-key", "secret")
+        self.assertEqual(server.ask("GET", "/v1/models")[0], 401)
+        self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer wrong"})[0], 401)
+        self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer secret"})[0], 200)
+        self.assertEqual(server.ask("GET", "/health")[0], 200)
+        self.assertEqual(server.end(), 0)
+
+    def test_streams_end_properly_when_the_server_goes_down(self):
+        server = Server("--cache-tokens", "16384")
+        results = []
+
+        def client():
+            body = {"prompt": "Once", "max_tokens": 900, "temperature": 1}
+            results.append(server.stream("/v1/completions", body))
+
+        threads = [threading.Thread(target=client) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(3)
+        began = time.monotonic()
+        self.assertEqual(server.end(), 0)
+        self.assertLess(time.monotonic() - began, 10)
+        for thread in threads:
+            thread.join(10)
+        self.assertEqual(len(results), 8)
+        for events in results:
+            self.assertIn(events[-1]["choices"][0]["finish_reason"], ("stop", "length"))
+
+    def test_a_port_that_is_taken_is_an_error(self):
+        result = subprocess.run([PROGRAM, "serve", "--port", str(self.server.port)], capture_output=True,
+                                text=True, timeout=60, check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("cannot listen", result.stderr)
+
+
+if __name__ == "__main__":
+    PROGRAM = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=2)
