@@ -26,6 +26,7 @@ bool App::poll() {
             other = timeline()->parent == event->other ? session_ : event->other; // its twin, or what it left
         show_session(event->session);                                             // what was asked for
     }
+    if (!packets.empty()) queued = packets.size();
     if (!timeline() && !store.timelines().empty()) show_session(store.timelines().front().session);
     return !packets.empty();
 }
@@ -185,7 +186,9 @@ void App::watch(uint32_t block) {
     select_attention(block, selection_.head);
     Control* control = source.control();
     if (!control) return;
-    control->watch({.layers = {block}});
+    trace::LayerWatch wanted{.layers = {block}};
+    if (every_position) wanted.width = 0;
+    control->watch(wanted);
     const Timeline* t = timeline();
     if (!t || t->slots.empty() || control->busy()) return; // from the next token on
     control->generate({.session = t->session,

@@ -47,6 +47,7 @@ class App {
   public:
     App(Source& source, bool dark, float scale);
 
+    size_t queued = 0;         // packets that waited at the last poll which found any
     bool poll();               // takes what the source has; true when there was something
     void frame();              // between ImGui::NewFrame() and ImGui::Render()
     bool wants_frames() const; // something is under way: do not sleep for long
@@ -103,7 +104,8 @@ class App {
     void toggle_pin(Pin pin);
     void set_preset(Preset wanted);
     void select_attention(std::optional<uint32_t> block, std::optional<uint32_t> head);
-    void watch(uint32_t block); // the attention of this layer, of a live model; reads the text once more
+    bool every_position = false; // of attention that is watched from now on: never sums of neighbours
+    void watch(uint32_t block);  // the attention of this layer, of a live model; reads the text once more
     const Steered* steering_of(Pin expert) const; // null: it is free
     void steer(const Steered& expert);            // of a live model
     void free(Pin expert);                        // as it is again

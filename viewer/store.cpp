@@ -410,4 +410,29 @@ TokenClass class_of(std::string_view text) {
     return spaced ? TokenClass::begins_word : TokenClass::within_word;
 }
 
+std::vector<std::optional<uint32_t>> Store::specialists(const Timeline& timeline,
+                                                        const std::function<bool(Token)>& is_of_kind,
+                                                        uint32_t at_least) const {
+    const size_t layers = shape().moe_layers.size(), experts = shape().n_experts, active = shape().n_active;
+    std::vector<uint32_t> all(layers * experts), of_kind(layers * experts);
+    for (const Timeline::Slot& slot : timeline.slots) {
+        const bool kind = is_of_kind(slot.record.token);
+        for (size_t c = 0; c < slot.record.experts.size(); ++c) {
+            const size_t at = c / active * experts + slot.record.experts[c];
+            ++all[at];
+            of_kind[at] += kind;
+        }
+    }
+    std::vector<std::optional<uint32_t>> found(layers);
+    for (size_t l = 0; l < layers; ++l) {
+        double most = 0;
+        for (uint32_t e = 0; e < experts; ++e) {
+            const size_t at = l * experts + e;
+            const double share = all[at] >= std::max(1u, at_least) ? double(of_kind[at]) / all[at] : 0;
+            if (share > most) most = share, found[l] = e;
+        }
+    }
+    return found;
+}
+
 } // namespace fathom::viewer

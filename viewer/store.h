@@ -97,6 +97,11 @@ class Store {
     trace::Difference difference(const Timeline& a, const Timeline& b) const;
     // Positions of tokens whose text contains `text`, at most `most`.
     std::vector<uint32_t> find(const Timeline& timeline, std::string_view text, size_t most) const;
+    // Of each MoE layer the expert whose tokens are most often of a kind, beside how often the others' are;
+    // of those that `at_least` tokens chose. Empty where none did.
+    std::vector<std::optional<uint32_t>> specialists(const Timeline& timeline,
+                                                     const std::function<bool(Token)>& is_of_kind,
+                                                     uint32_t at_least) const;
     // Tokens a second, over the last `window` generated ones; 0 while there are fewer than two.
     double speed(const Timeline& timeline, uint32_t window) const;
     // The q-quantile of the time between generated tokens, seconds.

@@ -124,3 +124,52 @@ TEST_CASE("store: its memory is bounded, and what it let go it says") {
     CHECK(other.lost() == 1);
     CHECK(other.timeline(1)->size() == 0);
 }
+
+TEST_CASE("store: attention, what heads do, and the times of steps") {
+    const Store store = store_of(20);
+    const Timeline& t = *store.timeline(1);
+    CHECK(store.watched() == std::vector<uint32_t>{0, 2});
+    const trace::AttentionRows* rows = Store::attention(t, 9, 2);
+    REQUIRE(rows);
+    CHECK(*rows == record(9).attention[1]);
+    CHECK(Store::attention(t, 9, 1) == nullptr); // not watched
+    CHECK(Store::attention(t, 8, 2) == nullptr); // nor then
+    CHECK(Store::attention(t, 99, 2) == nullptr);
+    // by hand: bins of two positions, of token 9 five: half of it to bin 9 % 5, the rest evenly
+    const viewer::Focus f = viewer::focus(*rows, 1, 9);
+    CHECK(f.most == 4);
+    CHECK(f.sink == doctest::Approx(0.1));
+    CHECK(f.local == doctest::Approx(0.9)); // positions 2 to 9 are all bins but the first
+    CHECK(f.entropy == doctest::Approx(-(0.6 * std::log2(0.6) + 4 * 0.1 * std::log2(0.1))));
+    double sum = 0;
+    for (const float share : viewer::attention_of(*rows, std::nullopt)) sum += share;
+    CHECK(sum == doctest::Approx(1));
+    REQUIRE(Store::timed(t, 12));
+    CHECK(Store::timed(t, 12)->position == 9); // those of 4 n + 1 are
+    CHECK(Store::timed(t, 0) == nullptr);
+}
+
+TEST_CASE("store: tokens by their text, and the experts of a kind of token") {
+    const Store store = store_of(20);
+    const Timeline& t = *store.timeline(1);
+    CHECK(store.find(t, "<7>", 5) == std::vector<uint32_t>{1});
+    CHECK(store.find(t, "<", 5).size() == 5);
+    CHECK(store.find(t, "", 5).empty());
+    const auto even = [](Token token) { return token % 2 == 0; };
+    const auto found = store.specialists(t, even, 2);
+    const trace::Shape s = shape();
+    REQUIRE(found.size() == s.moe_layers.size());
+    for (uint32_t layer = 0; layer < found.size(); ++layer) {
+        const auto share = [&](uint32_t expert) {
+            double all = 0, kind = 0;
+            for (uint32_t i = 0; i < 20; ++i)
+                for (uint32_t k = 0; k < s.n_active; ++k)
+                    if (record(i).experts[layer * s.n_active + k] == expert)
+                        ++all, kind += even(record(i).token);
+            return all >= 2 ? kind / all : 0;
+        };
+        REQUIRE(found[layer]);
+        for (uint32_t e = 0; e < s.n_experts; ++e) CHECK(share(e) <= share(*found[layer]));
+    }
+    CHECK(!store.specialists(t, even, 1000)[0]);
+}

@@ -188,6 +188,12 @@ void draw_heads(App& app) {
     begin_panel(app, "What the heads look at", "a row for each token, a column for each one it may look at",
                 ImGui::GetContentRegionAvail().y * 0.52f,
                 ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse);
+    if (app.source.control()) {
+        ImGui::SameLine();
+        if (ImGui::Checkbox("every position", &app.every_position)) app.watch(a.block);
+        if (ImGui::IsItemHovered())
+            ImGui::SetTooltip("long texts too: never sums of neighbours (takes more memory)");
+    }
     layer_strip(app, a.block);
     if (t && app.size() > 1) fill(app, *t, a);
     if (!t || app.heads_view.maps.empty()) {

@@ -76,6 +76,10 @@ void draw_header(App& app) {
     }
     gap();
     ui::text(app.theme.dim, app.source.state().c_str());
+    if (app.wants_frames() && app.source.control()) {
+        gap();
+        fact(app, "queue", fmt::format("{}", app.queued));
+    }
     if (!app.steered.empty()) {
         gap();
         fact(app, "steered", fmt::format("{} experts", app.steered.size()), app.theme.warning);

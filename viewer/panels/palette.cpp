@@ -54,6 +54,14 @@ void add_commands(App& app, std::vector<Command>& all) {
         all.push_back({"Let all experts work as they do", [&app] {
                            while (!app.steered.empty()) app.free(app.steered.front().expert);
                        }});
+    for (size_t kind = 0; app.source.control() && app.timeline() && kind < CLASS_NAMES.size(); ++kind)
+        all.push_back({fmt::format("Silence each layer's expert for: {}", CLASS_NAMES[kind]), [&app, kind] {
+                           const auto is = [&](Token t) { return size_t(app.glyphs(t).kind) == kind; };
+                           const auto found = app.store.specialists(*app.timeline(), is, 4);
+                           for (uint32_t layer = 0; layer < found.size(); ++layer)
+                               if (found[layer])
+                                   app.steer({.expert = {layer, *found[layer]}, .key = Steered::SILENT});
+                       }});
     if (!app.pins.empty() && app.source.control())
         all.push_back({"Silence all pinned experts", [&app] {
                            for (const Pin& pin : app.pins) app.steer({.expert = pin, .key = Steered::SILENT});
