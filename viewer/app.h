@@ -29,6 +29,8 @@ struct Selection {
 };
 
 enum class Colouring : uint8_t { none, probability, uncertainty, expert, attention };
+inline constexpr std::array COLOURING_NAMES = {"plain", "probability", "uncertainty", "pinned experts",
+                                               "attention"};
 
 // What something kept was made of, so that it is made anew only where that has changed.
 class Basis {

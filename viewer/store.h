@@ -5,6 +5,7 @@
 
 #include "trace/compare.h"
 #include "trace/file.h"
+#include "trace/stages.h"
 
 #include <array>
 #include <functional>

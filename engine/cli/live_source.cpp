@@ -70,8 +70,20 @@ viewer::Profile LiveSource::profile() const {
 }
 
 namespace {
-viewer::Profile measured(Engine& engine) {
-    const StepProfile step = engine.profile();
+// The session that is measured is nobody's text: the queue hears nothing meanwhile.
+StepProfile unheard_profile(Engine& engine, trace::Queue& queue) {
+    struct Deaf {
+        Engine& engine;
+        trace::Queue& queue;
+        ~Deaf() { engine.listen(queue); }
+    };
+    engine.ignore(queue);
+    const Deaf deaf{engine, queue};
+    return engine.profile();
+}
+
+viewer::Profile measured(Engine& engine, trace::Queue& queue) {
+    const StepProfile step = unheard_profile(engine, queue);
     viewer::Profile profile{.read_rate = step.read_rate};
     for (const StepProfile::Launch& launch : step.launches)
         profile.launches.push_back(
@@ -79,6 +91,8 @@ viewer::Profile measured(Engine& engine) {
     if (profile.launches.empty())
         throw Error({.what = "this device has no clock for launches",
                      .where = engine.device_name(),
+                     .expected = "timestamps on its compute queue",
+                     .got = "none",
                      .fix = "choose another --device"});
     return profile;
 }
@@ -132,7 +146,7 @@ void LiveSource::run() {
                 serve(*request);
                 continue;
             }
-            viewer::Profile profile = measured(*model_.engine);
+            viewer::Profile profile = measured(*model_.engine, queue_);
             const std::lock_guard lock(mutex_);
             profile_ = std::move(profile);
         } catch (const std::exception& error) {

@@ -2,6 +2,7 @@
 // programs.
 #include "trace/compare.h"
 #include "trace/file.h"
+#include "trace/stages.h"
 
 #include "base/error.h"
 #include "base/log.h"
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <memory>
 #include <unistd.h>
 
@@ -74,17 +76,14 @@ std::string choices_text(const trace::Recording& recording) {
 
 // Where the time of the tokens that were timed went.
 std::string stages_text(const trace::Recording& recording) {
-    const uint32_t layers = recording.identity.shape.n_layers;
     const size_t n = trace::STAGES.size();
-    std::vector<double> sums(n + trace::ENDS.size());
+    trace::StageSums sums{};
     double all = 0;
     size_t timed = 0;
     for (const trace::TokenRecord& record : recording.tokens) {
         timed += !record.times.empty();
-        for (size_t i = 0; i < record.times.size(); ++i) {
-            sums[i < layers * n ? i % n : n + i - layers * n] += record.times[i];
-            all += record.times[i];
-        }
+        const trace::StageSums more = trace::stage_sums(recording.identity.shape, record.times);
+        for (size_t i = 0; i < sums.size(); ++i) sums[i] += more[i], all += more[i];
     }
     if (timed == 0 || all <= 0) return "";
     std::string text = fmt::format("time: {:.2f} ms a token, launch by launch ({} timed):",
@@ -230,12 +229,6 @@ void print_json(const trace::Recording& recording) {
     }
 }
 
-std::string experts_text(const std::vector<uint16_t>& experts) {
-    std::string text;
-    for (const uint16_t e : experts) text += fmt::format("{}{}", text.empty() ? "" : ", ", e);
-    return text;
-}
-
 // Where two recordings part. 0 when nowhere, 1 when somewhere.
 int print_difference(const trace::Recording& a, const trace::Recording& b) {
     const trace::Difference d = trace::compare(a, b);
@@ -250,8 +243,8 @@ int print_difference(const trace::Recording& a, const trace::Recording& b) {
         write_out(fmt::format(
             "the first choice that differs: token {}, layer {}: A took expert {}, B took {}; margins {:.3g} "
             "and {:.3g}\n",
-            d.flips[0].position, d.flips[0].layer, experts_text(d.flips[0].only_a),
-            experts_text(d.flips[0].only_b), d.flips[0].margin_a, d.flips[0].margin_b));
+            d.flips[0].position, d.flips[0].layer, fmt::join(d.flips[0].only_a, ", "),
+            fmt::join(d.flips[0].only_b, ", "), d.flips[0].margin_a, d.flips[0].margin_b));
     write_out(fmt::format("choices that differ: {} of {}\n", d.flips.size(), d.choices));
     write_out(fmt::format("{}: weights at most {:.2g} apart, norms {:.2g} of their size\n",
                           !d.flips.empty() ? "up to there" : "everywhere", d.weights, d.norms));

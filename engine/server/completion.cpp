@@ -277,7 +277,6 @@ void Completions::finish(Answer& answer, const char* reason, const Sink& sink) c
 }
 
 void Completions::stop_all() {
-    std::set<Stop*> running;
     const std::lock_guard lock(mutex_);
     stopping_ = true;
     for (Stop* stop : running_) stop->now();

@@ -34,6 +34,12 @@ const json* given(const json& from, const char* key) {
     return it == from.end() || it->is_null() ? nullptr : &*it;
 }
 
+// Whether an object says this text; a value of another kind is another text.
+bool says(const json& from, const char* key, const char* text) {
+    const json* value = given(from, key);
+    return value && *value == text;
+}
+
 double number(const json& from, const char* key, double otherwise, double least, double most) {
     const json* value = given(from, key);
     if (!value) return otherwise;
@@ -120,7 +126,7 @@ json flattened(json messages) {
         if (content == message.end() || !content->is_array()) continue;
         std::string text;
         for (const json& part : *content) {
-            if (!part.is_object() || part.value("type", "") != "text" || !part.contains("text") ||
+            if (!part.is_object() || !says(part, "type", "text") || !part.contains("text") ||
                 !part["text"].is_string())
                 throw bad_request("this model takes parts of the type 'text' alone", "messages");
             text += part["text"].get<std::string>();
@@ -158,7 +164,7 @@ void parse_text(const json& from, CompletionRequest& request) {
     if (!prompt) throw bad_request("'prompt' is missing", "prompt");
     if (prompt->is_array() && !prompt->empty() && (*prompt)[0].is_number()) {
         for (const json& token : *prompt) {
-            if (!token.is_number_unsigned())
+            if (!token.is_number_unsigned() || token.get<uint64_t>() > std::numeric_limits<Token>::max())
                 throw bad_request("'prompt' must hold token ids alone", "prompt");
             request.prompt_tokens.push_back(static_cast<Token>(token.get<uint64_t>()));
         }
@@ -199,7 +205,7 @@ CompletionRequest parse_completion(const std::string& body, bool chat) {
         request.stream_usage = flag(*options, "include_usage");
     }
     if (const json* format = given(from, "response_format"))
-        if (!format->is_object() || format->value("type", "") != "text")
+        if (!format->is_object() || !says(*format, "type", "text"))
             throw bad_request("'response_format' is not supported but for 'text'", "response_format");
     return request;
 }

@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <optional>
-#include <random>
 
 namespace fathom::server {
 
@@ -116,7 +114,7 @@ json Server::tokenized(const HttpRequest& request) const {
     if (!from.is_object() || !from.contains("content") || !from["content"].is_string())
         throw bad_request("'content' must be a string", "content");
     std::vector<Token> tokens;
-    if (from.value("add_special", false) && model_.bos) tokens.push_back(*model_.bos);
+    if (from.value("add_special", json()) == true && model_.bos) tokens.push_back(*model_.bos);
     for (const Token token : model_.tokenizer.encode(from["content"].get<std::string>()))
         tokens.push_back(token);
     return {{"tokens", tokens}};

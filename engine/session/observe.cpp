@@ -113,14 +113,16 @@ trace::TokenRecord Engine::Impl::record_of(StepKind::Mode mode, uint32_t slot, T
     }
     const uint32_t stride = model->trace_stride, active = model->config.n_active_experts;
     if (stride == 0) return record;
-    std::vector<uint32_t> words(stride);
+    const std::vector<uint32_t> scored = model->scored();
+    std::vector<uint32_t> words(
+        model->trace_of_scores(static_cast<uint32_t>(scored.size()))); // told of a row
     std::memcpy(words.data(), executor->mapped(model->trace) + 4ull * (slot % TRACE_ROWS) * stride,
-                4ull * stride);
+                4 * words.size());
     for (uint32_t layer = 0; layer < model->n_moe_layers; ++layer)
         add_choice(record, words.data() + model->trace_of_choice(layer), active);
     for (uint32_t layer = 0; layer <= model->config.n_layers; ++layer)
         record.norms.push_back(std::bit_cast<float>(words[model->trace_of_norm(layer)]));
-    for (const uint32_t layer : model->scored()) {
+    for (const uint32_t layer : scored) {
         const auto* from = reinterpret_cast<const float*>(
             words.data() + model->trace_of_scores(static_cast<uint32_t>(record.scores.size())));
         const uint32_t n = model->config.n_routed_experts;

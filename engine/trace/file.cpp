@@ -23,6 +23,7 @@ constexpr uint32_t FRAME_MAGIC = 0x4D415246;                          // "FRAM"
 constexpr uint32_t FRAME_TOKENS = 256;
 constexpr uint64_t FRAME_BYTES = 8ull << 20; // after which a frame is full, too
 constexpr uint32_t MAX_RAW = 1u << 26;       // bytes of a frame
+constexpr uint32_t MOST_HEADS = 1024;        // of a layer
 constexpr uint64_t MAX_FILE = 1ull << 36;
 
 struct Header {
@@ -305,9 +306,10 @@ class Reader {
             if (present != any) throw std::out_of_range("a record with some of its tables");
         if (any && r.norms.empty()) throw std::out_of_range("a record with some of its tables");
         for (const AttentionRows& rows : r.attention)
-            if (rows.layer >= recording_.identity.shape.n_layers ||
+            if (rows.layer >= recording_.identity.shape.n_layers || rows.n_heads > MOST_HEADS ||
                 (uint64_t{r.position} + rows.pool) / rows.pool != rows.bins())
-                throw std::out_of_range("attention of another layer, or to other positions");
+                throw std::out_of_range(
+                    "attention of another layer, of too many heads, or to other positions");
         const std::vector<uint32_t>& routing = recording_.identity.shape.moe_layers;
         for (const RouterScores& router : r.scores)
             if (!std::binary_search(routing.begin(), routing.end(), router.layer))

@@ -290,13 +290,13 @@ class Window(unittest.TestCase):
     def test_every_launch_is_measured(self):
         """Time, of a live model: every launch of a step alone, as a table of as many rows as a token has."""
         person = Person(self, "-p", "Once upon a time", "--preset", "time")
-        person.until(lambda s: s["tokens"] > 20 and not s["busy"], "a text")
-        person.until(lambda s: s["launch_button"], "the button")
+        before = person.until(lambda s: s["tokens"] > 20 and not s["busy"], "a text")
         x, y = person.until(lambda s: s["launch_button"], "the button")["launch_button"]
         person.move(x, y)
         person.do("click", 1)
         state = person.until(lambda s: s["launches"] > 0, "the measurement")
         self.assertGreater(state["launches"], 40)
+        self.assertEqual((state["session"], state["sessions"]), (before["session"], before["sessions"]))
 
     def test_play_bookmarks_search_and_a_picture(self):
         path = self.recording()

@@ -97,20 +97,20 @@ void fill(App& app, const Timeline& t, const App::Attended& a) {
     }
 }
 
-void map_tooltip(App& app, const Timeline& t, const App::Attended& a, uint32_t head, uint32_t x, uint32_t y) {
+void map_tooltip(App& app, const Timeline& t, const App::Attended& a, uint32_t index, uint32_t x,
+                 uint32_t y) {
     const uint32_t from = app.heads_view.first + y, to = app.heads_view.first + x;
     const trace::AttentionRows* rows = Store::attention(t, from, a.block);
     ImGui::BeginTooltip();
-    tell(app, fmt::format("head {}, layer {}", head, a.block));
+    tell(app, fmt::format("head {}, layer {}", index + (rows ? rows->first_head : 0), a.block));
     tell(app, app.token_label(from) + " looks at " + app.token_label(to));
-    if (!rows)
+    if (!rows || index >= rows->n_heads)
         ui::text(app.theme.warning, "not recorded for this token");
     else if (x > y)
         ui::text(app.theme.dim, "which comes after it: nothing");
     else
         tell(app, rows->pool == 1 ? "weight" : fmt::format("weight of {} positions", rows->pool).c_str(),
-             fmt::format("{:.4f}",
-                         rows->weights[size_t{head - rows->first_head} * rows->bins() + to / rows->pool]),
+             fmt::format("{:.4f}", rows->weights[size_t{index} * rows->bins() + to / rows->pool]),
              app.theme.accent);
     ImGui::EndTooltip();
     app.lit = App::Range{to, to};
@@ -151,7 +151,7 @@ void tile(App& app, const Timeline& t, const App::Attended& a, uint32_t index, I
                             map.width() - 1),
                y = std::min(static_cast<uint32_t>((mouse.y - from.y) / side * float(map.height())),
                             map.height() - 1);
-    map_tooltip(app, t, a, head, x, y);
+    map_tooltip(app, t, a, index, x, y);
     if (!pressed) return;
     Selection next = app.selection();
     next.token = app.heads_view.first + y, next.block = a.block, next.head = head;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace fathom::viewer {
 
@@ -67,12 +68,6 @@ void column(App& app, const Timeline& t, const trace::Difference& d, const char*
     ImGui::EndChild();
 }
 
-std::string experts_text(const std::vector<uint16_t>& experts) {
-    std::string text;
-    for (const uint16_t e : experts) text += fmt::format("{}{}", text.empty() ? "" : ", ", e);
-    return text;
-}
-
 void flips_table(App& app, const trace::Difference& d) {
     if (d.flips.empty()) return;
     ui::text(app.theme.dim, "token, layer: experts of one alone; of the other alone; margins");
@@ -82,7 +77,7 @@ void flips_table(App& app, const trace::Difference& d) {
         const trace::Flip& f = d.flips[i];
         const std::string label =
             fmt::format("{}, layer {}: {}; {}; {:.3g} and {:.3g}##{}", app.token_label(f.position), f.layer,
-                        experts_text(f.only_a), experts_text(f.only_b), f.margin_a, f.margin_b, i);
+                        fmt::join(f.only_a, ", "), fmt::join(f.only_b, ", "), f.margin_a, f.margin_b, i);
         if (!ImGui::Selectable(label.c_str(), app.selection().token == f.position)) continue;
         Selection next = app.selection();
         next.token = f.position;

@@ -3,6 +3,7 @@
 #include "viewer/ui/compat.h"
 
 #include <fmt/format.h>
+#include <numeric>
 
 namespace fathom::viewer {
 
@@ -44,12 +45,9 @@ double watching_cost(const App& app) {
     const Timeline* t = app.timeline();
     const trace::TokenRecord* record = t ? Store::timed(*t, app.size()) : nullptr;
     if (!record) return 0;
-    double watching = 0, all = 0;
-    const size_t stages = trace::STAGES.size(), watch = stages - 1;
-    for (size_t i = 0; i < record->times.size(); ++i) {
-        all += record->times[i];
-        if (i < app.store.shape().n_layers * stages && i % stages == watch) watching += record->times[i];
-    }
+    const trace::StageSums sums = trace::stage_sums(app.store.shape(), record->times);
+    const double watching = sums[trace::STAGES.size() - 1],
+                 all = std::accumulate(sums.begin(), sums.end(), 0.0);
     return all > 0 ? watching / all : 0;
 }
 
@@ -125,7 +123,7 @@ void draw_keys(App& app, bool& open) {
                                     {"T", "light or dark"},
                                     {"H or ?", "this list"},
                                     {"Ctrl+Q", "leave"}};
-    ImGui::SetNextWindowSize({420 * app.theme.scale, 0});
+    ImGui::SetNextWindowSize({520 * app.theme.scale, 0});
     if (ImGui::Begin("Keys", &open, ImGuiWindowFlags_NoResize | ImGuiWindowFlags_NoCollapse))
         for (const auto& row : rows) {
             ui::text(app.theme.accent, row[0]);

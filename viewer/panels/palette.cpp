@@ -36,9 +36,8 @@ void add_commands(App& app, std::vector<Command>& all) {
             {"Bookmark the selected token, or not", [&app] { app.toggle_bookmark(*app.selection().token); }});
     all.push_back({app.theme.dark ? "Theme: light" : "Theme: dark",
                    [&app] { app.theme = ui::apply_theme(!app.theme.dark, app.theme.scale); }});
-    const char* colourings[] = {"plain", "probability", "uncertainty", "pinned experts", "attention"};
-    for (int i = 0; i < 5; ++i)
-        all.push_back({fmt::format("Colour the text by: {}", colourings[i]),
+    for (size_t i = 0; i < COLOURING_NAMES.size(); ++i)
+        all.push_back({fmt::format("Colour the text by: {}", COLOURING_NAMES[i]),
                        [&app, i] { app.colouring = static_cast<Colouring>(i); }});
     all.push_back({"Save a picture of the window (PNG)", [&app] {
                        const ImVec2 size = ImGui::GetIO().DisplaySize;

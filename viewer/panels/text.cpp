@@ -120,8 +120,6 @@ void lay_out(App& app, const Timeline& t) {
     if (app.follow && !app.paused) ImGui::SetScrollHereY(1);
 }
 
-const char* COLOURINGS[] = {"plain", "probability", "uncertainty", "pinned experts", "attention"};
-
 // How often each colour is, which is its legend too; dragging over it leaves colour to a range of values.
 void colour_scale(App& app, const char* low, const char* high) {
     const Timeline* t = app.timeline();
@@ -154,7 +152,8 @@ void draw_text(App& app) {
     ImGui::SameLine();
     int colouring = static_cast<int>(colouring_of(app));
     ImGui::SetNextItemWidth(150 * app.theme.scale);
-    if (ImGui::Combo("##colouring", &colouring, COLOURINGS, 5))
+    if (ImGui::Combo("##colouring", &colouring, COLOURING_NAMES.data(),
+                     static_cast<int>(COLOURING_NAMES.size())))
         app.colouring = static_cast<Colouring>(colouring);
     struct Scale {
         Colouring of;

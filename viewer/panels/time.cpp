@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <numeric>
 
 namespace fathom::viewer {
 
@@ -30,7 +31,6 @@ ImU32 stage_colour(size_t stage) { return ui::PIN_COLOURS[stage]; }
 struct Lane {
     std::string label;
     std::span<const float> times; // stages, or one time
-    size_t first_stage = 0;       // its colour
 };
 
 std::vector<Lane> lanes_of(const trace::Shape& shape, const trace::TokenRecord& record) {
@@ -38,9 +38,9 @@ std::vector<Lane> lanes_of(const trace::Shape& shape, const trace::TokenRecord& 
     const std::span<const float> times(record.times);
     std::vector<Lane> lanes;
     for (uint32_t layer = 0; layer < shape.n_layers; ++layer)
-        lanes.push_back({fmt::format("{}", layer), times.subspan(layer * n, n), 0});
+        lanes.push_back({fmt::format("{}", layer), times.subspan(layer * n, n)});
     for (size_t end = 0; end < trace::ENDS.size(); ++end)
-        lanes.push_back({std::string(trace::ENDS[end]), times.subspan(shape.n_layers * n + end, 1), n});
+        lanes.push_back({std::string(trace::ENDS[end]), times.subspan(shape.n_layers * n + end, 1)});
     return lanes;
 }
 
@@ -104,17 +104,7 @@ std::string csv(const trace::Shape& shape, const trace::TokenRecord& record) {
 }
 
 // Every launch of a step as it was measured alone: time, bytes, and the share of what the memory could give.
-void launches(App& app) {
-    Control* control = app.source.control();
-    if (!control) return;
-    if (ImGui::SmallButton("measure every launch") && !control->busy()) control->measure();
-    const ImVec2 low = ImGui::GetItemRectMin(), high = ImGui::GetItemRectMax();
-    app.launch_button = ImVec2{(low.x + high.x) / 2, (low.y + high.y) / 2};
-    const Profile profile = control->profile();
-    if (const std::string failure = control->failure(); !failure.empty() && profile.launches.empty())
-        ui::text(app.theme.warning, failure.c_str());
-    if (profile.launches.empty()) return;
-    std::string csv = "launch,seconds,bytes,flops\n";
+void launch_table(App& app, const Profile& profile) {
     ui::child("launches", {0, 0}, false);
     const float at[] = {0, 230 * app.theme.scale, 310 * app.theme.scale, 400 * app.theme.scale,
                         490 * app.theme.scale};
@@ -133,10 +123,15 @@ void launches(App& app) {
             {launch.label, time_text(launch.seconds), bytes_text(launch.bytes),
              fmt::format("{:.2f} GB/s", 1e-9 * rate),
              profile.read_rate > 0 ? fmt::format("{:.0f} %", 100 * rate / profile.read_rate) : "?"});
-        csv += fmt::format("{},{},{},{}\n", launch.label, launch.seconds, launch.bytes, launch.flops);
     }
     ImGui::EndChild();
-    copy_menu(app, "launches", [&] { return csv; });
+}
+
+std::string csv(const Profile& profile) {
+    std::string out = "launch,seconds,bytes,flops\n";
+    for (const Launch& launch : profile.launches)
+        out += fmt::format("{},{},{},{}\n", launch.label, launch.seconds, launch.bytes, launch.flops);
+    return out;
 }
 
 } // namespace
@@ -203,20 +198,16 @@ void draw_stages(App& app) {
         return end_panel();
     }
     const trace::Shape& shape = app.store.shape();
-    double sum = 0;
-    std::array<double, trace::STAGES.size()> stages{};
-    for (size_t i = 0; i < record->times.size(); ++i) {
-        sum += record->times[i];
-        if (i < shape.n_layers * trace::STAGES.size()) stages[i % trace::STAGES.size()] += record->times[i];
-    }
+    const trace::StageSums sums = trace::stage_sums(shape, record->times);
+    const double sum = std::accumulate(sums.begin(), sums.end(), 0.0);
     ui::text(app.theme.dim, fmt::format("{}: {} of launches, one after the other",
                                         app.token_label(record->position), time_text(sum))
                                 .c_str());
-    for (size_t i = 0; i < stages.size(); ++i) {
-        if (stages[i] == 0) continue;
+    for (size_t i = 0; i < trace::STAGES.size(); ++i) {
+        if (sums[i] == 0) continue;
         ui::text(stage_colour(i), trace::STAGES[i].data());
         ImGui::SameLine(0, 4 * app.theme.scale);
-        ui::text(app.theme.dim, fmt::format("{:.0f} %", sum > 0 ? 100 * stages[i] / sum : 0).c_str());
+        ui::text(app.theme.dim, fmt::format("{:.0f} %", sum > 0 ? 100 * sums[i] / sum : 0).c_str());
         ImGui::SameLine(0, 14 * app.theme.scale);
     }
     ImGui::NewLine();
@@ -226,9 +217,18 @@ void draw_stages(App& app) {
 }
 
 void draw_launches(App& app) {
-    if (!app.source.control()) return;
+    Control* control = app.source.control();
+    if (!control) return;
     begin_panel(app, "Launch by launch", "a step that writes one token, each launch alone", 0);
-    launches(app);
+    if (ImGui::SmallButton("measure every launch") && !control->busy()) control->measure();
+    const ImVec2 low = ImGui::GetItemRectMin(), high = ImGui::GetItemRectMax();
+    app.launch_button = ImVec2{(low.x + high.x) / 2, (low.y + high.y) / 2};
+    if (const Profile profile = control->profile(); !profile.launches.empty()) {
+        launch_table(app, profile);
+        copy_menu(app, "launches", [&] { return csv(profile); });
+    } else if (const std::string failure = control->failure(); !failure.empty()) {
+        ui::text(app.theme.warning, failure.c_str());
+    }
     end_panel();
 }
 
