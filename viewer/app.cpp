@@ -16,19 +16,36 @@ App::App(Source& from, bool dark, float scale)
 
 bool App::poll() {
     const std::vector<trace::Packet> packets = source.poll();
+    if (source.generation() != generation_) begin_anew();
+    Control* control = source.control();
     for (const trace::Packet& packet : packets) {
         store.ingest(packet);
         const auto* event = std::get_if<trace::Event>(&packet);
         const bool began =
             event && (event->kind == trace::Event::Kind::opened || event->kind == trace::Event::Kind::forked);
-        if (!began || !source.control()) continue;
+        if (!began || !control || (timeline() && !asked_)) continue;
         if (preset == Preset::compare && event->kind == trace::Event::Kind::forked && timeline())
             other = timeline()->parent == event->other ? session_ : event->other; // its twin, or what it left
         show_session(event->session);                                             // what was asked for
     }
     if (!packets.empty()) queued = packets.size();
+    if (control && packets.empty() && !control->busy()) asked_ = false;
     if (!timeline() && !store.timelines().empty()) show_session(store.timelines().front().session);
     return !packets.empty();
+}
+
+void App::begin_anew() {
+    generation_ = source.generation();
+    store.begin_anew(source.identity());
+    session_ = 0;
+    paused = asked_ = false;
+    follow = true;
+    bookmarks.clear(), steered.clear(), pins.clear(), glyphs_.clear();
+    hovered.reset(), in_text.reset(), other.reset(), lit.reset();
+    selection_ = {};
+    history_ = {{}};
+    at_ = 0;
+    grid_view.begin = 0;
 }
 
 bool App::wants_frames() const {
@@ -191,12 +208,12 @@ void App::watch(uint32_t block) {
     control->watch(wanted);
     const Timeline* t = timeline();
     if (!t || t->slots.empty() || control->busy()) return; // from the next token on
-    control->generate({.session = t->session,
-                       .keep = t->size(),
-                       .text = "",
-                       .forced = {},
-                       .sampling = sampling,
-                       .again = true});
+    ask({.session = t->session,
+         .keep = t->size(),
+         .text = "",
+         .forced = {},
+         .sampling = sampling,
+         .again = true});
 }
 
 App::Attended App::attended() const {
@@ -321,18 +338,24 @@ void App::compare_from(uint32_t position) {
     other.reset();
     set_preset(Preset::compare);
     follow = true, paused = false;
-    source.control()->generate({.session = t->session,
-                                .keep = position,
-                                .text = "",
-                                .forced = {},
-                                .sampling = sampling,
-                                .twice = true});
+    ask({.session = t->session,
+         .keep = position,
+         .text = "",
+         .forced = {},
+         .sampling = sampling,
+         .twice = true});
 }
 
 std::optional<size_t> App::pin_of(uint32_t layer, uint32_t expert) const {
     const auto it = std::find(pins.begin(), pins.end(), Pin{layer, expert});
     if (it == pins.end()) return std::nullopt;
     return static_cast<size_t>(it - pins.begin());
+}
+
+void App::ask(const Request& request) {
+    paused = false;
+    follow = asked_ = true;
+    source.control()->generate(request);
 }
 
 void App::generate(std::string text, std::optional<uint32_t> keep, std::optional<Token> forced) {
@@ -344,9 +367,32 @@ void App::generate(std::string text, std::optional<uint32_t> keep, std::optional
         request.session = t->session;
         request.keep = *keep;
     }
-    paused = false;
-    follow = true;
-    control->generate(request);
+    ask(request);
+}
+
+std::string App::sentence() {
+    if (!selection_.token && !selection_.expert) return "";
+    std::string out;
+    const Timeline* t = timeline();
+    const trace::TokenRecord* record = nullptr;
+    if (selection_.token && t && *selection_.token < size()) {
+        out = fmt::format("Token {}", token_label(*selection_.token));
+        record = t->record(*selection_.token);
+        if (const double p = probability(*t, *selection_.token); !std::isnan(p))
+            out += fmt::format(", chosen with {:.1f} %", 100 * p);
+    }
+    const trace::Shape& shape = store.shape();
+    if (!selection_.layer || *selection_.layer >= shape.moe_layers.size()) return out;
+    out += fmt::format("{}layer {}", out.empty() ? "" : ", ", shape.moe_layers[*selection_.layer]);
+    if (selection_.expert) out += fmt::format(", expert {}", *selection_.expert);
+    if (!record || record->experts.empty()) return out;
+    out += ", experts";
+    for (uint32_t i = 0; i < shape.n_active; ++i) {
+        const size_t at = size_t{*selection_.layer} * shape.n_active + i;
+        out += fmt::format("{} {} with weight {:.2f}", i == 0 ? "" : ",", record->experts[at],
+                           record->weights[at]);
+    }
+    return out;
 }
 
 const App::Glyphs& App::glyphs(Token token) {

@@ -9,6 +9,7 @@
 #include "viewer/ui/theme.h"
 
 #include <array>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -35,6 +36,11 @@ inline constexpr std::array COLOURING_NAMES = {"plain", "probability", "uncertai
 // What something kept was made of, so that it is made anew only where that has changed.
 class Basis {
   public:
+    static uint64_t of(float value) {
+        uint32_t bits = 0; // std::bit_cast, which Emscripten's library lacks in Debian 12
+        std::memcpy(&bits, &value, sizeof(bits));
+        return bits;
+    }
     bool changes(std::vector<uint64_t> now) {
         if (now == of_) return false;
         of_ = std::move(now);
@@ -62,6 +68,7 @@ class App {
     Colouring colouring = Colouring::uncertainty;
     Sampling sampling;
     std::string prompt;
+    bool prompt_outside = false;     // the host has the field to write in
     bool chat = false;               // it is said to a model that answers
     bool ending = false;             // the person wants to leave
     int lesson = 0;                  // step of the tour
@@ -141,7 +148,9 @@ class App {
         TokenClass kind = TokenClass::other;
     };
     const Glyphs& glyphs(Token token);
+    void forget_glyphs() { glyphs_.clear(); }   // the font is another one
     std::string token_label(uint32_t position); // 812 "的"
+    std::string sentence();                     // what is selected, for who cannot see it
     std::string candidate_label(Token token);
 
     // What panels keep from frame to frame.
@@ -178,6 +187,10 @@ class App {
     void go(int steps); // through the history
 
     void advance(); // the view that plays
+    void begin_anew();
+    void ask(const Request& request); // of a live model
+    uint64_t generation_ = 0;         // of the source
+    bool asked_ = false;              // for what a live model writes: its sessions are shown as they begin
     uint32_t session_ = 0, paused_at_ = 0;
     std::string told_before_; // by the tooltip of the frame before, to be copied
     float first_scale_ = 1;

@@ -62,6 +62,12 @@ double uncertainty(const Timeline& timeline, uint32_t position) {
 Store::Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit)
     : identity_(std::move(identity)), text_of_(std::move(text_of)), limit_(limit) {}
 
+void Store::begin_anew(trace::Identity identity) {
+    const uint64_t revision = revision_;
+    *this = Store(std::move(identity), std::move(text_of_), limit_);
+    revision_ = revision + 1; // what was made of the old ones is stale
+}
+
 namespace {
 
 // A value of an object that may be anything: a file says what it likes.

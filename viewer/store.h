@@ -60,6 +60,7 @@ class Store {
     static constexpr size_t MOST_SLOTS = 1ull
                                          << 21; // positions of all timelines; what is beyond counts as lost
     Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit = LIMIT);
+    void begin_anew(trace::Identity identity); // forgets all that was brought
 
     void ingest(const trace::Packet& packet);
 

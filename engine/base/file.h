@@ -32,7 +32,7 @@ class AtomicFile {
     ~AtomicFile(); // removes the temporary file unless committed
 
     void write(std::span<const std::byte> bytes); // small pieces are gathered, large ones go straight through
-    void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+    void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
     void commit();
 
   private:

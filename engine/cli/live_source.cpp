@@ -1,254 +1,26 @@
 #include "cli/live_source.h"
 
-#include "base/error.h"
 #include "cli/recorder.h"
 #include "session/model_chat.h"
 
-#include <algorithm>
-#include <fmt/format.h>
-
 namespace fathom::cli {
 
-namespace {
-constexpr size_t MOST_SESSIONS = 16; // kept to branch from; the oldest goes when another begins
-} // namespace
+server::Served served(const LoadedModel& model) {
+    return {.engine = *model.engine,
+            .tokenizer = model.tokenizer,
+            .format = [&model]() -> const ChatFormat& { return find_chat_format(model.files); },
+            .name = model.files.name,
+            .bos = model.bos(),
+            .allowed = with_known_tokens({}, model).allowed};
+}
 
 LiveSource::LiveSource(const LoadedModel& model)
-    : model_(model), identity_(identity_of(model, {})), thread_([this] { run(); }) {
+    : model_(model), identity_(identity_of(model, {})), author_(served(model)) {
     model_.engine->listen(queue_);
 }
 
-LiveSource::~LiveSource() {
-    {
-        const std::lock_guard lock(mutex_);
-        ending_ = true;
-    }
-    stopped_ = true;
-    asked_.notify_all();
-    thread_.join();
-    sessions_.clear();
-    model_.engine->ignore(queue_);
-}
+LiveSource::~LiveSource() { model_.engine->ignore(queue_); }
 
 std::string LiveSource::text(Token token) const { return text_of(model_, token); }
-
-void LiveSource::generate(const viewer::Request& request) {
-    {
-        const std::lock_guard lock(mutex_);
-        request_ = request;
-        failure_.clear();
-        busy_ = true;
-    }
-    stopped_ = true; // what is under way
-    asked_.notify_all();
-}
-
-void LiveSource::stop() { stopped_ = true; }
-
-void LiveSource::steer(const std::vector<viewer::Steered>& experts) {
-    const std::lock_guard lock(mutex_);
-    steered_ = experts;
-}
-
-void LiveSource::watch(const trace::LayerWatch& watch) {
-    const std::lock_guard lock(mutex_);
-    watch_ = watch;
-}
-
-void LiveSource::measure() {
-    {
-        const std::lock_guard lock(mutex_);
-        measure_ = true;
-        busy_ = true;
-    }
-    asked_.notify_all();
-}
-
-viewer::Profile LiveSource::profile() const {
-    const std::lock_guard lock(mutex_);
-    return profile_;
-}
-
-namespace {
-// The session that is measured is nobody's text: the queue hears nothing meanwhile.
-StepProfile unheard_profile(Engine& engine, trace::Queue& queue) {
-    struct Deaf {
-        Engine& engine;
-        trace::Queue& queue;
-        ~Deaf() { engine.listen(queue); }
-    };
-    engine.ignore(queue);
-    const Deaf deaf{engine, queue};
-    return engine.profile();
-}
-
-viewer::Profile measured(Engine& engine, trace::Queue& queue) {
-    const StepProfile step = unheard_profile(engine, queue);
-    viewer::Profile profile{.read_rate = step.read_rate};
-    for (const StepProfile::Launch& launch : step.launches)
-        profile.launches.push_back(
-            {launch.label, launch.seconds, static_cast<double>(launch.bytes), launch.flops});
-    if (profile.launches.empty())
-        throw Error({.what = "this device has no clock for launches",
-                     .where = engine.device_name(),
-                     .expected = "timestamps on its compute queue",
-                     .got = "none",
-                     .fix = "choose another --device"});
-    return profile;
-}
-
-Steering steering_of(const trace::Shape& shape, const std::vector<viewer::Steered>& experts) {
-    Steering steering;
-    if (experts.empty()) return steering;
-    steering.key.assign(shape.moe_layers.size() * shape.n_experts, 0);
-    steering.factor.assign(steering.key.size(), 1);
-    for (const viewer::Steered& s : experts) {
-        const size_t i = size_t{s.expert.layer} * shape.n_experts + s.expert.expert;
-        steering.key[i] = s.key, steering.factor[i] = s.factor;
-    }
-    return steering;
-}
-} // namespace
-
-void LiveSource::grant() {
-    std::optional<std::vector<viewer::Steered>> experts;
-    std::optional<trace::LayerWatch> watch;
-    {
-        const std::lock_guard lock(mutex_);
-        experts.swap(steered_);
-        watch.swap(watch_);
-    }
-    if (watch) model_.engine->watch_layers(*watch);
-    if (!experts) return;
-    in_force_ = *experts;
-    model_.engine->set_steering(steering_of(identity_.shape, in_force_));
-}
-
-std::string LiveSource::failure() const {
-    const std::lock_guard lock(mutex_);
-    return failure_;
-}
-
-void LiveSource::run() {
-    for (;;) {
-        std::optional<viewer::Request> request;
-        {
-            std::unique_lock lock(mutex_);
-            busy_ = request_ || measure_;
-            asked_.wait(lock, [&] { return ending_ || request_ || measure_; });
-            if (ending_) return;
-            request.swap(request_);
-            if (!request) measure_ = false;
-            stopped_ = false;
-        }
-        try {
-            if (request) {
-                serve(*request);
-                continue;
-            }
-            viewer::Profile profile = measured(*model_.engine, queue_);
-            const std::lock_guard lock(mutex_);
-            profile_ = std::move(profile);
-        } catch (const std::exception& error) {
-            const std::lock_guard lock(mutex_);
-            failure_ = error.what();
-        }
-    }
-}
-
-Session& LiveSource::session_for(const viewer::Request& request) {
-    while (sessions_.size() >= MOST_SESSIONS) sessions_.erase(sessions_.begin());
-    const auto known = request.session ? sessions_.find(*request.session) : sessions_.end();
-    if (request.session && known == sessions_.end())
-        throw Error({.what = "this session is closed",
-                     .expected = fmt::format("one of the last {}", MOST_SESSIONS),
-                     .got = fmt::format("session {}", *request.session),
-                     .fix = "begin a new one"});
-    if (known == sessions_.end() || request.again) {
-        Session fresh = model_.engine->open();
-        const uint32_t number = fresh.number();
-        Session& session = sessions_.emplace(number, std::move(fresh)).first->second;
-        if (request.again) {
-            const std::vector<Token>& before = known->second.tokens();
-            session.feed(std::span(before).first(std::min<size_t>(request.keep, before.size())));
-        } else if (const auto bos = model_.bos(); bos && !request.chat) { // a chat format has its own
-            session.feed(std::vector<Token>{*bos});
-        }
-        return session;
-    }
-    if (request.keep == known->second.position() && !request.twice) return known->second;
-    Session fork = known->second.fork(); // the past stays as it was, beside the new branch
-    const uint32_t number = fork.number();
-    Session& session = sessions_.emplace(number, std::move(fork)).first->second;
-    session.rewind(std::min(request.keep, session.position()));
-    return session;
-}
-
-void LiveSource::serve(const viewer::Request& request) {
-    grant();
-    if (request.again) {
-        session_for(request);
-        return;
-    }
-    if (!request.twice) return write(session_for(request), request);
-    model_.engine->set_steering({});
-    try {
-        write(session_for(request), request);
-    } catch (...) {
-        model_.engine->set_steering(steering_of(identity_.shape, in_force_));
-        throw;
-    }
-    model_.engine->set_steering(steering_of(identity_.shape, in_force_));
-    if (!stopped_) write(session_for(request), request);
-}
-
-// A message behind what the session holds: cut from a longer conversation, after the mark that ended the
-// answer before, or with it where that answer did not come to its end.
-std::vector<Token> LiveSource::turn(const Session& session, const std::string& text) const {
-    using Role = ChatMessage::Role;
-    const ChatFormat& format = find_chat_format(model_.files);
-    Conversation conversation;
-    conversation.generate = true;
-    if (session.position() != 0)
-        conversation.messages = {{.role = Role::user, .content = ""},
-                                 {.role = Role::assistant, .content = ""}};
-    conversation.messages.push_back({.role = Role::user, .content = text});
-    const std::vector<Token> tokens = format.encode(conversation, model_.tokenizer);
-    if (session.position() == 0) return tokens;
-    const std::vector<Token> stops = format.stop_tokens(model_.tokenizer);
-    const auto is_stop = [&](Token t) { return std::find(stops.begin(), stops.end(), t) != stops.end(); };
-    auto at = std::find_if(tokens.begin(), tokens.end(), is_stop);
-    if (format.stop_is_next && at != tokens.end()) // that one begins the first question
-        at = std::find_if(at + 1, tokens.end(), is_stop);
-    if (at != tokens.end() && is_stop(session.tokens().back())) ++at;
-    return {at, tokens.end()};
-}
-
-void LiveSource::write(Session& session, const viewer::Request& request) {
-    session.sampling() = with_known_tokens({.temperature = request.sampling.temperature,
-                                            .top_k = request.sampling.top_k,
-                                            .top_p = request.sampling.top_p,
-                                            .seed = request.sampling.seed},
-                                           model_);
-    std::vector<Token> tokens =
-        request.chat ? turn(session, request.text) : model_.tokenizer.encode(request.text, Added::none);
-    if (request.forced) tokens.push_back(*request.forced);
-    if (!tokens.empty()) session.feed(tokens);
-    if (session.position() == 0)
-        throw Error({.what = "there is nothing to begin from",
-                     .expected = "a text",
-                     .got = "none, of a model that has no token to begin with",
-                     .fix = "write something first"});
-    std::vector<Token> ends = model_.config().eos;
-    if (request.chat)
-        for (const Token stop : find_chat_format(model_.files).stop_tokens(model_.tokenizer))
-            ends.push_back(stop);
-    for (uint32_t n = 0; n < request.sampling.max_tokens && !stopped_; ++n) {
-        if (!request.twice) grant();
-        if (session.position() >= model_.engine->context()) break;
-        const Token next = session.next();
-        if (std::find(ends.begin(), ends.end(), next) != ends.end()) break;
-    }
-}
 
 } // namespace fathom::cli

@@ -131,6 +131,7 @@ LoadOptions ModelOptions::load() const {
     out.device = device;
     out.context = context;
     out.cache_tokens = cache_tokens;
+    out.spare_contexts = spare_contexts;
     out.experts_on_host = experts_on_host;
     out.quantize = quantize;
     out.tier = tier;

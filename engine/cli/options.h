@@ -46,7 +46,7 @@ struct ModelOptions {
     std::vector<uint32_t> watch; // layers; see recorder.h
     uint32_t watch_width = 256;
     std::string device, quantize, tier = "auto", cache_type = "f32";
-    uint32_t context = 0, cache_tokens = 0; // the latter: see LoadOptions
+    uint32_t context = 0, cache_tokens = 0, spare_contexts = 0; // the latter two: see LoadOptions
     bool experts_on_host = false;
     LoadOptions load() const; // these, and else defaults
 };

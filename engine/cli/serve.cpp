@@ -1,11 +1,13 @@
-// `fathom serve`: a model behind OpenAI's API, for the tools that people already have.
+// `fathom serve`: a model behind OpenAI's API, for the tools that people already have, and the viewer in the
+// browser.
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/generate.h"
-#include "cli/interrupt.h"
+#include "cli/live_source.h"
+#include "cli/page_files.h"
+#include "cli/recorder.h"
 #include "server/server.h"
-#include "session/model_chat.h"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -19,28 +21,35 @@ struct Options {
     ModelOptions model;
     server::ServerOptions server;
     uint32_t port = 8080;
+    bool viewer = true;
 };
 
 int serve(Options options) {
     if (options.port > 65535) throw UsageError(fmt::format("--port is 0 to 65535, not {}", options.port));
     options.server.http.port = static_cast<uint16_t>(options.port);
+    options.model.spare_contexts = options.viewer ? 1 : 0;
     const LoadedModel model = load_model(options.model);
     const uint32_t context = model.engine->context();
-    server::Served served{.engine = *model.engine,
-                          .tokenizer = model.tokenizer,
-                          .format = find_chat_format(model.files),
-                          .name = model.files.name,
-                          .bos = model.bos(),
-                          .allowed = with_known_tokens({}, model).allowed,
-                          .cache_tokens =
-                              options.model.cache_tokens ? options.model.cache_tokens : 2 * context};
-    server::Server server(std::move(served), options.server);
-    const std::string host = options.server.http.host;
-    const bool bare_v6 = host.find(':') != std::string::npos;
-    fmt::print("{} at http://{}{}{}:{}/v1 (Ctrl-C ends it)\n", model.files.name, bare_v6 ? "[" : "", host,
-               bare_v6 ? "]" : "", server.port());
+    server::Served what = served(model);
+    what.cache_tokens = options.model.cache_tokens ? options.model.cache_tokens : 2 * context;
+    if (options.viewer)
+        options.server.viewer = {.files = page_files(),
+                                 .identity = identity_of(model, {}),
+                                 .text_of = [&model](Token token) { return text_of(model, token); },
+                                 .cache_tokens = context};
+    watch_layers(model, options.model);
+    server::Server server(std::move(what), options.server);
+    const std::string& host = options.server.http.host;
+    const bool everywhere = host == "0.0.0.0" || host == "::";
+    const std::string name = everywhere                            ? "localhost"
+                             : host.find(':') != std::string::npos ? "[" + host + "]"
+                                                                   : host;
+    const std::string& key = options.server.api_key;
+    fmt::print("{} at http://{}:{}/{}{} (API at /v1; Ctrl-C ends it)\n", model.files.name, name,
+               server.port(),
+               key.empty() || !options.viewer ? "" : "#key=", key.empty() || !options.viewer ? "" : key);
     std::fflush(stdout);
-    if (host != "127.0.0.1" && host != "localhost" && host != "::1" && options.server.api_key.empty())
+    if (host != "127.0.0.1" && host != "localhost" && host != "::1" && key.empty())
         log::warning("whoever reaches {} may use this model: --api-key KEY asks for one", host);
     server.run();
     return OK;
@@ -62,7 +71,9 @@ Action prepare_serve(CLI::App& app) {
     app.add_option("--allow-host", options->server.hosts,
                    "A name that clients may call this machine by, beside localhost and addresses")
         ->type_name("NAME");
+    app.add_flag("--viewer,!--no-viewer", options->viewer, "Serve the viewer, too; default: yes");
     add_context(app, options->model);
+    add_watch(app, options->model);
     add_count(app, "--cache-tokens", options->model.cache_tokens,
               "Tokens that the cache holds for all answers together; 0: twice the context");
     add_loading(app, options->model);

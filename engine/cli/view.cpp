@@ -44,7 +44,7 @@ int view(Options options) {
     const LoadedModel model = load_model(options.model);
     LiveSource source(model);
     watch_layers(model, options.model);
-    if (options.prompt) source.generate({.text = *options.prompt});
+    if (options.prompt) source.control()->generate({.text = *options.prompt});
     viewer::show_window(source, options.window);
     return OK;
 }

@@ -89,7 +89,7 @@ std::vector<Token> Completions::tokens_of(const CompletionRequest& request) cons
     std::vector<Token> tokens = request.prompt_tokens;
     try {
         if (request.chat) {
-            tokens = model_.format.encode(request.conversation, model_.tokenizer);
+            tokens = format_.encode(request.conversation, model_.tokenizer);
         } else if (tokens.empty()) {
             if (model_.bos) tokens.push_back(*model_.bos);
             const std::vector<Token> text = model_.tokenizer.encode(request.prompt);
@@ -167,7 +167,7 @@ std::vector<Completions::Answer> Completions::begin(const CompletionRequest& req
                                                     std::span<const Token> prompt, Stop& stop) const {
     std::vector<Token> ends = model_.engine.config().eos;
     if (request.chat)
-        for (const Token end : model_.format.stop_tokens(model_.tokenizer)) ends.push_back(end);
+        for (const Token end : format_.stop_tokens(model_.tokenizer)) ends.push_back(end);
     std::vector<Answer> answers;
     answers.reserve(request.n);
     answers.emplace_back(0, model_.engine.open(), ends);
@@ -184,8 +184,8 @@ std::vector<Completions::Answer> Completions::begin(const CompletionRequest& req
         sampling = request.sampling;
         sampling.allowed = model_.allowed;
         sampling.seed = seed + answer.index;
-        if (request.chat && model_.format.thinking != ChatFormat::Thinking::never)
-            answer.reasoning.emplace(model_.format.thinks(request.conversation.thinking));
+        if (request.chat && format_.thinking != ChatFormat::Thinking::never)
+            answer.reasoning.emplace(format_.thinks(request.conversation.thinking));
     }
     return answers;
 }

@@ -3,8 +3,7 @@
 #pragma once
 
 #include "server/openai.h"
-#include "text/chat.h"
-#include "text/tokenizer.h"
+#include "server/served.h"
 
 #include <atomic>
 #include <condition_variable>
@@ -14,18 +13,6 @@
 #include <span>
 
 namespace fathom::server {
-
-// A model that is served; what it refers to must outlive it. Throws Error of the format for a tokenizer that
-// lacks its marks.
-struct Served {
-    Engine& engine;
-    const Tokenizer& tokenizer;
-    const ChatFormat& format;
-    std::string name;
-    std::optional<Token> bos;
-    std::vector<uint32_t> allowed; // of tokens, as SamplingParams has it
-    uint32_t cache_tokens = 0;     // that the engine's cache holds
-};
 
 // Ends a request from another thread.
 class Stop {
@@ -43,7 +30,7 @@ class Stop {
 class Completions {
   public:
     static constexpr uint32_t MOST_SESSIONS = 32, MOST_WAITING = 256;
-    explicit Completions(Served model) : model_(std::move(model)) {}
+    explicit Completions(Served model) : model_(std::move(model)), format_(model_.format()) {}
 
     // What choice `index` has more of; false: nobody wants more.
     using Sink = std::function<bool(size_t index, const Choice& more)>;
@@ -69,6 +56,7 @@ class Completions {
     void finish(Answer& answer, const char* reason, const Sink& sink) const;
 
     Served model_;
+    const ChatFormat& format_;
     mutable std::mutex mutex_;
     std::condition_variable room_;
     Counts counts_;

@@ -2,12 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-
-#include <utility> // Asio 1.74 forgets it
-
-#include <boost/asio.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
+#include "server/websocket_stream.h"
 
 #include <atomic>
 #include <chrono>
@@ -36,7 +31,8 @@ struct HttpServer::Impl {
     class Connection;
     HttpOptions options;
     Handler handler;
-    std::set<Connection*> connections; // of the io thread
+    std::set<Connection*> connections;  // of the io thread
+    std::set<WebSocketStream*> sockets; // the same
     asio::io_context io{1};
     tcp::acceptor acceptor{io};
     asio::signal_set signals{io};
@@ -53,6 +49,7 @@ struct HttpServer::Impl {
         connections.erase(connection);
         if (stopping && connections.empty()) grace.cancel();
     }
+    void take_over(tcp::socket socket, WebSocketStream::Request request, std::string protocol, Join join);
 };
 
 // Everything but the queue and what handlers ask is the io thread's.
@@ -81,8 +78,10 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
     }
 
     // --- HttpAnswer, from a handler's thread
-    void respond(unsigned status, std::string_view type, std::string body) override {
-        std::string head = head_of(status, type) + fmt::format("Content-Length: {}\r\n\r\n", body.size());
+    void respond(unsigned status, std::string_view type, std::string body,
+                 std::string_view headers) override {
+        const std::string head =
+            fmt::format("{}{}Content-Length: {}\r\n\r\n", head_of(status, type), headers, body.size());
         queue(head + body, true);
     }
     void begin(unsigned status, std::string_view type) override {
@@ -99,6 +98,14 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
         return true;
     }
     void end() override { queue("0\r\n\r\n", true); }
+    void become_socket(Join join) override {
+        started_ = true;
+        asio::post(stream_.get_executor(), [self = shared_from_this(), join = std::move(join)]() mutable {
+            if (self->gone_) return;
+            self->server_.take_over(self->stream_.release_socket(), std::move(self->message_),
+                                    std::move(self->protocol_), std::move(join));
+        });
+    }
     bool gone() const override { return gone_; }
     void on_gone(std::function<void()> act) override {
         {
@@ -136,20 +143,14 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
                 : heads ? 431
                         : 400,
                 "text/plain",
-                fmt::format("{}\n", large ? "the body is too large" : "this is no request that can be read"));
+                fmt::format("{}\n", large ? "the body is too large" : "this is no request that can be read"),
+                {});
         }
-        auto message = parser_->release();
-        keep_ = message.keep_alive() && !server_.stopping;
+        message_ = parser_->release();
+        keep_ = message_.keep_alive() && !server_.stopping;
         busy_ = true;
-        const auto header = [&](http::field field) { return std::string(message[field]); };
-        const std::string target(message.target());
-        HttpRequest request{std::string(message.method_string()),
-                            target.substr(0, target.find('?')),
-                            std::move(message.body()),
-                            header(http::field::host),
-                            header(http::field::origin),
-                            header(http::field::authorization),
-                            header(http::field::content_type)};
+        HttpRequest request = request_of(message_);
+        protocol_ = request.protocol;
         stream_.expires_never();
         watch();
         {
@@ -172,9 +173,27 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
         }).detach();
     }
 
+    // Takes the body out of the message.
+    static HttpRequest request_of(http::request<http::string_body>& message) {
+        const auto header = [&](http::field field) { return std::string(message[field]); };
+        const std::string target(message.target());
+        const size_t path = std::min(target.find('?'), target.size());
+        const std::string protocols = header(http::field::sec_websocket_protocol);
+        return {.method = std::string(message.method_string()),
+                .path = target.substr(0, path),
+                .query = target.substr(std::min(path + 1, target.size())),
+                .body = std::move(message.body()),
+                .host = header(http::field::host),
+                .origin = header(http::field::origin),
+                .authorization = header(http::field::authorization),
+                .type = header(http::field::content_type),
+                .socket = beast::websocket::is_upgrade(message),
+                .protocol = protocols.substr(0, protocols.find_first_of(", "))};
+    }
+
     // Ends an answer that its handler could not.
     void fail() {
-        if (!started_) return respond(500, "text/plain", "something went wrong here\n");
+        if (!started_) return respond(500, "text/plain", "something went wrong here\n", {});
         asio::post(stream_.get_executor(), [self = shared_from_this()] { self->lose(); });
     }
 
@@ -276,6 +295,8 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
     beast::tcp_stream stream_;
     beast::flat_buffer buffer_;
     std::optional<http::request_parser<http::string_body>> parser_;
+    http::request<http::string_body> message_; // that is answered
+    std::string protocol_;
     bool keep_ = false, answered_ = false, busy_ = false, finished_ = false, refused_ = false;
     size_t drained_ = 0; // bytes
     std::atomic<bool> started_ = false, gone_ = false;
@@ -289,12 +310,21 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
 void HttpServer::Impl::accept() {
     acceptor.async_accept([this](beast::error_code error, tcp::socket socket) {
         if (stopping || error == asio::error::operation_aborted) return;
-        if (!error && connections.size() < options.connections) {
+        if (!error && connections.size() + sockets.size() < options.connections) {
             socket.set_option(tcp::no_delay(true), error);
             std::make_shared<Connection>(*this, std::move(socket))->read();
         } // else there are too many, or too few descriptors: it is closed, and the client may try again
         accept();
     });
+}
+
+void HttpServer::Impl::take_over(tcp::socket socket, WebSocketStream::Request request, std::string protocol,
+                                 Join join) {
+    const auto taken = std::make_shared<WebSocketStream>(std::move(socket), options.message_limit,
+                                                         [this](WebSocketStream* s) { sockets.erase(s); });
+    sockets.insert(taken.get());
+    taken->accept(std::move(request), std::move(protocol), std::move(join));
+    if (stopping) taken->close(1001, "the server goes down");
 }
 
 void HttpServer::Impl::begin_stop() {
@@ -308,6 +338,7 @@ void HttpServer::Impl::begin_stop() {
         if (!error) hurry();
     });
     for (Connection* connection : connections) connection->close_if_idle();
+    for (WebSocketStream* socket : sockets) socket->close(1001, "the server goes down");
     if (connections.empty()) grace.cancel();
 }
 

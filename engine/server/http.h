@@ -2,6 +2,8 @@
 // TLS is left to a reverse proxy.
 #pragma once
 
+#include "server/websocket.h"
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,20 +13,26 @@
 namespace fathom::server {
 
 struct HttpRequest {
-    std::string method, path; // path: without what follows a '?'
+    std::string method, path, query; // query: what follows the first '?' of the path
     std::string body;
     std::string host, origin, authorization, type; // headers; "" where there is none
+    bool socket = false;                           // asks for a WebSocket,
+    std::string protocol;                          // with this sub-protocol
 };
 
-// The answer to one request, from any thread. Either respond(), or begin(), write()... and end().
+// The answer to one request, from any thread. Either respond(), or begin(), write()... and end(), or
+// become_socket().
 class HttpAnswer {
   public:
     virtual ~HttpAnswer() = default;
-    virtual void respond(unsigned status, std::string_view type, std::string body) = 0;
+    // `headers`: further lines, each with its CR and LF.
+    virtual void respond(unsigned status, std::string_view type, std::string body,
+                         std::string_view headers = {}) = 0;
     virtual void begin(unsigned status, std::string_view type) = 0; // a stream of unknown length
     // Waits while the client is slow to take what came before; false where it is gone.
     virtual bool write(std::string_view text) = 0;
     virtual void end() = 0;
+    virtual void become_socket(Join join) = 0; // of a request for one
     virtual bool gone() const = 0;
     // Called once, from another thread, when the client goes before the answer is whole.
     virtual void on_gone(std::function<void()> act) = 0;
@@ -35,6 +43,7 @@ struct HttpOptions {
     uint16_t port = 8080; // 0: any that is free
     uint64_t body_limit = 4ull << 20;
     uint32_t header_limit = 16u << 10, connections = 256;
+    uint32_t message_limit = 64u << 10; // bytes of a WebSocket's message
     uint32_t read_seconds = 30, write_seconds = 60, idle_seconds = 75;
     uint32_t grace_seconds = 4; // that answers have to end in, once stop() was called
 };

@@ -13,6 +13,12 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* JSON = "application/json; charset=utf-8";
+constexpr const char* LIVE = "/live"; // where viewers connect
+// A page of ours runs nothing of others'.
+constexpr std::string_view PAGE =
+    "Cache-Control: no-cache\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'self'; "
+    "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' "
+    "blob: data:; connect-src 'self' ws: wss: blob:; frame-ancestors 'none'\r\n";
 
 int64_t unix_time(std::chrono::system_clock::time_point at) {
     return std::chrono::duration_cast<std::chrono::seconds>(at.time_since_epoch()).count();
@@ -43,7 +49,11 @@ Server::Server(Served model, ServerOptions options)
     : model_(model), options_(std::move(options)), completions_(std::move(model)),
       http_(options_.http, [this](const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer) {
           handle(request, answer);
-      }) {}
+      }) {
+    if (!options_.viewer) return;
+    author_.emplace(model_, options_.viewer->cache_tokens);
+    live_.emplace(model_.engine, *author_, options_.viewer->identity, options_.viewer->text_of);
+}
 
 void Server::check(const HttpRequest& request) const {
     const std::string name = name_of(request.host);
@@ -56,14 +66,19 @@ void Server::check(const HttpRequest& request) const {
     if (!request.origin.empty() && request.origin != "http://" + request.host &&
         request.origin != "https://" + request.host)
         throw ApiError(403, "permission_error", "requests from pages of other servers are refused");
-    const bool open = request.path == "/health";
-    if (!open && !options_.api_key.empty() && !same(request.authorization, "Bearer " + options_.api_key))
+    const bool open =
+        request.path == "/health" || (options_.viewer && options_.viewer->files.contains(request.path));
+    // a browser's WebSocket can send no such header: the page has the key in its address, and tells it so
+    const bool told = request.path == LIVE && same(request.query, "key=" + options_.api_key);
+    if (!open && !options_.api_key.empty() && !told &&
+        !same(request.authorization, "Bearer " + options_.api_key))
         throw ApiError(401, "authentication_error", "a valid API key is missing (Authorization: Bearer KEY)");
 }
 
 void Server::handle(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer) try {
     ++requests_;
     check(request);
+    if (view(request, answer)) return;
     const bool get = request.method == "GET", post = request.method == "POST";
     const auto wants = [&](const char* path, bool method) {
         if (request.path != path && request.path != std::string("/v1") + path) return false;
@@ -107,6 +122,27 @@ void Server::handle(const HttpRequest& request, const std::shared_ptr<HttpAnswer
     answer->respond(error.status, JSON, dump(error.body()));
 } catch (const Error& error) {
     answer->respond(400, JSON, dump(bad_request(error.what(), "").body()));
+}
+
+bool Server::view(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer) {
+    if (!live_) return false;
+    const auto file = options_.viewer->files.find(request.path);
+    if (request.path != LIVE && file == options_.viewer->files.end()) return false;
+    if (request.method != "GET")
+        throw ApiError(405, "invalid_request_error",
+                       fmt::format("{} is not asked with {}", request.path, request.method));
+    if (request.path != LIVE) {
+        const PageFile& page = file->second;
+        answer->respond(200, page.type, page.read(),
+                        std::string(PAGE) + (page.gzip ? "Content-Encoding: gzip\r\n" : ""));
+    } else if (request.socket) {
+        answer->become_socket([this, protocol = request.protocol](std::shared_ptr<Socket> socket) {
+            return live_->join(std::move(socket), protocol);
+        });
+    } else {
+        throw ApiError(426, "invalid_request_error", "a viewer asks for a WebSocket here");
+    }
+    return true;
 }
 
 json Server::tokenized(const HttpRequest& request) const {
@@ -181,6 +217,12 @@ std::string Server::metrics() const {
     metric("generated_tokens_total", "counter", "Tokens generated", double(counts.tokens));
     metric("sessions", "gauge", "Answers that are being written", counts.sessions);
     metric("waiting", "gauge", "Requests that wait for a session", counts.waiting);
+    if (live_) {
+        const Live::Counts viewers = live_->counts();
+        metric("viewers", "gauge", "Viewers that are connected", viewers.viewers);
+        metric("viewer_lost_records_total", "counter", "Records dropped for slow viewers",
+               double(viewers.lost));
+    }
     metric("memory_bytes", "gauge", "Memory taken from the device", double(model_.engine.memory().total));
     return out;
 }

@@ -106,7 +106,7 @@ ModelOptions model_options(const ModelConfig& config, const LoadOptions& options
                      .got = fmt::format("{}", options.chunk)});
     ModelOptions wanted{
         .context = context,
-        .pages = div_up(cache_tokens, PAGE_TOKENS),
+        .pages = div_up(cache_tokens, PAGE_TOKENS) + options.spare_contexts * div_up(context, PAGE_TOKENS),
         .chunk = options.chunk,
         .trace = options.trace,
         .cache_format = cache_format_of(config, options),
@@ -483,7 +483,7 @@ void Engine::Impl::upload_steering() {
     executor->flush();
 }
 
-Session Engine::open() {
+Session Engine::open(bool told) {
     const Impl::Quiet quiet(*impl_);
     const auto slot = std::find(impl_->sequence_used.begin(), impl_->sequence_used.end(), false);
     if (slot == impl_->sequence_used.end())
@@ -495,7 +495,7 @@ Session Engine::open() {
     session->engine = impl_.get();
     session->device_epoch = impl_->device_epoch;
     session->sequence = static_cast<uint32_t>(slot - impl_->sequence_used.begin());
-    session->number = impl_->next_session++;
+    session->number = told ? impl_->next_session++ : Session::Impl::UNTOLD;
     impl_->publish({.kind = trace::Event::Kind::opened, .session = session->number});
     impl_->executor->zero(
         {impl_->model->counts.address + 4ull * session->sequence * impl_->model->config.vocab_size,

@@ -32,7 +32,8 @@ struct LoadOptions {
     bool reference = false; // run on the CPU executor, the oracle of the tests: slow, in double precision
     uint32_t context = 0;   // longest session in tokens; 0: the model's limit, at most 4096
     uint32_t cache_tokens =
-        0;                // tokens the latent cache holds for all sessions together; 0: twice the context
+        0; // tokens the latent cache holds for all sessions together; 0: twice the context
+    uint32_t spare_contexts = 0; // whole sessions that it has room for beyond that
     uint32_t chunk = 512; // prompt tokens processed at once, at most
     // Steps that generate which the device may have under way at once, at most 4: it goes from one to the
     // next by itself, and what turns out not to be wanted is thrown away. 0: two, on a software device one.
@@ -138,7 +139,8 @@ class Engine {
     const ModelConfig& config() const;
     const std::string& device_name() const; // as the driver says it
     uint32_t context() const;               // longest session, tokens
-    Session open();                         // a new, empty session; the engine must outlive it
+    // A new, empty session; the engine must outlive it. Of one that is not `told`, listeners hear nothing.
+    Session open(bool told = true);
     bool step(); // advances every runnable session once; false when none was runnable
     // One token of each of several sessions of this engine, as their own next() gives it, in one step. Throws
     // the error of the first session that failed, which is as before; the others have their token.

@@ -42,7 +42,8 @@ struct Session::Impl {
 
     Engine::Impl* engine = nullptr;
     uint32_t sequence = 0; // slot: page table, sampler, counts
-    uint32_t number = 0;   // in records and events
+    static constexpr uint32_t UNTOLD = 0xFFFFFFFF; // number of a session that nobody is told of
+    uint32_t number = 0;                            // in records and events
     std::vector<Token> tokens;
     uint32_t cached = 0; // tokens whose rows are in the cache; always fewer than all (unless there are none)
     std::vector<Segment> segments; // cover [0, cached)

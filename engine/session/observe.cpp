@@ -157,7 +157,7 @@ std::vector<float> Engine::Impl::stage_times(const Plan& plan) const {
 
 void Engine::Impl::keep_record(Session::Impl& s, trace::TokenRecord record) {
     record.session = s.number;
-    {
+    if (s.number != Session::Impl::UNTOLD) {
         const std::lock_guard lock(listeners_mutex);
         for (trace::Queue* queue : listeners) queue->offer(record);
     }
@@ -169,6 +169,7 @@ void Engine::Impl::keep_record(Session::Impl& s, trace::TokenRecord record) {
 }
 
 void Engine::Impl::publish(trace::Event event) {
+    if (event.session == Session::Impl::UNTOLD) return;
     event.time = now();
     const std::lock_guard lock(listeners_mutex);
     for (trace::Queue* queue : listeners) queue->offer(event);

@@ -9,7 +9,7 @@ namespace fathom {
 
 StepProfile Engine::profile() {
     constexpr int ROUNDS = 10; // the fastest counts: what disturbs a measurement only ever adds
-    Session session = open();
+    Session session = open(false);
     session.feed(std::vector<Token>{impl_->model->config.bos.empty() ? 0 : impl_->model->config.bos.front()});
     session.next();
     const Token token = session.tokens().front();

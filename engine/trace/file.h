@@ -7,26 +7,15 @@
 // columns.h).
 #pragma once
 
+#include "trace/frames.h"
 #include "trace/queue.h"
-#include "trace/record.h"
 
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <thread>
 
 namespace fathom::trace {
-
-// What a recording says of itself before its first record.
-struct Identity {
-    Shape shape;
-    nlohmann::json facts; // an object: "program", "model", "device", "settings", "created", ...; any keys
-};
-
-using TextOf = std::function<std::string(Token)>; // the bytes that a token stands for
 
 // Writes packets as they come. Throws Error when the file cannot be written. A file without finish() lacks
 // its index, and is read all the same.

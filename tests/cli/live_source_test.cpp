@@ -17,7 +17,7 @@ void settle(LiveSource& source, viewer::Store& store) {
     const auto take = [&] {
         for (const trace::Packet& packet : source.poll()) store.ingest(packet);
     };
-    while (source.busy()) {
+    while (source.control()->busy()) {
         take();
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
@@ -38,9 +38,9 @@ TEST_CASE("live source: writes, goes on, branches, stops, and leaves a silenced 
     LiveSource source(model);
     viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
     const viewer::Sampling greedy{.temperature = 0, .max_tokens = 24};
-    source.generate({.text = "Once upon a time", .sampling = greedy});
+    source.control()->generate({.text = "Once upon a time", .sampling = greedy});
     settle(source, store);
-    CHECK(source.failure().empty());
+    CHECK(source.control()->failure().empty());
     REQUIRE(store.timelines().size() == 1);
     const uint32_t first = store.timelines()[0].session, size = store.timelines()[0].size();
     std::string text;
@@ -51,7 +51,7 @@ TEST_CASE("live source: writes, goes on, branches, stops, and leaves a silenced 
     // from another token in the middle: a session of its own, with the same past
     const trace::TokenRecord& before = *store.timeline(first)->record(size - 10);
     REQUIRE(before.candidates.size() > 1);
-    source.generate(
+    source.control()->generate(
         {.session = first, .keep = size - 9, .forced = before.candidates[1].token, .sampling = greedy});
     settle(source, store);
     REQUIRE(store.timelines().size() == 2);
@@ -65,23 +65,23 @@ TEST_CASE("live source: writes, goes on, branches, stops, and leaves a silenced 
     viewer::Pin busiest{2, 0};
     for (uint32_t e = 0; e < store.shape().n_experts; ++e)
         if (uses(store, branch, {2, e}, 0) > uses(store, branch, busiest, 0)) busiest.expert = e;
-    source.steer({{.expert = busiest, .key = viewer::Steered::SILENT}});
+    source.control()->steer({{.expert = busiest, .key = viewer::Steered::SILENT}});
     const uint32_t end = branch.size();
-    source.generate({.session = branch.session, .keep = end, .sampling = greedy});
+    source.control()->generate({.session = branch.session, .keep = end, .sampling = greedy});
     settle(source, store);
     CHECK(store.timelines()[1].size() > end + 4);
     CHECK(uses(store, store.timelines()[1], busiest, end) ==
           0); // the token at `end` was already chosen, and runs now
-    source.steer({});
+    source.control()->steer({});
 
-    source.generate({.text = "One day", .sampling = {.max_tokens = 100000}});
+    source.control()->generate({.text = "One day", .sampling = {.max_tokens = 100000}});
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
-    source.stop();
+    source.control()->stop();
     settle(source, store);
     CHECK(store.timelines().back().size() < 1000);
-    source.generate({.session = 999, .keep = 1});
+    source.control()->generate({.session = 999, .keep = 1});
     settle(source, store);
-    CHECK(source.failure().find("closed") != std::string::npos);
+    CHECK(source.control()->failure().find("closed") != std::string::npos);
 }
 
 TEST_CASE("live source: reads a text again to watch its attention, and writes twice to compare") {
@@ -89,15 +89,15 @@ TEST_CASE("live source: reads a text again to watch its attention, and writes tw
     LiveSource source(model);
     viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
     const viewer::Sampling greedy{.temperature = 0, .max_tokens = 20};
-    source.generate({.text = "Once upon a time", .sampling = greedy});
+    source.control()->generate({.text = "Once upon a time", .sampling = greedy});
     settle(source, store);
     const uint32_t first = store.timelines()[0].session, size = store.timelines()[0].size();
     CHECK(store.watched().empty());
 
-    source.watch({.layers = {1}});
-    source.generate({.session = first, .keep = size, .again = true});
+    source.control()->watch({.layers = {1}});
+    source.control()->generate({.session = first, .keep = size, .again = true});
     settle(source, store);
-    CHECK(source.failure().empty());
+    CHECK(source.control()->failure().empty());
     REQUIRE(store.timelines().size() == 2);
     const viewer::Timeline& again = store.timelines()[1];
     CHECK(store.watched() == std::vector<uint32_t>{1});
@@ -113,10 +113,10 @@ TEST_CASE("live source: reads a text again to watch its attention, and writes tw
     }
 
     // An expert that all tokens must take, with twice its weight, and the same text without.
-    source.steer({{.expert = {0, 3}, .key = viewer::Steered::FORCED, .factor = 2}});
-    source.generate({.session = first, .keep = size / 2, .sampling = greedy, .twice = true});
+    source.control()->steer({{.expert = {0, 3}, .key = viewer::Steered::FORCED, .factor = 2}});
+    source.control()->generate({.session = first, .keep = size / 2, .sampling = greedy, .twice = true});
     settle(source, store);
-    CHECK(source.failure().empty());
+    CHECK(source.control()->failure().empty());
     REQUIRE(store.timelines().size() == 4);
     const viewer::Timeline &free = store.timelines()[2], &steered = store.timelines()[3];
     CHECK(free.parent == first);
@@ -136,18 +136,18 @@ TEST_CASE("live source: a conversation is what the model's chat format makes of 
     const LoadedModel model = load_model({}); // it knows the marks of V3's format
     LiveSource source(model);
     viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
-    source.generate({.text = "Hello", .sampling = {.temperature = 0, .max_tokens = 5}, .chat = true});
+    source.control()->generate({.text = "Hello", .sampling = {.temperature = 0, .max_tokens = 5}, .chat = true});
     settle(source, store);
-    CHECK(source.failure().empty());
+    CHECK(source.control()->failure().empty());
     REQUIRE(store.timelines().size() == 1);
     const uint32_t session = store.timelines()[0].session, size = store.timelines()[0].size();
-    source.generate({.session = session,
+    source.control()->generate({.session = session,
                      .keep = size,
                      .text = "And now?",
                      .sampling = {.temperature = 0, .max_tokens = 5},
                      .chat = true});
     settle(source, store);
-    CHECK(source.failure().empty());
+    CHECK(source.control()->failure().empty());
     std::string text;
     const viewer::Timeline& timeline = *store.timeline(session);
     for (uint32_t i = 0; i < timeline.size(); ++i) text += store.text(timeline.token(i));

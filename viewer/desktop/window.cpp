@@ -4,18 +4,16 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "viewer/app.h"
+#include "viewer/desktop/fonts.h"
+#include "viewer/frame.h"
+#include "viewer/ui/gl.h"
 
-#define GL_GLEXT_PROTOTYPES
-#include <GL/glcorearb.h>
 #define GLFW_INCLUDE_NONE
 #include <GLFW/glfw3.h>
 #include <backends/imgui_impl_glfw.h>
 #include <backends/imgui_impl_opengl3.h>
 #include <imgui.h>
 #include <imgui_freetype.h>
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#include <stb_image_write.h>
 
 #include <algorithm>
 #include <array>
@@ -32,44 +30,21 @@ namespace {
 constexpr double IDLE_SECONDS = 0.25, BUSY_SECONDS = 1.0 / 30; // between frames without and with news
 constexpr int AFTER_EVENT = 3;                                 // frames drawn after something happened
 
-// The first of these that is installed; CJK ones come behind the text font.
-constexpr std::array TEXT_FONTS = {"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
-                                   "/usr/share/fonts/TTF/DejaVuSans.ttf",
-                                   "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf"};
-constexpr std::array CJK_FONTS = {"/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-                                  "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
-                                  "/usr/share/fonts/google-noto-sans-cjk-fonts/NotoSansCJK-Regular.ttc",
-                                  "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
-                                  "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"};
-
-template <size_t N> const char* first_present(const std::array<const char*, N>& paths) {
-    for (const char* path : paths)
-        if (std::error_code error; std::filesystem::exists(path, error)) return path;
-    return nullptr;
-}
-
-void load_fonts(float scale) {
-    ImFontAtlas& atlas = *ImGui::GetIO().Fonts;
+struct Fonts {
+    std::string text, cjk;
+    explicit Fonts(float scale) {
 #if IMGUI_VERSION_NUM < 19200
-    atlas.FontBuilderIO = ImGuiFreeType::GetBuilderForFreeType();
+        ImGui::GetIO().Fonts->FontBuilderIO = ImGuiFreeType::GetBuilderForFreeType();
 #endif
-    static const ImWchar wide[] = {0x20,   0x24F,  0x370,  0x52F,  0x1E00, 0x1EFF,
-                                   0x2000, 0x22FF, 0x2500, 0x25FF, 0};
-    const float size = std::round(ui::FONT_SIZE * scale);
-    const char* text = first_present(TEXT_FONTS);
-    if (!text) {
-        log::warning("the viewer found no DejaVu Sans (package fonts-dejavu-core): its text will be plain");
-        atlas.AddFontDefault();
-        return;
+        text = text_font(), cjk = cjk_font();
+        if (text.empty())
+            log::warning(
+                "the viewer found no DejaVu Sans (package fonts-dejavu-core): its text will be plain");
+        make_fonts({text.empty() ? nullptr : text.data(), text.size(), cjk.empty() ? nullptr : cjk.data(),
+                    cjk.size()},
+                   std::round(ui::FONT_SIZE * scale));
     }
-    atlas.AddFontFromFileTTF(text, size, nullptr, wide);
-    if (const char* cjk = first_present(CJK_FONTS)) {
-        ImFontConfig merged;
-        merged.MergeMode = true;
-        merged.OversampleH = 1;
-        atlas.AddFontFromFileTTF(cjk, size, &merged, atlas.GetGlyphRangesChineseSimplifiedCommon());
-    }
-}
+};
 
 [[noreturn]] void fail(const char* what) {
     const char* reason = nullptr;
@@ -100,7 +75,7 @@ class Window {
         scale = options.scale != 0 ? options.scale : x;
         ImGui::CreateContext();
         ImGui::GetIO().IniFilename = nullptr;
-        load_fonts(scale);
+        fonts.emplace(scale);
         ImGui_ImplGlfw_InitForOpenGL(window, true);
         ImGui_ImplOpenGL3_Init("#version 150");
     }
@@ -116,49 +91,21 @@ class Window {
 
     GLFWwindow* window = nullptr;
     float scale = 1;
+    std::optional<Fonts> fonts;
 };
-
-void draw(Window& window, App& app) {
-    ImGui_ImplOpenGL3_NewFrame();
-    ImGui_ImplGlfw_NewFrame();
-    ImGui::NewFrame();
-    app.frame();
-    ImGui::Render();
-    int width = 0, height = 0;
-    glfwGetFramebufferSize(window.window, &width, &height);
-    glViewport(0, 0, width, height);
-    const ImVec4 back = ImGui::GetStyle().Colors[ImGuiCol_WindowBg];
-    glClearColor(back.x, back.y, back.z, 1);
-    glClear(GL_COLOR_BUFFER_BIT);
-    ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
-}
 
 // A part of what is drawn, in ImGui's coordinates.
 void save_picture(const Window& window, ImVec2 from, ImVec2 to, const std::filesystem::path& path) {
-    int all_wide = 0, all_high = 0;
-    glfwGetFramebufferSize(window.window, &all_wide, &all_high);
-    const ImVec2 scale = ImGui::GetIO().DisplayFramebufferScale;
-    const auto pixel = [](float at, float by, int most) {
-        return std::clamp(static_cast<int>(std::lround(at * by)), 0, most);
-    };
-    const int left = pixel(from.x, scale.x, all_wide), right = pixel(to.x, scale.x, all_wide),
-              top = pixel(from.y, scale.y, all_high), bottom = pixel(to.y, scale.y, all_high);
-    const int width = right - left, height = bottom - top;
-    std::vector<unsigned char> pixels(size_t(width) * size_t(height) * 4);
-    glPixelStorei(GL_PACK_ALIGNMENT, 1);
-    glReadPixels(left, all_high - bottom, width, height, GL_RGBA, GL_UNSIGNED_BYTE, pixels.data());
-    for (size_t i = 3; i < pixels.size(); i += 4) pixels[i] = 255;
-    stbi_flip_vertically_on_write(1);
-    if (!stbi_write_png(path.c_str(), width, height, 4, pixels.data(), width * 4))
-        throw Error({.what = "cannot write the picture",
-                     .where = path.string(),
-                     .fix = "check the folder, its rights and the room on its disk"});
+    AtomicFile file(path);
+    file.write(picture_of(window.window, from, to));
+    file.commit();
 }
 
 // What a panel's menu asks for, beside other files of the working folder; the header says where it is.
 void take_picture(const Window& window, App& app) {
-    if (!app.picture || --app.picture->frames > 0) return;
-    const App::Picture wanted = *std::exchange(app.picture, std::nullopt);
+    const std::optional<App::Picture> due = due_picture(app);
+    if (!due) return;
+    const App::Picture& wanted = *due;
     std::filesystem::path path;
     for (int n = 1; path.empty() || std::filesystem::exists(path); ++n)
         path = fmt::format("fathom-{}-{}.png", wanted.name, n);
@@ -190,7 +137,7 @@ void measure(Window& window, App& app, uint32_t frames) {
             app.grid_view.begin = static_cast<float>(i * 11 % n);
         }
         const auto start = std::chrono::steady_clock::now();
-        draw(window, app);
+        draw(window.window, app);
         glFinish();
         times.push_back(
             std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
@@ -265,7 +212,7 @@ void show_window(Source& source, const WindowOptions& options) {
         if (event || news) awake = AFTER_EVENT;
         if (awake <= 0 && !app.wants_frames()) continue;
         --awake;
-        draw(window, app);
+        draw(window.window, app);
         take_picture(window, app);
         ++drawn;
         if (!options.state.empty()) save_state(app, options.state, state);

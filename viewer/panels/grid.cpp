@@ -5,7 +5,6 @@
 #include "viewer/ui/compat.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <fmt/format.h>
 
@@ -89,8 +88,8 @@ void fill(App& app, const Timeline& t, float width) {
                                 tokens,
                                 columns,
                                 app.size(),
-                                std::bit_cast<uint32_t>(app.grid_view.range.low),
-                                std::bit_cast<uint32_t>(app.grid_view.range.high)};
+                                Basis::of(app.grid_view.range.low),
+                                Basis::of(app.grid_view.range.high)};
     app.basis_of_pins(basis);
     if (!app.grid_view.made_of.changes(std::move(basis))) return;
     const std::vector<uint8_t> pins = pin_table(app);

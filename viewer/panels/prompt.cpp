@@ -6,13 +6,25 @@
 
 namespace fathom::viewer {
 
-void draw_prompt(App& app) {
+namespace {
+
+void buttons_to_go_on(App& app, float width) {
+    const bool rests = !app.source.control()->busy();
+    const Timeline* t = app.timeline();
+    if (ImGui::Button("Again", {width, 0}) && rests && t) {
+        uint32_t written = 0; // by the model
+        while (written < t->size() && !t->generated(written)) ++written;
+        ++app.sampling.seed;
+        app.generate("", written);
+    }
+    if (ImGui::IsItemHovered()) ImGui::SetTooltip("another answer to the same beginning");
+    if (app.prompt_outside) ImGui::SameLine();
+    if (ImGui::Button("Go on", {width, 0}) && rests && app.timeline())
+        app.generate(app.prompt, app.timeline()->size());
+}
+
+void field(App& app) {
     Control& control = *app.source.control();
-    begin_panel(app, "Write", "Ctrl+Enter begins", 0, ImGuiWindowFlags_NoScrollbar);
-    ImGui::SameLine();
-    ImGui::Checkbox("chat", &app.chat);
-    if (ImGui::IsItemHovered())
-        ImGui::SetTooltip("what is written is a message, in the model's own chat format");
     const float button = 96 * app.theme.scale;
     const bool entered = ImGui::InputTextMultiline("##prompt", &app.prompt,
                                                    {-button - 8 * app.theme.scale, 70 * app.theme.scale},
@@ -24,17 +36,24 @@ void draw_prompt(App& app) {
     } else if (ImGui::Button("Begin", {button, 0}) || entered) {
         app.generate(app.prompt);
     }
-    const Timeline* t = app.timeline();
-    if (ImGui::Button("Again", {button, 0}) && !control.busy() && t) {
-        uint32_t written = 0; // by the model
-        while (written < t->size() && !t->generated(written)) ++written;
-        ++app.sampling.seed;
-        app.generate("", written);
-    }
-    if (ImGui::IsItemHovered()) ImGui::SetTooltip("another answer to the same beginning");
-    if (ImGui::Button("Go on", {button, 0}) && !control.busy() && app.timeline())
-        app.generate(app.prompt, app.timeline()->size());
+    buttons_to_go_on(app, button);
     ImGui::EndGroup();
+}
+
+} // namespace
+
+void draw_prompt(App& app) {
+    begin_panel(app, "Write", app.prompt_outside ? "" : "Ctrl+Enter begins", 0, ImGuiWindowFlags_NoScrollbar);
+    ImGui::SameLine();
+    ImGui::Checkbox("chat", &app.chat);
+    if (ImGui::IsItemHovered())
+        ImGui::SetTooltip("what is written is a message, in the model's own chat format");
+    if (app.prompt_outside) {
+        ImGui::SameLine();
+        buttons_to_go_on(app, 0);
+    } else {
+        field(app);
+    }
     const float width = 92 * app.theme.scale;
     ImGui::SetNextItemWidth(width);
     ImGui::SliderFloat("temperature", &app.sampling.temperature, 0, 2, "%.2f");
@@ -45,7 +64,7 @@ void draw_prompt(App& app) {
     ImGui::SetNextItemWidth(width);
     int tokens = static_cast<int>(app.sampling.max_tokens);
     if (ImGui::SliderInt("tokens", &tokens, 1, 1000)) app.sampling.max_tokens = static_cast<uint32_t>(tokens);
-    if (const std::string failure = control.failure(); !failure.empty())
+    if (const std::string failure = app.source.control()->failure(); !failure.empty())
         ui::text(app.theme.warning, failure.c_str());
     end_panel();
 }

@@ -146,7 +146,10 @@ void colour_scale(App& app, const char* low, const char* high) {
 } // namespace
 
 void draw_text(App& app) {
-    const float below = (app.source.control() ? 158 : 0) + (app.preset == Preset::learn ? 0 : 168);
+    const float below = (!app.source.control() ? 0
+                         : app.prompt_outside  ? 84
+                                               : 158) +
+                        (app.preset == Preset::learn ? 0 : 168);
     const float height = ImGui::GetContentRegionAvail().y - std::max(1.0f, below * app.theme.scale);
     begin_panel(app, "Text", "", height, ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse);
     ImGui::SameLine();

@@ -1,13 +1,7 @@
 #include "viewer/ui/heatmap.h"
 
+#include "viewer/ui/gl.h"
 #include "viewer/ui/theme.h"
-
-#ifdef __EMSCRIPTEN__
-#include <GLES3/gl3.h>
-#else
-#define GL_GLEXT_PROTOTYPES
-#include <GL/glcorearb.h>
-#endif
 
 #include <algorithm>
 #include <stdexcept>
