@@ -19,32 +19,34 @@ function(fathom_page variable)
     # Debian's node finds acorn by itself, another one does not; the compiler cache knows nothing of emcc.
     set(environment ${CMAKE_COMMAND} -E env NODE_PATH=/usr/share/nodejs --unset=CMAKE_CXX_COMPILER_LAUNCHER
         --unset=CMAKE_C_COMPILER_LAUNCHER --)
+    set(configure ${CMAKE_COMMAND} -S "${PROJECT_SOURCE_DIR}/viewer/web" -B "${web}" -G Ninja
+        "-DCMAKE_TOOLCHAIN_FILE=${EMSCRIPTEN_TOOLCHAIN}" -DCMAKE_BUILD_TYPE=Release
+        "-DSOURCES=${FATHOM_WEB_SOURCES}")
+    list(JOIN configure "' '" configure)
     add_custom_target(fathom_web BYPRODUCTS ${built}
-      COMMAND ${environment} ${CMAKE_COMMAND} -S "${PROJECT_SOURCE_DIR}/viewer/web" -B "${web}" -G Ninja
-              "-DCMAKE_TOOLCHAIN_FILE=${EMSCRIPTEN_TOOLCHAIN}" -DCMAKE_BUILD_TYPE=Release
-              "-DSOURCES=${FATHOM_WEB_SOURCES}"
+      COMMAND ${environment} sh -c "test -e '${web}/build.ninja' || '${configure}'"
       COMMAND ${environment} ${CMAKE_COMMAND} --build "${web}"
-      USES_TERMINAL)
+      VERBATIM USES_TERMINAL)
     set(page "${PROJECT_SOURCE_DIR}/viewer/web")
     find_file(FATHOM_FONT DejaVuSans.ttf REQUIRED PATHS /usr/share/fonts/truetype/dejavu /usr/share/fonts/TTF
               /usr/share/fonts/dejavu-sans-fonts)
-    set(files "index.html=${page}/page.html=text/html$<SEMICOLON> charset=utf-8"
-              "page.js=${page}/page.js=text/javascript$<SEMICOLON> charset=utf-8"
-              "fathom.js=${web}/fathom.js=text/javascript$<SEMICOLON> charset=utf-8"
-              "fathom.wasm=${web}/fathom.wasm=application/wasm"
-              "text.font=${FATHOM_FONT}=font/ttf")
+    # name, file, type
+    set(files "index.html|${page}/page.html|text/html@ charset=utf-8"
+              "page.js|${page}/page.js|text/javascript@ charset=utf-8"
+              "fathom.js|${web}/fathom.js|text/javascript@ charset=utf-8"
+              "fathom.wasm|${web}/fathom.wasm|application/wasm"
+              "text.font|${FATHOM_FONT}|font/ttf")
   endif()
   set(code "")
   set(declared "")
   set(assembly "")
   set(packed "")
   foreach(file ${files})
-    string(REPLACE "$<SEMICOLON>" "@" file "${file}")
-    string(REPLACE "=" ";" parts "${file}")
+    string(REPLACE "|" ";" parts "${file}")
     list(GET parts 0 name)
     list(GET parts 1 path)
     list(GET parts 2 type)
-    string(REPLACE "@" ";" type "${type}")
+    string(REPLACE "@" ";" type "${type}") # which would part a list
     string(MAKE_C_IDENTIFIER "${name}" symbol)
     set(gzip "${CMAKE_BINARY_DIR}/page/${name}.gz")
     add_custom_command(OUTPUT "${gzip}" DEPENDS "${path}" COMMENT "Packing ${name}"

@@ -317,6 +317,13 @@ void App::zoom(float factor) {
     ImGui::GetIO().FontGlobalScale = wanted;
 }
 
+void App::move_to_display(float scale) {
+    const float zoomed = theme.scale / first_scale_;
+    first_scale_ = scale;
+    theme = ui::apply_theme(theme.dark, scale * zoomed);
+    forget_glyphs();
+}
+
 void App::reset() {
     zoom(first_scale_ / theme.scale);
     theme = ui::apply_theme(true, first_scale_);
@@ -494,6 +501,8 @@ void splitter(App& app, float height) {
 
 } // namespace
 
+constexpr float NARROW = 640; // of a window, at scale 1
+
 void App::body(float height) {
     const float all = ImGui::GetContentRegionAvail().x;
     const ImGuiWindowFlags flags = ImGuiWindowFlags_NoScrollbar | ImGuiWindowFlags_NoScrollWithMouse;
@@ -502,12 +511,14 @@ void App::body(float height) {
         ui::child(id, size, false, with);
         ImGui::PopStyleColor();
     };
-    column("left", {all * split, height}, flags);
+    const bool narrow = all < NARROW * theme.scale; // a phone: one column, which scrolls
+    if (narrow) column("stack", {0, height}, 0);
+    column("left", narrow ? ImVec2{0, 0.75f * height} : ImVec2{all * split, height}, flags);
     draw_text(*this);
     if (preset != Preset::learn) draw_alternatives(*this); // the tour comes to it by itself
     if (source.control()) draw_prompt(*this);
     ImGui::EndChild();
-    splitter(*this, height);
+    if (!narrow) splitter(*this, height);
     column("right", {0, height}, 0);
     switch (preset) {
     case Preset::generate:
@@ -542,6 +553,7 @@ void App::body(float height) {
         draw_learn(*this);
     }
     ImGui::EndChild();
+    if (narrow) ImGui::EndChild();
 }
 
 void App::frame() {

@@ -123,6 +123,7 @@ class App {
     void toggle_bookmark(uint32_t position);
     void go_to_event(int direction);      // the next bookmark, branch or gap, from the selected token
     void zoom(float factor);              // of everything
+    void move_to_display(float scale);    // whose scale is another one
     void reset();                         // to what the window was made with, but for what was recorded
     void compare_from(uint32_t position); // writes on from there twice: as the model is, and as it is steered
     // What is looked at in the attention panels: a token that went through the model, and what its heads of

@@ -4,9 +4,11 @@
 #include "cli/generate.h"
 #include "cli/live_source.h"
 #include "cli/recorder.h"
+#include "server/dial.h"
 #include "trace/file.h"
 #include "viewer/desktop/window.h"
 #include "viewer/preset.h"
+#include "viewer/remote.h"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -25,8 +27,34 @@ struct Options {
     bool light = false;
 };
 
+// An engine elsewhere, over its server's WebSocket.
+class RemoteLink final : public viewer::Link {
+  public:
+    explicit RemoteLink(const std::string& url)
+        : address_(server::parse_address(url)), text_(address_.text()),
+          dial_(address_, fmt::format("fathom.v{}", trace::WIRE_VERSION)) {}
+    std::vector<Piece> poll() override {
+        std::vector<Piece> pieces;
+        for (server::Dial::Piece& piece : dial_.poll())
+            pieces.push_back({static_cast<Piece::Kind>(piece.kind), std::move(piece.bytes)});
+        return pieces;
+    }
+    void send(std::string text) override { dial_.send(std::move(text)); }
+    const std::string& address() const override { return text_; }
+
+  private:
+    const server::Address address_;
+    const std::string text_;
+    server::Dial dial_;
+};
+
 int view(Options options) {
     if (options.light) options.window.dark = false;
+    if (const std::string url = options.model.model.string(); url.find("://") != url.npos) {
+        viewer::RemoteSource source(std::make_unique<RemoteLink>(url));
+        viewer::show_window(source, options.window);
+        return OK;
+    }
     if (options.model.model.extension() == ".ftrace") {
         if (!options.model.watch.empty())
             throw UsageError("--watch: a recording tells of the layers that were watched when it was made");

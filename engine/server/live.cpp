@@ -1,7 +1,6 @@
 #include "server/live.h"
 
 #include "base/error.h"
-#include "session/engine.h"
 
 #include <algorithm>
 #include <cstring>
@@ -34,20 +33,18 @@ struct Live::Viewer {
     bool paused = false;
 };
 
-Live::Live(Engine& engine, trace::Control& control, trace::Identity identity, trace::TextOf text_of)
-    : engine_(engine), control_(control), identity_(std::move(identity)),
+Live::Live(trace::Control& control, trace::Identity identity, trace::TextOf text_of)
+    : control_(control), identity_(std::move(identity)),
       hello_(trace::hello_text({.run = random_name(), .identity = identity_})),
       encoder_(identity_.shape, std::move(text_of),
                [this](trace::Kind kind, std::span<const std::byte> frame, uint32_t count) {
                    made_.emplace_back(kind, std::vector(frame.begin(), frame.end()));
                    if (kind == trace::Kind::tokens) made_records_ += count;
                }) {
-    engine_.listen(queue_);
     thread_ = std::thread([this] { run(); });
 }
 
 Live::~Live() {
-    engine_.ignore(queue_);
     queue_.close();
     thread_.join();
 }
@@ -67,7 +64,11 @@ void Live::run() {
 void Live::take(const std::vector<trace::Packet>& packets) {
     made_.clear();
     made_records_ = 0;
-    for (const trace::Packet& packet : packets) encoder_.write(packet);
+    for (const trace::Packet& packet : packets) {
+        encoder_.write(packet);
+        const auto* event = std::get_if<trace::Event>(&packet);
+        if (event && event->kind == trace::Event::Kind::memory) memory_[event->text] = frame_of(*event);
+    }
     encoder_.flush();
     auto message = std::make_shared<Message>();
     message->records = made_records_;
@@ -98,12 +99,11 @@ void Live::offer(Viewer& viewer, const std::shared_ptr<const Message>& message) 
     send(viewer);
 }
 
-std::vector<std::byte> Live::gap_frame(uint64_t records) const {
-    const trace::Event gap{.kind = trace::Event::Kind::gap, .count = records};
+std::vector<std::byte> Live::frame_of(const trace::Event& event) const {
     std::vector<std::byte> frame;
     trace::Encoder(identity_.shape, nullptr, [&](trace::Kind, std::span<const std::byte> made, uint32_t) {
         frame.assign(made.begin(), made.end());
-    }).write(gap);
+    }).write(event);
     return frame;
 }
 
@@ -117,7 +117,8 @@ void Live::send(Viewer& viewer) {
             bytes.append(reinterpret_cast<const char*>(part.data()), part.size());
         };
         add(std::exchange(viewer.texts, {}));
-        if (viewer.lost != 0) add(gap_frame(std::exchange(viewer.lost, 0)));
+        if (viewer.lost != 0)
+            add(frame_of({.kind = trace::Event::Kind::gap, .count = std::exchange(viewer.lost, 0)}));
         add(next.texts);
         add(next.frames);
         viewer.waiting_bytes -= next.size();
@@ -153,6 +154,8 @@ SocketHandler Live::join(std::shared_ptr<Socket> socket, std::string_view protoc
     viewer->socket->send(trace::state_text(state_), false);
     viewer->texts = encoder_.all_texts();
     viewer->lost = forgotten_;
+    for (const auto& [owner, frame] : memory_)
+        viewer->texts.insert(viewer->texts.end(), frame.begin(), frame.end());
     viewers_.push_back(viewer);
     for (const auto& message : kept_)
         viewer->waiting.push_back(message), viewer->waiting_bytes += message->size();

@@ -10,14 +10,11 @@
 #include <condition_variable>
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
-
-namespace fathom {
-class Engine;
-}
 
 namespace fathom::server {
 
@@ -25,10 +22,12 @@ class Live {
   public:
     static constexpr size_t KEPT = 64u << 20;         // bytes of messages, for who comes late
     static constexpr size_t MOST_WAITING = 16u << 20; // bytes of messages for one viewer
-    // Both must outlive it. `identity` and `text_of` as in a recording.
-    Live(Engine& engine, trace::Control& control, trace::Identity identity, trace::TextOf text_of);
+    // `control` must outlive it. `identity` and `text_of` as in a recording.
+    Live(trace::Control& control, trace::Identity identity, trace::TextOf text_of);
     ~Live();
     Live(const Live&) = delete;
+
+    trace::Queue& queue() { return queue_; } // what it hears the engine by
 
     // A viewer has come: what it says goes to the handler that is returned.
     SocketHandler join(std::shared_ptr<Socket> socket, std::string_view protocol);
@@ -52,9 +51,8 @@ class Live {
     void act(const trace::Command& command, Viewer& viewer);
     void offer(Viewer& viewer, const std::shared_ptr<const Message>& message);
     void send(Viewer& viewer); // what its credit allows
-    std::vector<std::byte> gap_frame(uint64_t records) const;
+    std::vector<std::byte> frame_of(const trace::Event& event) const;
 
-    Engine& engine_;
     trace::Control& control_;
     const trace::Identity identity_;
     const std::string hello_;
@@ -65,7 +63,8 @@ class Live {
     trace::Encoder encoder_;
     std::deque<std::shared_ptr<const Message>> kept_;
     size_t kept_bytes_ = 0;
-    uint64_t forgotten_ = 0; // records of what is not kept any more
+    uint64_t forgotten_ = 0;                               // records of what is not kept any more
+    std::map<std::string, std::vector<std::byte>> memory_; // newest event of each owner, as a frame
     std::list<std::shared_ptr<Viewer>> viewers_;
     trace::State state_;
     uint64_t lost_ = 0;

@@ -52,7 +52,12 @@ Server::Server(Served model, ServerOptions options)
       }) {
     if (!options_.viewer) return;
     author_.emplace(model_, options_.viewer->cache_tokens);
-    live_.emplace(model_.engine, *author_, options_.viewer->identity, options_.viewer->text_of);
+    live_.emplace(*author_, options_.viewer->identity, options_.viewer->text_of);
+    model_.engine.listen(live_->queue());
+}
+
+Server::~Server() {
+    if (live_) model_.engine.ignore(live_->queue());
 }
 
 void Server::check(const HttpRequest& request) const {

@@ -37,6 +37,8 @@ class Server {
   public:
     // Listens at once. Throws Error where the address cannot be had.
     Server(Served model, ServerOptions options);
+    ~Server();
+    Server(const Server&) = delete;
     uint16_t port() const { return http_.port(); }
     void run() { // until SIGINT, SIGTERM or stop()
         http_.run([this] { completions_.stop_all(); });

@@ -9,12 +9,19 @@ namespace fathom::viewer {
 
 namespace {
 
+// Behind what was drawn last, or on a line of its own where the window has no room for so much more.
+void beside(float gap, float width) {
+    const float right = ImGui::GetWindowPos().x + ImGui::GetWindowContentRegionMax().x;
+    if (ImGui::GetItemRectMax().x + gap + width <= right) ImGui::SameLine(0, gap);
+}
+
 void tabs(App& app) {
     for (size_t i = 0; i < PRESET_NAMES.size(); ++i) {
-        if (i != 0) ImGui::SameLine(0, 4 * app.theme.scale);
         const bool on = app.preset == static_cast<Preset>(i);
         std::string name(PRESET_NAMES[i]);
         name[0] = static_cast<char>(name[0] - 'a' + 'A');
+        const float width = ImGui::CalcTextSize(name.c_str()).x + 2 * ImGui::GetStyle().FramePadding.x;
+        if (i != 0) beside(4 * app.theme.scale, width);
         if (on) ImGui::PushStyleColor(ImGuiCol_Button, ImGui::GetStyle().Colors[ImGuiCol_ButtonActive]);
         if (ImGui::Button(name.c_str())) app.set_preset(static_cast<Preset>(i));
         if (on) ImGui::PopStyleColor();
@@ -58,8 +65,8 @@ void draw_header(App& app) {
     sessions(app);
     ui::text(app.theme.text, ui::shown(app.store.model_name()).c_str());
     ImGui::SameLine(0, 6 * app.theme.scale);
-    ui::text(app.theme.dim, ui::shown("on " + app.store.device()).c_str());
-    const auto gap = [&] { ImGui::SameLine(0, 20 * app.theme.scale); };
+    if (!app.store.device().empty()) ui::text(app.theme.dim, ui::shown("on " + app.store.device()).c_str());
+    const auto gap = [&] { beside(20 * app.theme.scale, 110 * app.theme.scale); };
     if (const Timeline* t = app.timeline()) {
         if (const double speed = app.store.speed(*t, 16); speed > 0) {
             gap();
@@ -73,7 +80,9 @@ void draw_header(App& app) {
         }
     }
     gap();
-    ui::text(app.theme.dim, app.source.state().c_str());
+    const std::string state = app.source.state();
+    const bool fine = state == "live" || state == "recording";
+    ui::text(fine ? app.theme.dim : app.theme.warning, state.c_str());
     if (app.wants_frames() && app.source.control()) {
         gap();
         fact(app, "queue", fmt::format("{}", app.queued));

@@ -124,8 +124,7 @@ class Host {
             wake();
         }
         if (ratio != scale_) { // another display, or another zoom of the page
-            app_->zoom(ratio / scale_);
-            scale_ = ratio;
+            app_->move_to_display(scale_ = ratio);
             fonts_stale_ = true;
         }
         if (!fonts_stale_) return;
