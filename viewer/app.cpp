@@ -31,7 +31,10 @@ bool App::poll() {
     if (!packets.empty()) queued = packets.size();
     if (control && packets.empty() && !control->busy()) asked_ = false;
     if (!timeline() && !store.timelines().empty()) show_session(store.timelines().front().session);
-    return !packets.empty();
+    std::string state = source.state();
+    const bool is_news = !packets.empty() || state != state_;
+    state_ = std::move(state);
+    return is_news;
 }
 
 void App::begin_anew() {
@@ -114,6 +117,7 @@ nlohmann::json App::state() const {
             {"expert", number(selection_.expert)},
             {"hovered", number(hovered)},
             {"told", told},
+            {"state", state_},
             {"preset", static_cast<int>(preset)},
             {"lesson", lesson},
             {"steered", steered.size()},

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <stdexcept>
+#include <utility>
 
 namespace fathom::viewer {
 
@@ -51,6 +52,7 @@ void RemoteSource::hear(const std::string& text, std::vector<trace::Packet>& pac
     connected_ = true;
     ++generation_;
     if (hidden_) send(trace::Pause{true});
+    if (const auto request = std::exchange(later_, {})) generate(*request);
 }
 
 void RemoteSource::unpack(const std::string& bytes, std::vector<trace::Packet>& packets) {
@@ -73,7 +75,11 @@ std::string RemoteSource::state() const {
 std::string RemoteSource::failure() const { return told_.failure; }
 
 void RemoteSource::generate(const Request& request) {
-    asked_ = connected_;
+    if (!connected_) {
+        later_ = request;
+        return;
+    }
+    asked_ = true;
     send(request);
 }
 

@@ -55,6 +55,7 @@ class RemoteSource final : public Source, public Control {
     std::string problem_; // of the connection
     uint64_t generation_ = 0;
     bool connected_ = false, hidden_ = false;
+    std::optional<Request> later_; // asked for before there was a connection
     bool asked_ = false; // and the engine has not said since that it is at work
 };
 

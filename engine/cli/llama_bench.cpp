@@ -140,8 +140,8 @@ int like_llama_bench(LlamaBench options) {
     if (options.repetitions == 0) throw UsageError("-r is at least 1");
     const std::vector<Test> tests = tests_of(options);
     for (const uint32_t n : options.parallel)
-        if (n == 0 || n > MAX_SEQUENCES)
-            throw UsageError(fmt::format("--parallel is 1 to {}, not {}", MAX_SEQUENCES, n));
+        if (n == 0 || n > MAX_DECODE_ROWS)
+            throw UsageError(fmt::format("--parallel is 1 to {}, not {}", MAX_DECODE_ROWS, n));
     uint32_t longest = 0, sessions = 2;
     for (const Test& test : tests) {
         longest = std::max(longest, test.depth + test.prompt + test.generated + 2);

@@ -21,7 +21,7 @@ struct Options {
     ModelOptions model;
     server::ServerOptions server;
     uint32_t port = 8080;
-    bool viewer = true;
+    bool viewer = true, keep_prefixes = true;
 };
 
 int serve(Options options) {
@@ -37,6 +37,7 @@ int serve(Options options) {
                                  .identity = identity_of(model, {}),
                                  .text_of = [&model](Token token) { return text_of(model, token); },
                                  .cache_tokens = context};
+    what.keep_prefixes = options.keep_prefixes;
     watch_layers(model, options.model);
     server::Server server(std::move(what), options.server);
     const std::string& host = options.server.http.host;
@@ -72,6 +73,8 @@ Action prepare_serve(CLI::App& app) {
                    "A name that clients may call this machine by, beside localhost and addresses")
         ->type_name("NAME");
     app.add_flag("--viewer,!--no-viewer", options->viewer, "Serve the viewer, too; default: yes");
+    app.add_flag("--prefix-cache,!--no-prefix-cache", options->keep_prefixes,
+                 "Do not read the beginning of a prompt again that an earlier one had; default: yes");
     add_context(app, options->model);
     add_watch(app, options->model);
     add_count(app, "--cache-tokens", options->model.cache_tokens,

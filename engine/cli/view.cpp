@@ -1,4 +1,5 @@
-// `fathom view`: the viewer on the desktop, over a recording or over a model that writes while it is watched.
+// `fathom view`: the viewer on the desktop, over a recording, over a model that writes while it is watched, or
+// over an engine elsewhere.
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/generate.h"
@@ -52,6 +53,7 @@ int view(Options options) {
     if (options.light) options.window.dark = false;
     if (const std::string url = options.model.model.string(); url.find("://") != url.npos) {
         viewer::RemoteSource source(std::make_unique<RemoteLink>(url));
+        if (options.prompt) source.generate({.text = *options.prompt});
         viewer::show_window(source, options.window);
         return OK;
     }

@@ -84,7 +84,7 @@ void Model::upload_rope(uint32_t context) {
 }
 
 const Plan& Model::plan(StepKind kind) {
-    const uint32_t most = kind.mode == StepKind::Mode::prefill ? bucket_for(options_.chunk) : MAX_SEQUENCES;
+    const uint32_t most = kind.mode == StepKind::Mode::prefill ? bucket_for(options_.chunk) : MAX_DECODE_ROWS;
     check(kind.rows == bucket_for(kind.rows) && kind.rows <= most, "a plan is asked for by its bucket");
     if (const auto it = plans_.find(kind); it != plans_.end()) return *it->second;
     return *plans_.emplace(kind, make_plan(kind, options_.tiers)).first->second;
@@ -126,7 +126,7 @@ void Model::watch(const trace::LayerWatch& wanted) {
     const trace::LayerWatch& w = next.watch;
     if (!w.layers.empty()) {
         next.stride = static_cast<uint32_t>(w.layers.size()) * w.n_heads * w.width;
-        const uint32_t least = std::max(bucket_for(options_.chunk), 2 * MAX_SEQUENCES);
+        const uint32_t least = std::max(bucket_for(options_.chunk), 2 * MAX_DECODE_ROWS);
         const uint64_t bytes = std::bit_ceil(4ull * next.stride * least);
         if (bytes > MOST_MAP_BYTES)
             throw Error({.what = "more attention than can be watched at once",

@@ -71,7 +71,7 @@ ModelMemory::ModelMemory(const ModelConfig& c, const WeightSource& source, const
     cache = memory.allocate("latent cache", gpu::Placement::device, pages);
     const uint64_t rope_bytes = 8ull * options.context * (c.qk_rope_head_dim / 2);
     rope_ = memory.allocate("RoPE table", gpu::Placement::device, rope_bytes);
-    allocate_workspace(memory, caps, std::max(options.chunk, MAX_SEQUENCES));
+    allocate_workspace(memory, caps, std::max(options.chunk, MAX_DECODE_ROWS));
 }
 
 Trace ModelMemory::trace_from(uint32_t word) const {
@@ -124,8 +124,8 @@ void ModelMemory::allocate_workspace(Memory& memory, const gpu::Caps& caps, uint
         max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts,
                                                       moe_least_tile(bucket)));
     work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
-    logits = bytes(4ull * MAX_SEQUENCES * logits_stride);
-    work_.adjusted = bytes(4ull * MAX_SEQUENCES * logits_stride);
+    logits = bytes(4ull * MAX_DECODE_ROWS * logits_stride);
+    work_.adjusted = bytes(4ull * MAX_DECODE_ROWS * logits_stride);
 }
 
 void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& caps, uint32_t n) {

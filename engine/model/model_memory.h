@@ -10,8 +10,8 @@
 
 namespace fathom {
 
-constexpr uint32_t MAX_SEQUENCES =
-    32; // sequences that can be open at once; also the most rows of a decode or logits step
+constexpr uint32_t MAX_SEQUENCES = 64;   // that can be open at once
+constexpr uint32_t MAX_DECODE_ROWS = 32; // of a decode or logits step
 
 struct ModelOptions {
     uint32_t context = 0, pages = 0; // longest sequence in tokens; pages of the cache

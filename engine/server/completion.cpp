@@ -115,11 +115,10 @@ class Completions::Place {
   public:
     Place(Completions& all, const CompletionRequest& request, size_t prompt, Stop& stop)
         : all_(all), stop_(stop), sessions_(request.n) {
-        constexpr uint32_t PAGE = 64; // the cache is given out in pages of so many tokens
         const uint32_t rest = all_.model_.engine.context() - static_cast<uint32_t>(prompt);
         const uint64_t longest =
             prompt + (request.max_tokens == 0 ? rest : std::min(rest, request.max_tokens));
-        tokens_ = sessions_ * ((longest + 1 + PAGE - 1) / PAGE * PAGE);
+        tokens_ = sessions_ * in_pages(longest + 1);
         if (tokens_ > all_.model_.cache_tokens)
             throw bad_request(
                 fmt::format("{} answers of up to {} tokens need {} tokens of cache, and there are {} "
@@ -139,6 +138,9 @@ class Completions::Place {
                               all_.reserved_ + tokens_ <= all_.model_.cache_tokens;
             return room || all_.stopping_ || stop_.stopped();
         });
+        while (all_.reserved_ + tokens_ + all_.prefixes_.tokens() > all_.model_.cache_tokens &&
+               all_.prefixes_.forget_oldest()) {
+        }
         --counts.waiting;
         counts.sessions += sessions_;
         all_.reserved_ += tokens_;
@@ -149,6 +151,7 @@ class Completions::Place {
         all_.counts_.sessions -= sessions_;
         all_.reserved_ -= tokens_;
         all_.counts_.prompt_tokens += usage.prompt;
+        all_.counts_.cached_tokens += usage.cached;
         all_.counts_.tokens += usage.completion;
         all_.room_.notify_all();
     }
@@ -162,18 +165,27 @@ class Completions::Place {
     uint64_t tokens_ = 0;
 };
 
-// The sessions of all choices behind the prompt, which is read once.
+// The sessions of all choices behind the prompt, which is read once: as far as it is not known.
 std::vector<Completions::Answer> Completions::begin(const CompletionRequest& request,
-                                                    std::span<const Token> prompt, Stop& stop) const {
+                                                    std::span<const Token> prompt, Stop& stop, Usage& usage) {
     std::vector<Token> ends = model_.engine.config().eos;
     if (request.chat)
         for (const Token end : format_.stop_tokens(model_.tokenizer)) ends.push_back(end);
+    Prefixes::Found known;
+    if (request.cache_prompt && model_.keep_prefixes) {
+        const std::lock_guard lock(mutex_);
+        known = prefixes_.find(prompt);
+    }
     std::vector<Answer> answers;
     answers.reserve(request.n);
-    answers.emplace_back(0, model_.engine.open(), ends);
+    answers.emplace_back(0, known.session ? known.session->fork() : model_.engine.open(), ends);
+    Session& first = answers[0].session;
+    if (known.session) first.rewind(known.tokens, false);
+    known.session.reset();
+    usage.cached = known.tokens;
     {
-        const Watched watched(stop.mutex_, stop.sessions_, answers[0].session);
-        if (!stop.stopped()) answers[0].session.feed(prompt);
+        const Watched watched(stop.mutex_, stop.sessions_, first);
+        if (!stop.stopped()) first.feed(prompt.subspan(known.tokens));
     }
     for (size_t i = 1; i < request.n; ++i) answers.emplace_back(i, answers[0].session.fork(), ends);
     std::random_device dice;
@@ -194,7 +206,7 @@ Usage Completions::run(const CompletionRequest& request, Stop& stop, const Sink&
     const std::vector<Token> prompt = tokens_of(request);
     Place place(*this, request, prompt.size(), stop);
     place.usage.prompt = static_cast<uint32_t>(prompt.size());
-    std::vector<Answer> answers = begin(request, prompt, stop);
+    std::vector<Answer> answers = begin(request, prompt, stop, place.usage);
     const auto is_done = [](const Answer& a) { return a.done; };
     try {
         while (!stop.stopped() && !std::all_of(answers.begin(), answers.end(), is_done))
@@ -203,6 +215,10 @@ Usage Completions::run(const CompletionRequest& request, Stop& stop, const Sink&
     }
     for (Answer& answer : answers)
         if (!answer.done) finish(answer, "length", sink); // the server goes down, or nobody listens
+    if (request.cache_prompt && model_.keep_prefixes && !stop.stopped()) {
+        const std::lock_guard lock(mutex_);
+        prefixes_.keep(std::move(answers[0].session)); // its place is given back after that
+    }
     return place.usage;
 } catch (const Cancelled&) { // while the prompt was read: by the client, or by the server that goes down
     throw ApiError(503, "unavailable_error", "the request was ended before its answer began");
@@ -285,7 +301,10 @@ void Completions::stop_all() {
 
 Completions::Counts Completions::counts() const {
     const std::lock_guard lock(mutex_);
-    return counts_;
+    Counts counts = counts_;
+    counts.kept = static_cast<uint32_t>(prefixes_.size());
+    counts.kept_tokens = prefixes_.tokens();
+    return counts;
 }
 
 } // namespace fathom::server

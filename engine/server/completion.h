@@ -3,6 +3,7 @@
 #pragma once
 
 #include "server/openai.h"
+#include "server/prefixes.h"
 #include "server/served.h"
 
 #include <atomic>
@@ -40,16 +41,17 @@ class Completions {
     void stop_all(); // what runs and waits ends as soon as it can, and what comes is refused
 
     struct Counts {
-        uint64_t requests = 0, prompt_tokens = 0, tokens = 0;
-        uint32_t sessions = 0, waiting = 0;
+        uint64_t requests = 0, prompt_tokens = 0, cached_tokens = 0, tokens = 0;
+        uint32_t sessions = 0, waiting = 0, kept = 0;
+        uint64_t kept_tokens = 0; // of cache, by the sessions that are kept
     };
     Counts counts() const;
 
   private:
     struct Answer;
     class Place;
-    std::vector<Answer> begin(const CompletionRequest& request, std::span<const Token> prompt,
-                              Stop& stop) const;
+    std::vector<Answer> begin(const CompletionRequest& request, std::span<const Token> prompt, Stop& stop,
+                              Usage& usage);
     std::vector<Token> tokens_of(const CompletionRequest& request) const;
     void step(const CompletionRequest& request, std::vector<Answer>& answers, const Sink& sink, Usage& usage);
     void take(const CompletionRequest& request, Answer& answer, Token token, const Sink& sink) const;
@@ -61,6 +63,7 @@ class Completions {
     std::condition_variable room_;
     Counts counts_;
     uint64_t reserved_ = 0; // tokens of cache
+    Prefixes prefixes_;
     std::set<Stop*> running_;
     bool stopping_ = false;
 };

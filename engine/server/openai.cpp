@@ -200,6 +200,7 @@ CompletionRequest parse_completion(const std::string& body, bool chat) {
     request.n = static_cast<uint32_t>(whole(from, "n", 1, 1, 16));
     if (const json* stop = given(from, "stop")) request.stop = texts(*stop, "stop", 16);
     request.stream = flag(from, "stream");
+    request.cache_prompt = !given(from, "cache_prompt") || flag(from, "cache_prompt");
     if (const json* options = given(from, "stream_options")) {
         if (!options->is_object()) throw bad_request("'stream_options' must be an object", "stream_options");
         request.stream_usage = flag(*options, "include_usage");
@@ -258,7 +259,8 @@ json reason_of(const Choice& choice) {
 json usage_of(const Usage& usage) {
     return {{"prompt_tokens", usage.prompt},
             {"completion_tokens", usage.completion},
-            {"total_tokens", usage.prompt + usage.completion}};
+            {"total_tokens", usage.prompt + usage.completion},
+            {"prompt_tokens_details", {{"cached_tokens", usage.cached}}}};
 }
 
 } // namespace

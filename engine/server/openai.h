@@ -36,6 +36,7 @@ struct CompletionRequest {
     std::vector<std::string> stop;
     uint32_t top_logprobs = 0;
     bool logprobs = false, stream = false, stream_usage = false, echo = false;
+    bool cache_prompt = true; // take what is kept of an earlier prompt, and keep this one
 };
 
 // Throws ApiError (400) for what is malformed, out of range or not supported, by key. Keys that are not known
@@ -43,7 +44,7 @@ struct CompletionRequest {
 CompletionRequest parse_completion(const std::string& body, bool chat);
 
 struct Usage {
-    uint32_t prompt = 0, completion = 0;
+    uint32_t prompt = 0, cached = 0, completion = 0; // cached: of the prompt, not read again
 };
 
 // One token of an answer with those that it was chosen from.

@@ -20,6 +20,7 @@ struct Served {
     std::optional<Token> bos;
     std::vector<uint32_t> allowed; // of tokens, as SamplingParams has it
     uint32_t cache_tokens = 0;     // that the engine's cache holds
+    bool keep_prefixes = true;     // a prompt that begins as another did is not read again
 };
 
 } // namespace fathom::server

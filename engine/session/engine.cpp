@@ -267,6 +267,8 @@ bool Engine::Impl::step_once() {
         }
     }
     std::erase_if(runnable, [&](const Session::Impl* s) { return s->request != Request::next; });
+    // whoever is served comes to the end of the queue: the others have the next step
+    if (runnable.size() > MAX_DECODE_ROWS) runnable.resize(MAX_DECODE_ROWS);
     if (reader) read_chunk(*reader);
     std::vector<Session::Impl*> ready;
     for (Session::Impl* s : runnable) try {
@@ -336,7 +338,7 @@ void Engine::Impl::prefill_chunk(Session::Impl& s) {
 
 void Engine::Impl::logits_chunk(Session::Impl& s) {
     const auto size = static_cast<uint32_t>(s.tokens.size());
-    const uint32_t begin = s.cached, end = std::min(size, begin + MAX_SEQUENCES), n = end - begin;
+    const uint32_t begin = s.cached, end = std::min(size, begin + MAX_DECODE_ROWS), n = end - begin;
     make_room(s, begin, end);
     run_rows({StepKind::Mode::logits, bucket_for(n)}, s, begin, end);
     const uint32_t stride = model->logits_stride;

@@ -184,7 +184,9 @@ class Session {
     // Appends `tokens` and returns the logits after each of them: tokens x vocab_size, row-major.
     std::vector<float> logits(std::span<const Token> tokens);
     void cancel();                  // from any thread: a feed, next or score in progress throws Cancelled
-    void rewind(uint32_t position); // forgets everything from `position` on
+    // Forgets everything from `position` on. `exact`: what remains has the bits of a session that was never
+    // longer, for which a run of a prompt may have to be read once more; else nothing is.
+    void rewind(uint32_t position, bool exact = true);
     Session fork() const;           // a second timeline with the same past; cache pages are shared
     void save(const std::filesystem::path& path) const; // tokens, cache and sampling state; atomic
     void load(const std::filesystem::path& path);       // replaces this session; refuses another model's file

@@ -200,7 +200,7 @@ std::vector<float> Session::score(std::span<const Token> tokens) {
     return scores;
 }
 
-void Session::rewind(uint32_t position) {
+void Session::rewind(uint32_t position, bool exact) {
     Impl& s = *impl_;
     if (position > s.tokens.size())
         throw Error({.what = "cannot rewind forwards",
@@ -214,8 +214,8 @@ void Session::rewind(uint32_t position) {
     s.cached = std::min(s.cached, position == 0 ? 0 : position - 1);
     while (!s.segments.empty() && s.segments.back().end > s.cached) {
         Impl::Segment& last = s.segments.back();
-        if (last.begin >= s.cached ||
-            last.expanded) { // part of an expanded run has not the bits of a shorter one
+        // part of an expanded run has not the bits of a shorter one
+        if (last.begin >= s.cached || (last.expanded && exact)) {
             s.cached = std::min(s.cached, last.begin);
             s.segments.pop_back();
         } else {

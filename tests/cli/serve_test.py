@@ -3,11 +3,14 @@
 
 Standard library only: plain sockets where a client misbehaves, http.client elsewhere.
 """
+import base64
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +28,7 @@ class Server:
                                         stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert " at http://" in line, line + self.process.stderr.read()
-        self.port = int(line.split("/v1")[0].rsplit(":", 1)[1])
+        self.port = int(re.search(r"http://[^/]*:(\d+)/", line)[1])
 
     def connect(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -60,6 +63,53 @@ class Server:
         self.process.stdout.close()
         self.process.stderr.close()
         return code
+
+
+class Viewer:
+    """One end of a viewer's WebSocket, frame by frame."""
+
+    def __init__(self, port, path="/live", protocol="fathom.v1", headers="Host: localhost\r\n"):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall((f"GET {path} HTTP/1.1\r\n{headers}Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+                             f"Sec-WebSocket-Protocol: {protocol}\r\n\r\n").encode())
+        self.head = b""
+        while b"\r\n\r\n" not in self.head and (byte := self.socket.recv(1)):
+            self.head += byte
+        self.status = int(self.head.split()[1])
+
+    def send(self, text, kind=1, declared=None):
+        data = text.encode() if isinstance(text, str) else text
+        size = len(data) if declared is None else declared
+        length = bytes([128 | size]) if size < 126 else b"\xfe" + struct.pack(">H", size) if size < 65536 else (
+            b"\xff" + struct.pack(">Q", size))
+        self.socket.sendall(bytes([128 | kind]) + length + bytes(4) + data)
+
+    def exactly(self, n):
+        data = b""
+        while len(data) < n:
+            more = self.socket.recv(n - len(data))
+            if not more:
+                raise ConnectionError("it was closed")
+            data += more
+        return data
+
+    def receive(self):
+        """(kind, bytes) of one frame: 1 text, 2 binary, 8 the end, 9 a ping."""
+        kind, size = self.exactly(2)
+        size = struct.unpack(">H", self.exactly(2))[0] if size == 126 else struct.unpack(
+            ">Q", self.exactly(8))[0] if size == 127 else size
+        return kind & 15, self.exactly(size)
+
+    def until(self, wanted):
+        while True:
+            kind, data = self.receive()
+            if kind == wanted:
+                return data
+
+    def closing_code(self):
+        return struct.unpack(">H", self.until(8)[:2])[0]
 
 
 class Serve(unittest.TestCase):
@@ -228,12 +278,83 @@ class Serve(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline, text)
             time.sleep(0.2)
 
+    def request(self, text, **more):
+        return json.dumps({"kind": "generate", "text": text, "keep": 0, "chat": False, "again": False,
+                           "twice": False, "temperature": 0, "top_p": 1, "top_k": 0, "max_tokens": 12, "seed": 1,
+                           **more})
+
+    def test_a_viewer_is_told_what_is_written(self):
+        viewer = Viewer(self.server.port)
+        self.assertEqual(viewer.status, 101)
+        hello = json.loads(viewer.until(1))
+        self.assertEqual((hello["kind"], hello["version"]), ("hello", 1))
+        self.assertEqual(hello["identity"]["shape"]["n_experts"], 16)
+        self.assertFalse(json.loads(viewer.until(1))["busy"])
+        viewer.send(self.request("Once upon a time"))
+        self.assertTrue(json.loads(viewer.until(1))["busy"])
+        told = 0
+        while True:
+            kind, data = viewer.receive()
+            if kind == 2:
+                sequence = struct.unpack("<I", data[:4])[0]
+                self.assertEqual(data[4:8], b"FRAM")
+                viewer.send(json.dumps({"kind": "ack", "sequence": sequence}))
+                told += 1
+            elif kind == 1 and not json.loads(data)["busy"]:
+                break
+        self.assertGreater(told, 3)
+        self.assertIn("\nfathom_viewers 1\n", self.server.ask("GET", "/metrics")[1])
+        viewer.send(b"\x03\xe8", kind=8)
+        self.assertEqual(viewer.closing_code(), 1000)
+
+    def test_sockets_that_misbehave_are_closed_with_the_right_code(self):
+        port = self.server.port
+        old = Viewer(port, protocol="fathom.v0")
+        self.assertEqual(old.status, 101)
+        self.assertIn("fathom.v1", json.loads(old.until(1))["reason"])
+        self.assertEqual(old.closing_code(), 1002)
+        large = Viewer(port)
+        large.send(b"x" * 1000, declared=1 << 20)
+        self.assertEqual(large.closing_code(), 1009)
+        binary = Viewer(port)
+        binary.send(b"abc", kind=2)
+        self.assertEqual(binary.closing_code(), 1003)
+        for message in ("no json", self.request("a", temperature=-1), '{"kind":"steer","experts":7}', b"\xff\xfe"):
+            broken = Viewer(port)
+            broken.send(message)
+            self.assertEqual(broken.closing_code(), 1007)
+        unmasked = Viewer(port)
+        unmasked.socket.sendall(b"\x81\x02hi")
+        self.assertEqual(unmasked.closing_code(), 1002)
+        self.assertEqual(Viewer(port, headers="Host: evil.example\r\n").status, 403)
+        self.assertEqual(Viewer(port, headers="Host: localhost\r\nOrigin: http://evil.example\r\n").status, 403)
+        self.assertEqual(self.server.ask("GET", "/live")[0], 426)
+        self.assertEqual(self.server.ask("POST", "/live", "{}")[0], 405)
+        self.assertEqual(self.server.ask("GET", "/health")[0], 200)
+        silent = [Viewer(port) for _ in range(20)]  # half-open: nobody is there any more
+        self.assertEqual(self.server.ask("POST", "/v1/completions", self.STORY)[0], 200)
+        for viewer in silent:
+            viewer.socket.close()
+        deadline = time.monotonic() + 20
+        while "\nfathom_viewers 0\n" not in self.server.ask("GET", "/metrics")[1]:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.1)
+
+    def test_without_viewers(self):
+        server = Server("--no-viewer")
+        self.assertEqual(server.ask("GET", "/")[0], 404)
+        self.assertEqual(Viewer(server.port).status, 404)
+        self.assertEqual(server.end(), 0)
+
     def test_a_key_is_asked_for(self):
         server = Server("--api-key", "secret")
         self.assertEqual(server.ask("GET", "/v1/models")[0], 401)
         self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer wrong"})[0], 401)
         self.assertEqual(server.ask("GET", "/v1/models", headers={"Authorization": "Bearer secret"})[0], 200)
         self.assertEqual(server.ask("GET", "/health")[0], 200)
+        self.assertEqual(Viewer(server.port).status, 401)
+        self.assertEqual(Viewer(server.port, "/live?key=wrong").status, 401)
+        self.assertEqual(Viewer(server.port, "/live?key=secret").status, 101)
         self.assertEqual(server.end(), 0)
 
     def test_streams_end_properly_when_the_server_goes_down(self):

@@ -1,5 +1,6 @@
 // What a session refuses, always with the session as it was; the pool of cache pages when it runs out; and
 // memory, which is accounted for and does not grow.
+#include "model/model_memory.h"
 #include "session/help.h"
 
 #include <algorithm>
@@ -82,7 +83,7 @@ TEST_CASE("errors: nothing to continue, and no way forwards") {
 
 TEST_CASE("errors: more sessions than there is room for") {
     std::vector<Session> sessions;
-    for (int i = 0; i < 32; ++i) sessions.push_back(shared_engine().open());
+    for (uint32_t i = 0; i < MAX_SEQUENCES; ++i) sessions.push_back(shared_engine().open());
     CHECK_ERROR("too many", shared_engine().open());
     CHECK_ERROR("too many", sessions.front().fork());
     sessions.erase(sessions.begin() + 7);

@@ -370,12 +370,27 @@ class Window(unittest.TestCase):
         self.assertIn("after 300 of them", result.stdout)
         self.assertNotIn("lost", result.stdout)
 
+    def test_an_engine_elsewhere(self):
+        server = subprocess.Popen([PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        url = server.stdout.readline().split(" at ")[1].split(" ")[0]
+        one = Person(self, url, "-p", "Once upon a time")
+        one.until(lambda s: s["state"] == "live" and s["tokens"] > 20, "what the engine writes")
+        os.kill(server.pid, signal.SIGKILL)
+        one.until(lambda s: s["state"].startswith("connecting to 127.0.0.1"), "that it is gone")
+
     def test_what_cannot_be_shown_is_an_error(self):
         result = self.run_program("view", self.recording(), display=False, env=NO_DISPLAY)
         self.assertEqual(result.returncode, 1)
         self.assertIn("cannot open a window", result.stderr)
         result = self.run_program("view", "/nonexistent.ftrace", display=False)
         self.assertEqual(result.returncode, 1)
+        for url, reason in (("https://localhost", "TLS"), ("ftp://a", "no address"), ("http://:80", "no address")):
+            result = self.run_program("view", url, display=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(reason, result.stderr)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ class Host {
     void frame() {
         fit();
         if (app_->poll()) wake();
-        if (source_->state() != state_) state_ = source_->state(), wake();
+        state_ = source_->state();
         follow_address();
         if (awake_ > 0 || app_->wants_frames()) {
             --awake_;
