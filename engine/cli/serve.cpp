@@ -21,6 +21,7 @@ struct Options {
     ModelOptions model;
     server::ServerOptions server;
     uint32_t port = 8080;
+    std::optional<std::string> chat_format; // none: the model's
     bool viewer = true, keep_prefixes = true;
 };
 
@@ -38,6 +39,10 @@ int serve(Options options) {
                                  .text_of = [&model](Token token) { return text_of(model, token); },
                                  .cache_tokens = context};
     what.keep_prefixes = options.keep_prefixes;
+    if (options.chat_format)
+        what.format = [&format = ChatFormat::named(*options.chat_format)]() -> const ChatFormat& {
+            return format;
+        };
     watch_layers(model, options.model);
     server::Server server(std::move(what), options.server);
     const std::string& host = options.server.http.host;
@@ -73,6 +78,8 @@ Action prepare_serve(CLI::App& app) {
                    "A name that clients may call this machine by, beside localhost and addresses")
         ->type_name("NAME");
     app.add_flag("--viewer,!--no-viewer", options->viewer, "Serve the viewer, too; default: yes");
+    add_text(app, "--chat-format", options->chat_format, "NAME",
+             "How conversations are written; default: what the model's chat template says");
     app.add_flag("--prefix-cache,!--no-prefix-cache", options->keep_prefixes,
                  "Do not read the beginning of a prompt again that an earlier one had; default: yes");
     add_context(app, options->model);

@@ -2,13 +2,23 @@
 
 #include "base/error.h"
 #include "text/reasoning.h"
+#include "text/tool_calls.h"
 
 #include <algorithm>
+#include <chrono>
 #include <fmt/format.h>
 #include <limits>
 #include <random>
 
 namespace fathom::server {
+
+using Clock = std::chrono::steady_clock;
+
+namespace {
+double seconds_since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+} // namespace
 
 void Stop::now() {
     stopped_ = true;
@@ -16,8 +26,8 @@ void Stop::now() {
     for (Session* session : sessions_) session->cancel();
 }
 
-// One choice while it is written. Text goes through three sieves, each of which holds back what it cannot
-// tell yet: halves of characters, marks of reasoning, beginnings of stop strings.
+// One choice while it is written. Text goes through sieves, each of which holds back what it cannot tell yet:
+// halves of characters, marks of reasoning, calls of tools, beginnings of stop strings.
 struct Completions::Answer {
     Answer(size_t i, Session s, std::vector<Token> stops)
         : index(i), session(std::move(s)), ends(std::move(stops)) {}
@@ -26,10 +36,24 @@ struct Completions::Answer {
     std::vector<Token> ends;
     Utf8Stream characters;
     std::optional<ReasoningStream> reasoning; // none: a text that has no such marks
+    std::optional<ToolCallStream> calls;      // none: no tools were given
+    std::optional<GrammarState> grammar;      // none: the answer is free
     std::string held;                         // may be the beginning of a stop string
     std::vector<TokenLogprob> logprobs;       // of tokens whose text is held
     uint32_t tokens = 0;
     bool done = false;
+    Clock::time_point last; // when its last token was there, or the request came
+
+    void say(const std::string& text, bool is_reasoning, Choice& more) {
+        if (is_reasoning)
+            more.reasoning += text;
+        else
+            held += calls ? calls->push(text) : text;
+    }
+    void sift(const std::string& text, Choice& more) {
+        if (!reasoning) return say(text, false, more);
+        for (const ReasoningStream::Part& part : reasoning->push(text)) say(part.text, part.reasoning, more);
+    }
 };
 
 namespace {
@@ -61,6 +85,15 @@ TokenLogprob logprob_of(const Served& model, const Session& session, Token token
         if (out.top.size() < top) out.top.emplace_back(text(c.token), c.logprob);
     }
     return out;
+}
+
+std::shared_ptr<const Grammar> grammar_of(const CompletionRequest& request, const ChatFormat& format) {
+    if (!request.must_call) return request.grammar;
+    try {
+        return tool_call_grammar(format, request.conversation.tools, *request.must_call);
+    } catch (const Error& error) {
+        throw bad_request(error.what(), "tool_choice");
+    }
 }
 
 // Cancels sessions when asked, for as long as it lives.
@@ -188,6 +221,7 @@ std::vector<Completions::Answer> Completions::begin(const CompletionRequest& req
         if (!stop.stopped()) first.feed(prompt.subspan(known.tokens));
     }
     for (size_t i = 1; i < request.n; ++i) answers.emplace_back(i, answers[0].session.fork(), ends);
+    const std::shared_ptr<const Grammar> grammar = grammar_of(request, format_);
     std::random_device dice;
     const bool any_seed = request.sampling.seed == std::numeric_limits<uint64_t>::max();
     const uint64_t seed = any_seed ? dice() : request.sampling.seed;
@@ -198,15 +232,20 @@ std::vector<Completions::Answer> Completions::begin(const CompletionRequest& req
         sampling.seed = seed + answer.index;
         if (request.chat && format_.thinking != ChatFormat::Thinking::never)
             answer.reasoning.emplace(format_.thinks(request.conversation.thinking));
+        if (request.calls) answer.calls.emplace(format_, request.conversation.tools);
+        if (grammar) answer.grammar.emplace(grammar);
     }
     return answers;
 }
 
 Usage Completions::run(const CompletionRequest& request, Stop& stop, const Sink& sink) try {
     const std::vector<Token> prompt = tokens_of(request);
+    const Clock::time_point came = Clock::now();
     Place place(*this, request, prompt.size(), stop);
+    queued_.add(seconds_since(came));
     place.usage.prompt = static_cast<uint32_t>(prompt.size());
     std::vector<Answer> answers = begin(request, prompt, stop, place.usage);
+    for (Answer& answer : answers) answer.last = came;
     const auto is_done = [](const Answer& a) { return a.done; };
     try {
         while (!stop.stopped() && !std::all_of(answers.begin(), answers.end(), is_done))
@@ -237,16 +276,37 @@ void Completions::step(const CompletionRequest& request, std::vector<Answer>& an
             finish(answer, "length", sink);
             continue;
         }
+        if (answer.grammar) constrain(answer, sink);
+        if (answer.done) continue;
         sessions.push_back(&answer.session);
         going.push_back(&answer);
     }
     if (sessions.empty()) return;
     model_.engine.next(sessions);
     for (Answer* answer : going) {
+        (answer->tokens == 0 ? first_token_ : between_tokens_).add(seconds_since(answer->last));
+        answer->last = Clock::now();
         ++answer->tokens, ++usage.completion;
-        answer->session.take_records(); // nobody here reads them
+        load_.add(answer->session.take_records());
         take(request, *answer, answer->session.tokens().back(), sink);
     }
+}
+
+const SortedVocabulary& Completions::vocabulary() const {
+    std::call_once(vocabulary_made_, [this] { vocabulary_.emplace(model_.tokenizer); });
+    return *vocabulary_;
+}
+
+// What may come next by the answer's grammar, once it has done with reasoning.
+void Completions::constrain(Answer& answer, const Sink& sink) const {
+    if (answer.reasoning && answer.reasoning->inside()) return;
+    if (answer.grammar->must_end()) return finish(answer, "stop", sink);
+    std::vector<uint32_t> mask = answer.grammar->mask(vocabulary());
+    mask.resize((model_.engine.config().vocab_size + 31) / 32);
+    for (size_t i = 0; i < std::min(mask.size(), model_.allowed.size()); ++i) mask[i] &= model_.allowed[i];
+    if (answer.grammar->may_end())
+        for (const Token end : answer.ends) mask[end / 32] |= 1u << end % 32;
+    answer.session.sampling().allowed = std::move(mask);
 }
 
 void Completions::take(const CompletionRequest& request, Answer& answer, Token token,
@@ -255,15 +315,14 @@ void Completions::take(const CompletionRequest& request, Answer& answer, Token t
         return finish(answer, "stop", sink);
     if (request.logprobs)
         answer.logprobs.push_back(logprob_of(model_, answer.session, token, request.top_logprobs));
-    const bool has_text = model_.tokenizer.contains(token) && !model_.tokenizer.is_special(token);
-    const std::string text = has_text ? answer.characters.push(model_.tokenizer.bytes(token)) : "";
+    // the marks of calls are special tokens of some tokenizers
+    const bool has_text =
+        model_.tokenizer.contains(token) && (answer.calls || !model_.tokenizer.is_special(token));
+    const std::string_view bytes = has_text ? model_.tokenizer.bytes(token) : std::string_view();
+    if (answer.grammar && !(answer.reasoning && answer.reasoning->inside())) answer.grammar->accept(bytes);
+    const std::string text = has_text ? answer.characters.push(bytes) : "";
     Choice more;
-    if (answer.reasoning) {
-        for (const ReasoningStream::Part& part : answer.reasoning->push(text))
-            (part.reasoning ? more.reasoning : answer.held) += part.text;
-    } else {
-        answer.held += text;
-    }
+    answer.sift(text, more);
     if (const size_t at = first_stop(answer.held, request.stop); at != std::string::npos) {
         answer.held.resize(at);
         sink(answer.index, more);
@@ -278,14 +337,15 @@ void Completions::take(const CompletionRequest& request, Answer& answer, Token t
 }
 
 void Completions::finish(Answer& answer, const char* reason, const Sink& sink) const {
-    Choice last{.text = "", .reasoning = "", .logprobs = std::move(answer.logprobs), .finish_reason = reason};
-    const std::string rest = answer.characters.finish();
-    if (answer.reasoning) {
-        auto parts = answer.reasoning->push(rest);
-        for (const auto& part : answer.reasoning->finish()) parts.push_back(part);
-        for (const auto& part : parts) (part.reasoning ? last.reasoning : answer.held) += part.text;
-    } else {
-        answer.held += rest;
+    Choice last{.logprobs = std::move(answer.logprobs), .finish_reason = reason};
+    answer.sift(answer.characters.finish(), last);
+    if (answer.reasoning)
+        for (const auto& part : answer.reasoning->finish()) answer.say(part.text, part.reasoning, last);
+    if (answer.calls) {
+        ToolCallStream::End end = answer.calls->finish();
+        answer.held += end.text;
+        last.calls = std::move(end.calls);
+        if (!last.calls.empty() && last.finish_reason == "stop") last.finish_reason = "tool_calls";
     }
     last.text = std::move(answer.held);
     answer.done = true;
@@ -304,7 +364,31 @@ Completions::Counts Completions::counts() const {
     Counts counts = counts_;
     counts.kept = static_cast<uint32_t>(prefixes_.size());
     counts.kept_tokens = prefixes_.tokens();
+    counts.reserved_tokens = reserved_;
     return counts;
+}
+
+std::string Completions::metrics() const {
+    const Counts now = counts();
+    const auto pages = [](uint64_t tokens) { return double(tokens / CACHE_PAGE); };
+    return metric_text("completions_total", "counter", "Completions that were begun", double(now.requests)) +
+           metric_text("prompt_tokens_total", "counter", "Tokens of prompts", double(now.prompt_tokens)) +
+           metric_text("cached_tokens_total", "counter", "Tokens of prompts that were not read again",
+                       double(now.cached_tokens)) +
+           metric_text("generated_tokens_total", "counter", "Tokens generated", double(now.tokens)) +
+           metric_text("sessions", "gauge", "Answers that are being written", now.sessions) +
+           metric_text("waiting", "gauge", "Requests that wait for a session", now.waiting) +
+           metric_text("kept_sessions", "gauge", "Sessions kept for prompts that begin alike", now.kept) +
+           metric_text("cache_pages", "gauge", "Pages of the latent cache for answers",
+                       pages(now.reserved_tokens), "{state=\"reserved\"}") +
+           metric_text("cache_pages", "", "", pages(now.kept_tokens), "{state=\"kept\"}") +
+           metric_text("cache_pages", "", "", pages(model_.cache_tokens), "{state=\"all\"}") +
+           metric_text("expert_load_variation", "gauge",
+                       "Standard deviation over mean of the experts' loads, mean of all layers",
+                       load_.variation()) +
+           queued_.text("queue_seconds", "From a request to its session") +
+           first_token_.text("first_token_seconds", "From a request to its first token") +
+           between_tokens_.text("inter_token_seconds", "From one token of an answer to the next");
 }
 
 } // namespace fathom::server

@@ -2,6 +2,7 @@
 // of its caller's; the engine steps all of them together.
 #pragma once
 
+#include "server/figures.h"
 #include "server/openai.h"
 #include "server/prefixes.h"
 #include "server/served.h"
@@ -31,7 +32,8 @@ class Stop {
 class Completions {
   public:
     static constexpr uint32_t MOST_SESSIONS = 32, MOST_WAITING = 256;
-    explicit Completions(Served model) : model_(std::move(model)), format_(model_.format()) {}
+    explicit Completions(Served model)
+        : model_(std::move(model)), format_(model_.format()), load_(model_.engine.trace_shape()) {}
 
     // What choice `index` has more of; false: nobody wants more.
     using Sink = std::function<bool(size_t index, const Choice& more)>;
@@ -43,9 +45,10 @@ class Completions {
     struct Counts {
         uint64_t requests = 0, prompt_tokens = 0, cached_tokens = 0, tokens = 0;
         uint32_t sessions = 0, waiting = 0, kept = 0;
-        uint64_t kept_tokens = 0; // of cache, by the sessions that are kept
+        uint64_t kept_tokens = 0, reserved_tokens = 0; // of cache: by what is kept, for what is written
     };
     Counts counts() const;
+    std::string metrics() const; // in Prometheus' text format
 
   private:
     struct Answer;
@@ -57,8 +60,15 @@ class Completions {
     void take(const CompletionRequest& request, Answer& answer, Token token, const Sink& sink) const;
     void finish(Answer& answer, const char* reason, const Sink& sink) const;
 
+    void constrain(Answer& answer, const Sink& sink) const;
+    const SortedVocabulary& vocabulary() const; // made when it is first asked for
+
     Served model_;
     const ChatFormat& format_;
+    mutable std::once_flag vocabulary_made_;
+    mutable std::optional<SortedVocabulary> vocabulary_;
+    Histogram queued_, first_token_, between_tokens_;
+    ExpertLoad load_;
     mutable std::mutex mutex_;
     std::condition_variable room_;
     Counts counts_;

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "text/json_grammar.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +12,7 @@
 namespace fathom::server {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
@@ -140,16 +142,68 @@ void refuse(const json& from, const char* key, const std::string& why) {
     if (given(from, key)) throw bad_request(fmt::format("'{}' is not supported: {}", key, why), key);
 }
 
-void parse_chat(const json& from, CompletionRequest& request) {
-    refuse(from, "tools", "calls of tools are not read out of answers yet");
-    refuse(from, "functions", "calls of tools are not read out of answers yet");
-    json conversation{{"messages", flattened(from.value("messages", json()))},
-                      {"add_generation_prompt", true}};
+// What of `tools` and `tool_choice` the conversation is to say, and the answer to hold. `ordered`: the
+// request with its keys in their order, which the prompt and the answer keep.
+void parse_tools(const json& from, const ordered_json& ordered, ordered_json& conversation,
+                 CompletionRequest& request) {
+    refuse(from, "functions", "'tools' is the name of it now");
+    const json* tools = given(from, "tools");
+    if (tools && !tools->is_array()) throw bad_request("'tools' must be a list", "tools");
+    const bool any = tools && !tools->empty();
+    const json choice = from.value("tool_choice", json());
+    if (choice.is_null() || choice == "auto" || choice == "none" || choice == "required") {
+        if (choice == "none" || (!any && choice != "required")) return; // the model is not told of them
+        if (choice == "required") request.must_call = "";
+    } else {
+        const json* function = choice.is_object() ? given(choice, "function") : nullptr;
+        const json* name = function && function->is_object() ? given(*function, "name") : nullptr;
+        if (!name || !name->is_string())
+            throw bad_request("'tool_choice' is none, auto, required, or an object that names a function",
+                              "tool_choice");
+        request.must_call = name->get<std::string>();
+    }
+    if (!any) throw bad_request("'tool_choice' asks for a call, and there are no tools", "tools");
+    conversation["tools"] = ordered["tools"];
+    request.calls = true;
+}
+
+void parse_response_format(const json& from, const ordered_json& ordered, CompletionRequest& request) {
+    const json* format = given(from, "response_format");
+    if (!format) return;
+    const auto wrong = [](const std::string& what) { return bad_request(what, "response_format"); };
+    if (!format->is_object()) throw wrong("'response_format' must be an object");
+    const ordered_json& asked = ordered["response_format"];
+    if (says(*format, "type", "text")) return;
+    if (request.calls) throw wrong("'response_format' and 'tools' exclude each other");
+    try {
+        if (says(*format, "type", "json_object")) {
+            request.grammar =
+                given(*format, "schema") ? json_schema_grammar(asked["schema"]) : json_object_grammar();
+        } else if (says(*format, "type", "json_schema")) {
+            const json* inner = given(*format, "json_schema");
+            if (!inner || !inner->is_object() || !given(*inner, "schema"))
+                throw wrong("'response_format' needs a 'json_schema' with a 'schema'");
+            request.grammar = json_schema_grammar(asked["json_schema"]["schema"]);
+        } else {
+            throw wrong("'response_format' has the type text, json_object or json_schema");
+        }
+    } catch (const Error& error) {
+        throw wrong(error.what());
+    } catch (const json::exception& error) { // of a keyword of another type
+        throw wrong(fmt::format("'response_format': {}", json_reason(error.what())));
+    }
+}
+
+void parse_chat(const json& from, const ordered_json& ordered, CompletionRequest& request) {
+    ordered_json conversation{{"messages", flattened(from.value("messages", json()))},
+                              {"add_generation_prompt", true}};
+    parse_tools(from, ordered, conversation, request);
     if (const json* thinking = given(from, "thinking")) conversation["thinking"] = *thinking;
     if (const json* template_options = given(from, "chat_template_kwargs"))
         if (const json* thinking = given(*template_options, "thinking")) conversation["thinking"] = *thinking;
     try {
-        request.conversation = parse_conversation(dump(conversation), "the request");
+        request.conversation = parse_conversation(
+            conversation.dump(-1, ' ', false, ordered_json::error_handler_t::replace), "the request");
     } catch (const Error& error) {
         throw bad_request(error.what(), "messages");
     }
@@ -190,8 +244,9 @@ CompletionRequest parse_completion(const std::string& body, bool chat) {
     if (!from.is_object()) throw bad_request("the body must be a JSON object", "");
     CompletionRequest request;
     request.chat = chat;
+    const ordered_json ordered = ordered_json::parse(body);
     if (chat)
-        parse_chat(from, request);
+        parse_chat(from, ordered, request);
     else
         parse_text(from, request);
     request.sampling = parse_sampling(from);
@@ -205,9 +260,7 @@ CompletionRequest parse_completion(const std::string& body, bool chat) {
         if (!options->is_object()) throw bad_request("'stream_options' must be an object", "stream_options");
         request.stream_usage = flag(*options, "include_usage");
     }
-    if (const json* format = given(from, "response_format"))
-        if (!format->is_object() || !says(*format, "type", "text"))
-            throw bad_request("'response_format' is not supported but for 'text'", "response_format");
+    parse_response_format(from, ordered, request);
     return request;
 }
 
@@ -256,6 +309,20 @@ json reason_of(const Choice& choice) {
     return choice.finish_reason.empty() ? json() : json(choice.finish_reason);
 }
 
+json calls_of(const Header& header, size_t choice, const std::vector<ToolCall>& calls, bool pieces) {
+    json list = json::array();
+    for (size_t i = 0; i < calls.size(); ++i) {
+        const std::string id =
+            calls[i].id.empty() ? fmt::format("call_{}_{}_{}", header.id, choice, i) : calls[i].id;
+        json call{{"id", id},
+                  {"type", "function"},
+                  {"function", {{"name", calls[i].name}, {"arguments", calls[i].arguments}}}};
+        if (pieces) call["index"] = i;
+        list.push_back(std::move(call));
+    }
+    return list;
+}
+
 json usage_of(const Usage& usage) {
     return {{"prompt_tokens", usage.prompt},
             {"completion_tokens", usage.completion},
@@ -273,7 +340,12 @@ json answer(const Header& header, const std::vector<Choice>& choices, const Usag
                     {"finish_reason", reason_of(choices[i])}};
         if (header.chat) {
             choice["message"] = {{"role", "assistant"}, {"content", choices[i].text}};
-            if (!choices[i].reasoning.empty()) choice["message"]["reasoning_content"] = choices[i].reasoning;
+            json& message = choice["message"];
+            if (!choices[i].reasoning.empty()) message["reasoning_content"] = choices[i].reasoning;
+            if (!choices[i].calls.empty()) {
+                message["tool_calls"] = calls_of(header, i, choices[i].calls, false);
+                if (choices[i].text.empty()) message["content"] = nullptr;
+            }
         } else {
             choice["text"] = choices[i].text;
         }
@@ -292,6 +364,7 @@ json piece(const Header& header, size_t index, const Choice& choice, bool first)
         if (first) delta["role"] = "assistant";
         if (first || !choice.text.empty()) delta["content"] = choice.text;
         if (!choice.reasoning.empty()) delta["reasoning_content"] = choice.reasoning;
+        if (!choice.calls.empty()) delta["tool_calls"] = calls_of(header, index, choice.calls, true);
         entry["delta"] = delta;
     } else {
         entry["text"] = choice.text;

@@ -5,9 +5,11 @@
 
 #include "session/engine.h"
 #include "text/conversation.h"
+#include "text/grammar.h"
 
 #include <nlohmann/json.hpp>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +38,10 @@ struct CompletionRequest {
     std::vector<std::string> stop;
     uint32_t top_logprobs = 0;
     bool logprobs = false, stream = false, stream_usage = false, echo = false;
+    std::shared_ptr<const Grammar> grammar; // that the answer is kept to; none: it is free
+    bool calls = false;                     // calls of tools are read out of the answer
+    // A call must come: of any tool, or of the one that is named. The grammar for it is the chat format's.
+    std::optional<std::string> must_call;
     bool cache_prompt = true; // take what is kept of an earlier prompt, and keep this one
 };
 
@@ -57,7 +63,8 @@ struct TokenLogprob {
 struct Choice {
     std::string text, reasoning;
     std::vector<TokenLogprob> logprobs;
-    std::string finish_reason; // "stop", "length"; "" while it goes on
+    std::vector<ToolCall> calls;
+    std::string finish_reason; // "stop", "length", "tool_calls"; "" while it goes on
 };
 
 // Says of answers what they have in common.

@@ -182,6 +182,7 @@ void Server::complete(const HttpRequest& request, const std::shared_ptr<HttpAnsw
             Choice& choice = choices[index];
             choice.text += more.text, choice.reasoning += more.reasoning;
             choice.logprobs.insert(choice.logprobs.end(), more.logprobs.begin(), more.logprobs.end());
+            choice.calls.insert(choice.calls.end(), more.calls.begin(), more.calls.end());
             choice.finish_reason = more.finish_reason;
             return !answer->gone();
         }
@@ -210,26 +211,16 @@ void Server::complete(const HttpRequest& request, const std::shared_ptr<HttpAnsw
 }
 
 std::string Server::metrics() const {
-    const Completions::Counts counts = completions_.counts();
-    std::string out;
-    const auto metric = [&](const char* name, const char* type, const char* help, double value) {
-        out += fmt::format("# HELP fathom_{0} {2}\n# TYPE fathom_{0} {1}\nfathom_{0} {3}\n", name, type, help,
-                           value);
-    };
-    metric("requests_total", "counter", "HTTP requests", double(requests_));
-    metric("completions_total", "counter", "Completions that were begun", double(counts.requests));
-    metric("prompt_tokens_total", "counter", "Tokens of prompts processed", double(counts.prompt_tokens));
-    metric("generated_tokens_total", "counter", "Tokens generated", double(counts.tokens));
-    metric("sessions", "gauge", "Answers that are being written", counts.sessions);
-    metric("waiting", "gauge", "Requests that wait for a session", counts.waiting);
+    std::string out = metric_text("requests_total", "counter", "HTTP requests", double(requests_));
+    out += completions_.metrics();
     if (live_) {
         const Live::Counts viewers = live_->counts();
-        metric("viewers", "gauge", "Viewers that are connected", viewers.viewers);
-        metric("viewer_lost_records_total", "counter", "Records dropped for slow viewers",
-               double(viewers.lost));
+        out += metric_text("viewers", "gauge", "Viewers that are connected", viewers.viewers);
+        out += metric_text("viewer_lost_records_total", "counter", "Records dropped for slow viewers",
+                           double(viewers.lost));
     }
-    metric("memory_bytes", "gauge", "Memory taken from the device", double(model_.engine.memory().total));
-    return out;
+    return out + metric_text("memory_bytes", "gauge", "Memory taken from the device",
+                             double(model_.engine.memory().total));
 }
 
 } // namespace fathom::server

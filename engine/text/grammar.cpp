@@ -29,8 +29,8 @@ void Grammar::append(Sequence& to, std::string_view literal) {
 
 SortedVocabulary::SortedVocabulary(const Tokenizer& tokenizer) : vocab_size_(tokenizer.size()) {
     for (Token token = 0; token < tokenizer.size(); ++token)
-        if (tokenizer.contains(token) && !tokenizer.is_added(token) && !tokenizer.bytes(token).empty())
-            entries_.push_back({tokenizer.bytes(token), token, 0});
+        if (tokenizer.contains(token) && !tokenizer.bytes(token).empty())
+            entries_.push_back({tokenizer.bytes(token), token, tokenizer.is_added(token), 0});
     std::sort(entries_.begin(), entries_.end(),
               [](const Entry& a, const Entry& b) { return a.bytes < b.bytes; });
     for (size_t i = 1; i < entries_.size(); ++i) {
@@ -124,6 +124,7 @@ const std::vector<uint32_t>& GrammarState::mask(const SortedVocabulary& vocabula
             if (next == DEAD) break;
             path.push_back(next);
         }
+        if (entry.added && !grammar_->marks) continue;
         if (path.size() == entry.bytes.size() + 1) mask[entry.token / 32] |= 1u << entry.token % 32;
     }
     return states_[now_].mask = std::move(mask);

@@ -32,6 +32,7 @@ class Grammar {
     void add(Rule rule, Sequence alternative) { rules_[rule].push_back(std::move(alternative)); }
     const std::vector<Sequence>& alternatives(Rule rule) const { return rules_[rule]; }
     size_t size() const { return rules_.size(); }
+    bool marks = false; // added tokens may stand for their names, too
 
     static Element byte(unsigned char only);
     static Element range(unsigned char first, unsigned char last);
@@ -43,13 +44,14 @@ class Grammar {
     std::vector<std::vector<Sequence>> rules_;
 };
 
-// A tokenizer's ordinary tokens in the order of their bytes, for masks.
+// A tokenizer's tokens in the order of their bytes, for masks.
 class SortedVocabulary {
   public:
     explicit SortedVocabulary(const Tokenizer& tokenizer);
     struct Entry {
         std::string_view bytes;
         Token token;
+        bool added;
         uint32_t shared; // bytes that it begins with as the one before it
     };
     std::span<const Entry> entries() const { return entries_; }

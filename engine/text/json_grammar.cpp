@@ -19,16 +19,16 @@ constexpr size_t MOST_RULES = 100000;
 constexpr uint64_t MOST_REPEATS = 2000; // of characters or items that a schema counts
 
 // The rules that every JSON text is made of, behind rule 0.
-class Json {
+class JsonBase {
   public:
     std::shared_ptr<Grammar> grammar = std::make_shared<Grammar>();
     Rule whole = rule(), space = rule(), character = rule(), string = rule(), integer = rule(),
          number = rule(), boolean = rule(), null = rule(), value = rule(), object = rule(), array = rule(),
-         member = rule();
+         member = rule(), plain_text = rule();
 
-    Json() {
+    explicit JsonBase(bool angles) {
         add_space();
-        add_character();
+        add_character(angles);
         add_numbers();
         grammar->add(string, {Grammar::byte('"'), Grammar::of(any_number(Grammar::of(character))),
                               Grammar::byte('"')});
@@ -97,26 +97,33 @@ class Json {
         grammar->add(space, {Grammar::byte('\n'), Grammar::of(repeated(blank, {}, 0, 20))});
     }
     // Of a string: UTF-8 without controls, or an escape that is no half of a character.
-    void add_character() {
+    void add_character(bool angles) {
         using G = Grammar;
         const G::Element tail = G::range(0x80, 0xBF), hex = G::any_of("0123456789abcdefABCDEF");
         G::Element plain = G::range(0x20, 0x7F);
         plain.bytes.reset('"'), plain.bytes.reset('\\');
-        const Sequence all[] = {
-            {plain},
-            {G::range(0xC2, 0xDF), tail},
-            {G::byte(0xE0), G::range(0xA0, 0xBF), tail},
-            {G::range(0xE1, 0xEC), tail, tail},
-            {G::byte(0xED), G::range(0x80, 0x9F), tail},
-            {G::range(0xEE, 0xEF), tail, tail},
-            {G::byte(0xF0), G::range(0x90, 0xBF), tail, tail},
-            {G::range(0xF1, 0xF3), tail, tail, tail},
-            {G::byte(0xF4), G::range(0x80, 0x8F), tail, tail},
+        if (!angles) plain.bytes.reset('<');
+        G::Element text = G::range(0x20, 0x7F);
+        text.bytes.reset('<'), text.bytes.set('\n');
+        const Sequence wide[] = {{G::range(0xC2, 0xDF), tail},
+                                 {G::byte(0xE0), G::range(0xA0, 0xBF), tail},
+                                 {G::range(0xE1, 0xEC), tail, tail},
+                                 {G::byte(0xED), G::range(0x80, 0x9F), tail},
+                                 {G::range(0xEE, 0xEF), tail, tail},
+                                 {G::byte(0xF0), G::range(0x90, 0xBF), tail, tail},
+                                 {G::range(0xF1, 0xF3), tail, tail, tail},
+                                 {G::byte(0xF4), G::range(0x80, 0x8F), tail, tail}};
+        const Sequence escapes[] = {
             {G::byte('\\'), G::any_of("\"\\/bfnrt")},
             {G::byte('\\'), G::byte('u'), G::any_of("0123456789abcefABCEF"), hex, hex, hex},
             {G::byte('\\'), G::byte('u'), G::any_of("dD"), G::range('0', '7'), hex, hex},
         };
-        for (const Sequence& sequence : all) grammar->add(character, sequence);
+        const Rule one = rule();
+        grammar->add(one, {text});
+        grammar->add(character, {plain});
+        for (const Sequence& sequence : wide) grammar->add(one, sequence), grammar->add(character, sequence);
+        for (const Sequence& sequence : escapes) grammar->add(character, sequence);
+        grammar->add(plain_text, {Grammar::of(any_number(Grammar::of(one)))});
     }
     void add_numbers() {
         using G = Grammar;
@@ -138,12 +145,8 @@ class Json {
 
 class Compiler {
   public:
-    explicit Compiler(const json& schema) : root_(schema) {}
-
-    std::shared_ptr<const Grammar> compile() {
-        json_.grammar->add(json_.whole, {Grammar::of(rule_of(root_, "#"))});
-        return json_.grammar;
-    }
+    Compiler(const json& schema, JsonBase& base) : root_(schema), json_(base) {}
+    Rule compile() { return rule_of(root_, "#"); }
 
   private:
     [[noreturn]] static void refuse(const std::string& where, const std::string& got,
@@ -253,7 +256,7 @@ class Compiler {
 
     void fill_string(Rule rule, const json& schema, const std::string& where) {
         const uint64_t least = count(schema, "minLength", 0, where),
-                       most = count(schema, "maxLength", Json::NO_END, where);
+                       most = count(schema, "maxLength", JsonBase::NO_END, where);
         if (least > most) refuse(where, "minLength above maxLength");
         json_.grammar->add(rule, {Grammar::byte('"'),
                                   Grammar::of(json_.repeated(Grammar::of(json_.character), {}, least, most)),
@@ -262,7 +265,7 @@ class Compiler {
 
     void fill_array(Rule rule, const json& schema, const std::string& where) {
         const uint64_t least = count(schema, "minItems", 0, where),
-                       most = count(schema, "maxItems", Json::NO_END, where);
+                       most = count(schema, "maxItems", JsonBase::NO_END, where);
         if (least > most) refuse(where, "minItems above maxItems");
         const auto first = schema.find("prefixItems");
         if (first == schema.end()) {
@@ -344,7 +347,8 @@ class Compiler {
             sequence.push_back(Grammar::of(rule_of(inner, fmt::format("{}/properties/{}", where, name))));
             json_.grammar->add(member, std::move(sequence));
             members.push_back({member, required.contains(name)});
-            names.push_back(name);
+            const std::string quoted = json(name).dump();
+            names.push_back(quoted.substr(1, quoted.size() - 2));
         }
         const Sequence comma = {Grammar::byte(','), Grammar::of(json_.space)};
         // what follows the members before this one, where none of them was written, and where one was
@@ -386,18 +390,35 @@ class Compiler {
     }
 
     const json& root_;
-    Json json_;
+    JsonBase& json_;
     std::map<std::string, Rule> rules_;
 };
 
 } // namespace
 
+struct JsonRules::Impl {
+    explicit Impl(bool angles) : base(angles) {}
+    JsonBase base;
+};
+
+JsonRules::JsonRules(bool angles) : impl_(std::make_unique<Impl>(angles)) {}
+JsonRules::~JsonRules() = default;
+Grammar& JsonRules::grammar() { return *impl_->base.grammar; }
+Rule JsonRules::object() const { return impl_->base.object; }
+Rule JsonRules::of(const json& schema) { return Compiler(schema, impl_->base).compile(); }
+Rule JsonRules::plain_text() const { return impl_->base.plain_text; }
+std::shared_ptr<const Grammar> JsonRules::finish() const { return impl_->base.grammar; }
+
 std::shared_ptr<const Grammar> json_object_grammar() {
-    Json json;
-    json.grammar->add(json.whole, {Grammar::of(json.object)});
-    return json.grammar;
+    JsonRules rules;
+    rules.grammar().add(0, {Grammar::of(rules.object())});
+    return rules.finish();
 }
 
-std::shared_ptr<const Grammar> json_schema_grammar(const json& schema) { return Compiler(schema).compile(); }
+std::shared_ptr<const Grammar> json_schema_grammar(const json& schema) {
+    JsonRules rules;
+    rules.grammar().add(0, {Grammar::of(rules.of(schema))});
+    return rules.finish();
+}
 
 } // namespace fathom

@@ -17,4 +17,22 @@ namespace fathom {
 std::shared_ptr<const Grammar> json_object_grammar();
 std::shared_ptr<const Grammar> json_schema_grammar(const nlohmann::ordered_json& schema); // throws Error
 
+// The same as rules of a larger grammar, whose rule 0 is left to be filled.
+class JsonRules {
+  public:
+    // `angles`: whether '<' may stand in a string as it is, and not as an escape alone.
+    explicit JsonRules(bool angles = true);
+    ~JsonRules();
+    JsonRules(const JsonRules&) = delete;
+    Grammar& grammar();
+    Grammar::Rule object() const;
+    Grammar::Rule of(const nlohmann::ordered_json& schema); // throws Error
+    Grammar::Rule plain_text() const; // UTF-8 of any length without '<' and controls but line ends
+    std::shared_ptr<const Grammar> finish() const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
 } // namespace fathom

@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 """`fathom serve` as clients meet it: python3 serve_test.py PROGRAM [unittest arguments].
 
-Standard library only: plain sockets where a client misbehaves, http.client elsewhere.
+Plain sockets where a client misbehaves, http.client elsewhere.
 """
 import base64
 import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
+
+import jsonschema
 
 PROGRAM = None
 
@@ -196,8 +200,8 @@ class Serve(unittest.TestCase):
                          self.server.ask("POST", "/v1/completions", self.STORY)[1]["choices"])
 
     def test_many_clients_at_once_are_not_mixed_up(self):
-        bodies = [{"prompt": f"One day {i} little cats", "max_tokens": 20, "seed": i, "temperature": 1}
-                  for i in range(40)]  # more than there are sessions
+        bodies = [{"prompt": f"One day {i} little cats", "max_tokens": 20, "seed": i, "temperature": 1,
+                   "cache_prompt": False} for i in range(40)]  # more than there are sessions
         alone = [self.server.ask("POST", "/v1/completions", body)[1]["choices"] for body in bodies[:8]]
         answers = [None] * len(bodies)
 
@@ -227,9 +231,9 @@ class Serve(unittest.TestCase):
                 (chat, {"messages": [{"role": "user", "content": [{"type": 5}]}]}, "messages"),
                 (chat, {**self.CHAT, "response_format": {"type": 5}}, "response_format"),
                 (text, {**self.STORY, "prompt": [2**32]}, "prompt"),
-                (chat, {**self.CHAT, "tools": []}, "tools"),
+                (chat, {**self.CHAT, "tools": 7}, "tools"),
                 (text, {**self.STORY, "logit_bias": {"x": 1}}, "logit_bias"),
-                (chat, {**self.CHAT, "response_format": {"type": "json_object"}}, "response_format"),
+                (chat, {**self.CHAT, "tool_choice": "required"}, "tools"),
                 (text, {**self.STORY, "prompt": "word " * 3000}, "prompt")):
             status, answer = post(path, body)
             self.assertEqual(status, 400, (path, body, answer))
@@ -277,6 +281,146 @@ class Serve(unittest.TestCase):
                 break
             self.assertLess(time.monotonic(), deadline, text)
             time.sleep(0.2)
+
+    def test_a_beginning_that_is_known_is_not_read_again(self):
+        story = "Once upon a time there was a little girl named Ella. She had a dog, and the dog had a ball. "
+        body = {"prompt": story * 3 + "One day", "max_tokens": 12, "temperature": 0}
+        first = self.server.ask("POST", "/v1/completions", body)[1]
+        prompt = first["usage"]["prompt_tokens"]
+        self.assertEqual(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        again = self.server.ask("POST", "/v1/completions", body)[1]
+        self.assertEqual(again["usage"]["prompt_tokens_details"]["cached_tokens"], prompt - 1)
+        self.assertEqual(again["choices"], first["choices"])
+        # the conversation goes on: what was said is known, the answer too
+        text = first["choices"][0]["text"]
+        longer = {**body, "prompt": body["prompt"] + text + " Then they went home."}
+        usage = self.server.ask("POST", "/v1/completions", longer)[1]["usage"]
+        self.assertGreaterEqual(usage["prompt_tokens_details"]["cached_tokens"], prompt)
+        # another end: as much as is the same
+        other = {**body, "prompt": story * 2 + "The end", "stream_options": {"include_usage": True}}
+        usage = self.server.stream("/v1/completions", other)[-1]["usage"]
+        self.assertGreater(usage["prompt_tokens_details"]["cached_tokens"], prompt // 2)
+        self.assertLess(usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"])
+        # whoever does not want it
+        usage = self.server.ask("POST", "/v1/completions", {**body, "cache_prompt": False})[1]["usage"]
+        self.assertEqual(usage["prompt_tokens_details"]["cached_tokens"], 0)
+        text = self.server.ask("GET", "/metrics")[1]
+        self.assertGreater(float(re.search(r"\nfathom_cached_tokens_total (\S+)", text)[1]), prompt)
+        # more beginnings than are kept, and more than the cache holds: none fails
+        for i in range(24):
+            status, answer = self.server.ask("POST", "/v1/completions",
+                                             {**body, "prompt": f"Number {i}. " + story, "max_tokens": 4})
+            self.assertEqual(status, 200, answer)
+
+    SCHEMA = {"type": "object", "additionalProperties": False, "required": ["name", "age", "mood"], "properties": {
+        "name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}, "mood": {"enum": ["glad", "sad"]}}}
+
+    def test_answers_are_kept_to_a_schema(self):
+        body = {**self.CHAT, "max_tokens": 120, "temperature": 1, "response_format": {
+            "type": "json_schema", "json_schema": {"name": "person", "schema": self.SCHEMA}}}
+        for seed in range(4):
+            choice = self.server.ask("POST", "/v1/chat/completions", {**body, "seed": seed})[1]["choices"][0]
+            self.assertEqual(choice["finish_reason"], "stop")
+            value = json.loads(choice["message"]["content"])
+            jsonschema.validate(value, self.SCHEMA)
+            self.assertEqual(list(value), ["name", "age", "mood"])
+        events = self.server.stream("/v1/chat/completions", {**body, "seed": 1, "n": 3})
+        for i in range(3):
+            said = "".join(e["choices"][0]["delta"].get("content", "") for e in events
+                           if e["choices"][0]["index"] == i)
+            jsonschema.validate(json.loads(said), self.SCHEMA)
+        choice = self.server.ask("POST", "/v1/completions", {
+            "prompt": "Once", "max_tokens": 200, "seed": 1, "response_format": {"type": "json_object"}})[1]["choices"][0]
+        if choice["finish_reason"] == "stop":
+            self.assertIsInstance(json.loads(choice["text"]), dict)
+        for form, part in (({"type": "xml"}, "json_schema"), ({"type": "json_schema"}, "schema"), (7, "object"),
+                           ({"type": "json_schema", "json_schema": {"schema": {"pattern": "a"}}}, "'pattern'"),
+                           ({"type": "json_schema", "json_schema": {"schema": {"properties": 3}}}, "properties")):
+            status, answer = self.server.ask("POST", "/v1/chat/completions", {**body, "response_format": form})
+            self.assertEqual((status, answer["error"]["param"]), (400, "response_format"))
+            self.assertIn(part, answer["error"]["message"])
+
+    def test_tools_are_called_in_the_chat_format(self):
+        """The embedded model with the marks of V4, which has a place for tools."""
+        tools = [{"type": "function", "function": {"name": "weather", "parameters": {
+            "type": "object", "required": ["city", "days"], "properties": {
+                "city": {"type": "string", "enum": ["Oslo", "Rome"]}, "days": {"type": "integer"},
+                "wind": {"type": "boolean"}}}}}]
+        body = {"messages": [{"role": "user", "content": "How is the weather in Oslo?"}], "max_tokens": 300,
+                "seed": 3, "temperature": 1, "tools": tools}
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(os.path.dirname(__file__), "../../models/tiny")
+            for name in ("config.json", "model.safetensors"):
+                shutil.copy(os.path.join(source, name), folder)
+            with open(os.path.join(source, "tokenizer.json")) as file:
+                tokenizer = json.load(file)
+            for entry in tokenizer["added_tokens"]:
+                if entry["id"] == 2:
+                    del tokenizer["model"]["vocab"][entry["content"]]
+                    entry["content"] = "<think>"
+            vocab = tokenizer["model"]["vocab"]
+            last = next(text for text, token in vocab.items() if token == 4095)
+            del vocab[last]
+            tokenizer["model"]["merges"].pop()
+            vocab["<think>"], vocab["</think>"] = 2, 4095
+            tokenizer["added_tokens"].append({**tokenizer["added_tokens"][2], "id": 4095, "content": "</think>",
+                                              "special": False})
+            with open(os.path.join(folder, "tokenizer.json"), "w") as file:
+                json.dump(tokenizer, file)
+            server = Server(folder, "--chat-format", "deepseek-v4")
+            try:
+                for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+                    answer = server.ask("POST", "/v1/chat/completions", {**body, "tool_choice": choice})[1]
+                    said = answer["choices"][0]
+                    self.assertEqual(said["finish_reason"], "tool_calls", answer)
+                    self.assertIsNone(said["message"]["content"])
+                    call = said["message"]["tool_calls"][0]
+                    self.assertEqual((call["type"], call["function"]["name"]), ("function", "weather"))
+                    arguments = json.loads(call["function"]["arguments"])
+                    jsonschema.validate(arguments, tools[0]["function"]["parameters"])
+                    events = server.stream("/v1/chat/completions", {**body, "tool_choice": choice})
+                    deltas = [c for e in events for c in e["choices"][0]["delta"].get("tool_calls", [])]
+                    self.assertEqual([d["index"] for d in deltas], [0])
+                    self.assertEqual(json.loads(deltas[0]["function"]["arguments"]), arguments)
+                    self.assertEqual(events[-1]["choices"][0]["finish_reason"], "tool_calls")
+                    # the call and its result, told back
+                    told = [*body["messages"], said["message"],
+                            {"role": "tool", "tool_call_id": call["id"], "content": "rain"}]
+                    status, answer = server.ask("POST", "/v1/chat/completions",
+                                                {**body, "messages": told, "tool_choice": "none", "max_tokens": 8})
+                    self.assertEqual(status, 200, answer)
+                status, answer = server.ask("POST", "/v1/chat/completions", {**body, "max_tokens": 8})
+                self.assertEqual(status, 200, answer)  # auto: the model chooses
+                for choice, part in ((7, "tool_choice"),
+                                     ({"type": "function", "function": {"name": "time"}}, "time")):
+                    status, answer = server.ask("POST", "/v1/chat/completions", {**body, "tool_choice": choice})
+                    self.assertEqual(status, 400)
+                    self.assertIn(part, answer["error"]["message"])
+            finally:
+                self.assertEqual(server.end(), 0)
+        status, answer = self.server.ask("POST", "/v1/chat/completions", body)
+        self.assertEqual(status, 400)
+        self.assertIn("no place for definitions of tools", answer["error"]["message"])
+
+    def test_metrics_are_prometheus_text(self):
+        self.server.ask("POST", "/v1/completions", self.STORY)
+        text = self.server.ask("GET", "/metrics")[1]
+        values = {}
+        for line in text.splitlines():
+            if line.startswith("#"):
+                self.assertRegex(line, r"^# (HELP fathom_\w+ \S.*|TYPE fathom_\w+ (counter|gauge|histogram))$")
+            else:
+                name, value = line.rsplit(" ", 1)
+                self.assertRegex(name, r'^fathom_\w+(\{\w+="[^"]+"\})?$')
+                values[name] = float(value)
+        for kind in ("queue", "first_token", "inter_token"):
+            buckets = [v for name, v in values.items() if name.startswith(f"fathom_{kind}_seconds_bucket")]
+            self.assertEqual(buckets, sorted(buckets))
+            self.assertEqual(buckets[-1], values[f"fathom_{kind}_seconds_count"])
+            self.assertGreater(buckets[-1], 0)
+        self.assertGreater(values["fathom_inter_token_seconds_sum"], 0)
+        self.assertGreater(values["fathom_expert_load_variation"], 0)
+        self.assertGreater(values['fathom_cache_pages{state="all"}'], 0)
 
     def request(self, text, **more):
         return json.dumps({"kind": "generate", "text": text, "keep": 0, "chat": False, "again": False,
