@@ -1,16 +1,21 @@
 // `fathom` without a command: the embedded model writes. In a terminal a person begins a text and steers it;
 // otherwise a sample story goes to stdout, and after it how its experts were used. The embedded model only
-// continues text.
+// continues text. Where there is no display, a browser can watch and write, too.
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/generate.h"
 #include "cli/interrupt.h"
+#include "cli/page_files.h"
+#include "cli/serving.h"
 #include "cli/terminal.h"
 
 #include <array>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <unistd.h>
 
 namespace fathom::cli {
@@ -243,11 +248,56 @@ class Desk {
     bool shown_ = false; // the table, once; later it has to be asked for
 };
 
+bool has_display() {
+    const auto is_set = [](const char* name) {
+        const char* value = std::getenv(name);
+        return value && *value;
+    };
+    return is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+}
+
+// The model for browsers too, where no window can be opened: on the usual port, or on any that is free.
+class Beside {
+  public:
+    explicit Beside(const LoadedModel& model) {
+        options_.cache_tokens = model.engine->context();
+        options_.server.http.signals = false; // Ctrl-C is the story's
+        options_.server.http.grace_seconds = 0;
+        try {
+            server_ = make_server(model, options_);
+        } catch (const Error&) {
+            options_.server.http.port = 0;
+            server_ = make_server(model, options_);
+        }
+        thread_ = std::thread([this] { server_->run(); });
+    }
+    ~Beside() {
+        server_->stop();
+        thread_.join();
+    }
+    Beside(const Beside&) = delete;
+    std::string url() const { return url_of(*server_, options_); }
+
+  private:
+    ServeOptions options_;
+    std::unique_ptr<server::Server> server_;
+    std::thread thread_;
+};
+
 int story(Options options) {
     const bool interactive = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
     if (!interactive && !options.sampling.seed) options.sampling.seed = sample_seed;
+    const bool serves = interactive && !has_display();
+    options.model.spare_contexts = serves ? 1 : 0;
     const LoadedModel model = load_model(options.model);
-    return interactive ? Desk(model, options).run() : sample(model, options);
+    if (!interactive) return sample(model, options);
+    std::optional<Beside> beside;
+    if (serves) {
+        beside.emplace(model);
+        fmt::print("In a browser: {}{}\n", beside->url(),
+                   packed_page().empty() ? " (the API alone: ./fathom serve builds the viewer's page)" : "");
+    }
+    return Desk(model, options).run();
 }
 
 } // namespace

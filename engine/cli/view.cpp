@@ -1,5 +1,5 @@
-// `fathom view`: the viewer on the desktop, over a recording, over a model that writes while it is watched, or
-// over an engine elsewhere.
+// `fathom view`: the viewer on the desktop, over a recording, over a model that writes while it is watched,
+// or over an engine elsewhere.
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/generate.h"

@@ -362,6 +362,7 @@ HttpServer::HttpServer(const HttpOptions& options, Handler handler) : impl_(std:
                      .expected = "an address of this machine and a free port",
                      .got = error.message(),
                      .fix = "choose another --port or --host"});
+    if (!options.signals) return;
     impl_->signals.add(SIGINT);
     impl_->signals.add(SIGTERM);
 }
@@ -372,9 +373,10 @@ uint16_t HttpServer::port() const { return impl_->acceptor.local_endpoint().port
 
 void HttpServer::run(const std::function<void()>& hurry) {
     impl_->hurry = hurry;
-    impl_->signals.async_wait([this](beast::error_code error, int) {
-        if (!error) impl_->begin_stop();
-    });
+    if (impl_->options.signals)
+        impl_->signals.async_wait([this](beast::error_code error, int) {
+            if (!error) impl_->begin_stop();
+        });
     impl_->accept();
     impl_->io.run();
     std::unique_lock lock(impl_->threads_mutex);

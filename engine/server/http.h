@@ -45,6 +45,7 @@ struct HttpOptions {
     uint32_t header_limit = 16u << 10, connections = 256;
     uint32_t message_limit = 64u << 10; // bytes of a WebSocket's message
     uint32_t read_seconds = 30, write_seconds = 60, idle_seconds = 75;
+    bool signals = true;        // SIGINT and SIGTERM end it
     uint32_t grace_seconds = 4; // that answers have to end in, once stop() was called
 };
 
@@ -58,7 +59,7 @@ class HttpServer {
     HttpServer(const HttpServer&) = delete;
 
     uint16_t port() const; // that it listens on
-    // Serves until stop(), or SIGINT or SIGTERM; then takes no more, calls `hurry` after the grace and
+    // Serves until stop(), or a signal; then takes no more, calls `hurry` after the grace and
     // returns when every answer has ended.
     void run(const std::function<void()>& hurry);
     void stop(); // from any thread

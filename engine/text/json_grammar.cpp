@@ -17,6 +17,7 @@ using Sequence = Grammar::Sequence;
 
 constexpr size_t MOST_RULES = 100000;
 constexpr uint64_t MOST_REPEATS = 2000; // of characters or items that a schema counts
+constexpr size_t MOST_PROPERTIES = 1000, MOST_NAME = 256, MOST_DEPTH = 256;
 
 // The rules that every JSON text is made of, behind rule 0.
 class JsonBase {
@@ -160,6 +161,12 @@ class Compiler {
     // Once for each place: a schema may refer to itself.
     Rule rule_of(const json& schema, const std::string& where) {
         if (const auto known = rules_.find(where); known != rules_.end()) return known->second;
+        struct Depth {
+            size_t& depth;
+            explicit Depth(size_t& d) : depth(d) { ++depth; }
+            ~Depth() { --depth; }
+        } const here(depth_);
+        if (depth_ > MOST_DEPTH) refuse(where, "more than 256 schemas within one another");
         const Rule rule = rules_[where] = json_.rule();
         if (schema.is_boolean()) {
             if (!schema.get<bool>()) refuse(where, "false", "something that is allowed");
@@ -323,7 +330,9 @@ class Compiler {
 
     void fill_object(Rule rule, const json& schema, const std::string& where) {
         const json properties = schema.value("properties", json::object());
-        if (!properties.is_object()) refuse(where + "/properties", properties.dump(), "an object");
+        if (!properties.is_object() || properties.size() > MOST_PROPERTIES)
+            refuse(where + "/properties", properties.is_object() ? "too many" : properties.dump(),
+                   "an object of at most 1000");
         std::set<std::string> required;
         for (const json& name : schema.value("required", json::array())) {
             if (!name.is_string() || !properties.contains(name.get<std::string>()))
@@ -339,6 +348,7 @@ class Compiler {
         std::vector<Member> members;
         std::vector<std::string> names;
         for (const auto& [name, inner] : properties.items()) {
+            if (name.size() > MOST_NAME) refuse(where + "/properties", "a name longer than 256 bytes");
             const Rule member = json_.rule();
             Sequence sequence;
             Grammar::append(sequence, json(name).dump());
@@ -392,6 +402,7 @@ class Compiler {
     const json& root_;
     JsonBase& json_;
     std::map<std::string, Rule> rules_;
+    size_t depth_ = 0;
 };
 
 } // namespace

@@ -260,6 +260,8 @@ Grammar::Rule arguments_rule(JsonRules& rules, const Spelling& spelling, const j
     Grammar::Rule rest = grammar.add_rule();
     grammar.add(rest, {});
     const json properties = parameters.value("properties", json::object());
+    if (!properties.is_object() || properties.size() > 1000)
+        throw Error({.what = "the properties of a tool are no object of at most 1000"});
     for (auto it = properties.rbegin(); it != properties.rend(); ++it) {
         const bool is_text = it.value().is_object() && it.value().value("type", json()) == "string" &&
                              !it.value().contains("enum") && !it.value().contains("const");

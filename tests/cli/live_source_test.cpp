@@ -136,7 +136,8 @@ TEST_CASE("live source: a conversation is what the model's chat format makes of 
     const LoadedModel model = load_model({}); // it knows the marks of V3's format
     LiveSource source(model);
     viewer::Store store(source.identity(), [&](Token token) { return source.text(token); });
-    source.control()->generate({.text = "Hello", .sampling = {.temperature = 0, .max_tokens = 5}, .chat = true});
+    const viewer::Sampling five{.temperature = 0, .max_tokens = 5};
+    source.control()->generate({.text = "Hello", .sampling = five, .chat = true});
     settle(source, store);
     CHECK(source.control()->failure().empty());
     REQUIRE(store.timelines().size() == 1);

@@ -7,6 +7,7 @@ import base64
 import http.client
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -86,8 +87,8 @@ class Viewer:
     def send(self, text, kind=1, declared=None):
         data = text.encode() if isinstance(text, str) else text
         size = len(data) if declared is None else declared
-        length = bytes([128 | size]) if size < 126 else b"\xfe" + struct.pack(">H", size) if size < 65536 else (
-            b"\xff" + struct.pack(">Q", size))
+        length = struct.pack(*((">B", 128 | size) if size < 126 else (">BH", 254, size) if size < 65536
+                               else (">BQ", 255, size)))
         self.socket.sendall(bytes([128 | kind]) + length + bytes(4) + data)
 
     def exactly(self, n):
@@ -114,6 +115,28 @@ class Viewer:
 
     def closing_code(self):
         return struct.unpack(">H", self.until(8)[:2])[0]
+
+
+def tiny_with_marks_of_v4(folder):
+    """The embedded model with two of its tokens renamed, for a chat format that has a place for tools."""
+    source = os.path.join(os.path.dirname(__file__), "../../models/tiny")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(os.path.join(source, name), folder)
+    with open(os.path.join(source, "tokenizer.json")) as file:
+        tokenizer = json.load(file)
+    for entry in tokenizer["added_tokens"]:
+        if entry["id"] == 2:
+            del tokenizer["model"]["vocab"][entry["content"]]
+            entry["content"] = "<think>"
+    vocab = tokenizer["model"]["vocab"]
+    last = next(text for text, token in vocab.items() if token == 4095)
+    del vocab[last]
+    tokenizer["model"]["merges"].pop()
+    vocab["<think>"], vocab["</think>"] = 2, 4095
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][2], "id": 4095, "content": "</think>",
+                                      "special": False})
+    with open(os.path.join(folder, "tokenizer.json"), "w") as file:
+        json.dump(tokenizer, file)
 
 
 class Serve(unittest.TestCase):
@@ -312,8 +335,9 @@ class Serve(unittest.TestCase):
                                              {**body, "prompt": f"Number {i}. " + story, "max_tokens": 4})
             self.assertEqual(status, 200, answer)
 
-    SCHEMA = {"type": "object", "additionalProperties": False, "required": ["name", "age", "mood"], "properties": {
-        "name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}, "mood": {"enum": ["glad", "sad"]}}}
+    SCHEMA = {"type": "object", "additionalProperties": False, "required": ["name", "age", "mood"],
+              "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"},
+                             "mood": {"enum": ["glad", "sad"]}}}
 
     def test_answers_are_kept_to_a_schema(self):
         body = {**self.CHAT, "max_tokens": 120, "temperature": 1, "response_format": {
@@ -329,14 +353,18 @@ class Serve(unittest.TestCase):
             said = "".join(e["choices"][0]["delta"].get("content", "") for e in events
                            if e["choices"][0]["index"] == i)
             jsonschema.validate(json.loads(said), self.SCHEMA)
-        choice = self.server.ask("POST", "/v1/completions", {
-            "prompt": "Once", "max_tokens": 200, "seed": 1, "response_format": {"type": "json_object"}})[1]["choices"][0]
+        free = {"prompt": "Once", "max_tokens": 200, "seed": 1, "response_format": {"type": "json_object"}}
+        choice = self.server.ask("POST", "/v1/completions", free)[1]["choices"][0]
         if choice["finish_reason"] == "stop":
             self.assertIsInstance(json.loads(choice["text"]), dict)
-        for form, part in (({"type": "xml"}, "json_schema"), ({"type": "json_schema"}, "schema"), (7, "object"),
-                           ({"type": "json_schema", "json_schema": {"schema": {"pattern": "a"}}}, "'pattern'"),
-                           ({"type": "json_schema", "json_schema": {"schema": {"properties": 3}}}, "properties")):
-            status, answer = self.server.ask("POST", "/v1/chat/completions", {**body, "response_format": form})
+        for form, part in (({"type": "xml"}, "json_schema"), ({"type": "json_schema"}, "schema"), (7,
+                                                                                                   "object"),
+                           ({"type": "json_schema", "json_schema": {"schema": {"pattern": "a"}}},
+                            "'pattern'"),
+                           ({"type": "json_schema", "json_schema": {"schema": {"properties": 3}}},
+                            "properties")):
+            status, answer = self.server.ask("POST", "/v1/chat/completions", {**body,
+                                                                              "response_format": form})
             self.assertEqual((status, answer["error"]["param"]), (400, "response_format"))
             self.assertIn(part, answer["error"]["message"])
 
@@ -349,24 +377,7 @@ class Serve(unittest.TestCase):
         body = {"messages": [{"role": "user", "content": "How is the weather in Oslo?"}], "max_tokens": 300,
                 "seed": 3, "temperature": 1, "tools": tools}
         with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(os.path.dirname(__file__), "../../models/tiny")
-            for name in ("config.json", "model.safetensors"):
-                shutil.copy(os.path.join(source, name), folder)
-            with open(os.path.join(source, "tokenizer.json")) as file:
-                tokenizer = json.load(file)
-            for entry in tokenizer["added_tokens"]:
-                if entry["id"] == 2:
-                    del tokenizer["model"]["vocab"][entry["content"]]
-                    entry["content"] = "<think>"
-            vocab = tokenizer["model"]["vocab"]
-            last = next(text for text, token in vocab.items() if token == 4095)
-            del vocab[last]
-            tokenizer["model"]["merges"].pop()
-            vocab["<think>"], vocab["</think>"] = 2, 4095
-            tokenizer["added_tokens"].append({**tokenizer["added_tokens"][2], "id": 4095, "content": "</think>",
-                                              "special": False})
-            with open(os.path.join(folder, "tokenizer.json"), "w") as file:
-                json.dump(tokenizer, file)
+            tiny_with_marks_of_v4(folder)
             server = Server(folder, "--chat-format", "deepseek-v4")
             try:
                 for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
@@ -387,13 +398,15 @@ class Serve(unittest.TestCase):
                     told = [*body["messages"], said["message"],
                             {"role": "tool", "tool_call_id": call["id"], "content": "rain"}]
                     status, answer = server.ask("POST", "/v1/chat/completions",
-                                                {**body, "messages": told, "tool_choice": "none", "max_tokens": 8})
+                                                {**body, "messages": told, "tool_choice": "none",
+                                                 "max_tokens": 8})
                     self.assertEqual(status, 200, answer)
                 status, answer = server.ask("POST", "/v1/chat/completions", {**body, "max_tokens": 8})
                 self.assertEqual(status, 200, answer)  # auto: the model chooses
                 for choice, part in ((7, "tool_choice"),
                                      ({"type": "function", "function": {"name": "time"}}, "time")):
-                    status, answer = server.ask("POST", "/v1/chat/completions", {**body, "tool_choice": choice})
+                    status, answer = server.ask("POST", "/v1/chat/completions", {**body,
+                                                                                 "tool_choice": choice})
                     self.assertEqual(status, 400)
                     self.assertIn(part, answer["error"]["message"])
             finally:
@@ -408,7 +421,7 @@ class Serve(unittest.TestCase):
         values = {}
         for line in text.splitlines():
             if line.startswith("#"):
-                self.assertRegex(line, r"^# (HELP fathom_\w+ \S.*|TYPE fathom_\w+ (counter|gauge|histogram))$")
+                self.assertRegex(line, r"^# (HELP fathom_\w+ \S|TYPE fathom_\w+ (counter|gauge|histogram)$)")
             else:
                 name, value = line.rsplit(" ", 1)
                 self.assertRegex(name, r'^fathom_\w+(\{\w+="[^"]+"\})?$')
@@ -424,7 +437,8 @@ class Serve(unittest.TestCase):
 
     def request(self, text, **more):
         return json.dumps({"kind": "generate", "text": text, "keep": 0, "chat": False, "again": False,
-                           "twice": False, "temperature": 0, "top_p": 1, "top_k": 0, "max_tokens": 12, "seed": 1,
+                           "twice": False, "temperature": 0, "top_p": 1, "top_k": 0, "max_tokens": 12,
+                           "seed": 1,
                            **more})
 
     def test_a_viewer_is_told_what_is_written(self):
@@ -463,7 +477,8 @@ class Serve(unittest.TestCase):
         binary = Viewer(port)
         binary.send(b"abc", kind=2)
         self.assertEqual(binary.closing_code(), 1003)
-        for message in ("no json", self.request("a", temperature=-1), '{"kind":"steer","experts":7}', b"\xff\xfe"):
+        for message in ("no json", self.request("a", temperature=-1), '{"kind":"steer","experts":7}',
+                        b"\xff\xfe"):
             broken = Viewer(port)
             broken.send(message)
             self.assertEqual(broken.closing_code(), 1007)
@@ -471,7 +486,8 @@ class Serve(unittest.TestCase):
         unmasked.socket.sendall(b"\x81\x02hi")
         self.assertEqual(unmasked.closing_code(), 1002)
         self.assertEqual(Viewer(port, headers="Host: evil.example\r\n").status, 403)
-        self.assertEqual(Viewer(port, headers="Host: localhost\r\nOrigin: http://evil.example\r\n").status, 403)
+        evil = "Host: localhost\r\nOrigin: http://evil.example\r\n"
+        self.assertEqual(Viewer(port, headers=evil).status, 403)
         self.assertEqual(self.server.ask("GET", "/live")[0], 426)
         self.assertEqual(self.server.ask("POST", "/live", "{}")[0], 405)
         self.assertEqual(self.server.ask("GET", "/health")[0], 200)
@@ -483,6 +499,34 @@ class Serve(unittest.TestCase):
         while "\nfathom_viewers 0\n" not in self.server.ask("GET", "/metrics")[1]:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.1)
+
+    def test_a_story_without_a_display_is_served_too(self):
+        master, terminal = pty.openpty()
+        env = {**os.environ, "DISPLAY": "", "WAYLAND_DISPLAY": "", "TERM": "dumb"}
+        process = subprocess.Popen([PROGRAM], stdin=terminal, stdout=terminal, stderr=terminal, env=env)
+        os.close(terminal)
+        told = b""
+
+        def read_until(part):
+            nonlocal told
+            while part not in told:
+                told += os.read(master, 4096)
+
+        read_until(b"begin> ")
+        port = int(re.search(rb"In a browser: http://127.0.0.1:(\d+)/", told)[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/health")
+        self.assertEqual(connection.getresponse().status, 200)
+        connection.close()
+        viewer = Viewer(port)
+        self.assertEqual(json.loads(viewer.until(1))["kind"], "hello")
+        os.write(master, b"One day\r")
+        self.assertIn(b"FRAM", viewer.until(2))  # what the terminal asked for is seen
+        os.write(master, b"\x03")
+        time.sleep(1)
+        os.write(master, b"/quit\r")
+        self.assertEqual(process.wait(60), 0)
+        os.close(master)
 
     def test_without_viewers(self):
         server = Server("--no-viewer")

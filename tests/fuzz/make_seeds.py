@@ -203,13 +203,42 @@ def openai():
                             "stream_options": {"include_usage": True}}).encode())
     yield Valid(json.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
                             "prompt": [1, 2], "max_tokens": 3, "seed": 1}).encode())
+    schema = {"type": "object", "required": ["a"], "properties": {
+        "a": {"$ref": "#/$defs/b"}, "c": {"enum": [1, "x"]}, "d": {"type": "string", "maxLength": 3}},
+        "$defs": {"b": {"type": "array", "items": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/b"}]}}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    yield Valid(json.dumps({"messages": PLAIN, "prompt": "a", "response_format": {
+        "type": "json_schema", "json_schema": {"name": "s", "schema": schema}}}).encode())
+    yield Valid(json.dumps({"messages": PLAIN, "prompt": "a", "tools": [tool],
+                            "tool_choice": "required"}).encode())
     yield json.dumps({"messages": PLAIN, "tools": [1]}).encode()
     yield b"[" * 1000
 
 
+def live():
+    """Messages of a viewer, of an engine, and frames."""
+    for message in ({"kind": "ack", "sequence": 7}, {"kind": "stop"}, {"kind": "measure"},
+                    {"kind": "pause", "on": True},
+                    {"kind": "steer", "experts": [{"layer": 1, "expert": 2, "key": -1e9, "factor": 0.5}]},
+                    {"kind": "watch", "layers": [0, 3], "first_head": 0, "n_heads": 2, "width": 64},
+                    {"kind": "generate", "text": "a", "keep": 3, "session": 1, "forced": 9, "chat": False,
+                     "again": False, "twice": True, "temperature": 0.5, "top_p": 1, "top_k": 0,
+                     "max_tokens": 9, "seed": 1},
+                    {"kind": "state", "busy": True, "failure": "", "read_rate": 1.5,
+                     "launches": [{"label": "a", "seconds": 0.1, "bytes": 1, "flops": 2}]},
+                    {"kind": "hello", "version": 1, "run": "r", "identity": {"facts": {}, "shape": {
+                        "n_layers": 2, "n_experts": 4, "n_active": 2, "n_groups": 1, "n_active_groups": 1,
+                        "moe_layers": [1]}}}):
+        yield Valid(json.dumps(message).encode())
+    yield b'{"kind":"refused","reason":"a"}'
+    yield b'{"kind":"generate"}'
+    for seed in ftrace():
+        yield seed[16:]
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat, ftrace, openai):
+    for target in (safetensors, gguf, tokenizer, tiktoken, config, chat, ftrace, openai, live):
         place = folder / target.__name__
         place.mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(target()):

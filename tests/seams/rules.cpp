@@ -124,7 +124,8 @@ Objections viewer_hosts(const File& file) {
     const auto add = [&](const std::regex& pattern, const char* what) {
         for (const std::string& objection : search(file, file.text, pattern, what)) all.push_back(objection);
     };
-    if (!in(file, "viewer/desktop/")) add(hosts, "a window, a file or a thread outside the viewer's hosts");
+    const bool host = in(file, "viewer/desktop/") || in(file, "viewer/web/") || in(file, "viewer/host/");
+    if (!host) add(hosts, "a window, a file or a thread outside the viewer's hosts");
     if (in(file, "viewer/panels/")) add(below, "a panel sees the store alone");
     return all;
 }

@@ -69,7 +69,8 @@ const char* const PERSON = R"({"type":"object","properties":{
     "mood":{"enum":["glad","sad",null]},"tags":{"type":"array","items":{"type":"string"},"maxItems":3},
     "home":{"$ref":"#/$defs/place"}},
     "required":["name","age"],"additionalProperties":false,
-    "$defs":{"place":{"type":"object","properties":{"x":{"type":"number"},"next":{"anyOf":[{"$ref":"#/$defs/place"},{"type":"null"}]}},
+    "$defs":{"place":{"type":"object","properties":{"x":{"type":"number"},
+                      "next":{"anyOf":[{"$ref":"#/$defs/place"},{"type":"null"}]}},
                       "required":["x"],"additionalProperties":false}}})";
 
 } // namespace
@@ -92,10 +93,9 @@ TEST_CASE("grammar: texts of schemas, and those that are none") {
                  R"({"name":"","age":0,"tags":[],"home":{"x":1.5,"next":{"x":2,"next":null}}})"},
                 {R"({"age":3,"name":"Ann"})", R"({"name":"Ann"})", R"({"name":"Ann","age":3,"other":1})",
                  R"({"name":"Ann","age":"3"})", R"({"name":"Ann","age":3,})", R"({"name":"Ann","age":3)"});
-    check_texts(
-        R"({"type":"object","properties":{"ab":{"type":"integer"}},"additionalProperties":{"type":"boolean"}})",
-        {"{}", R"({"ab":1})", R"({"ab":1,"a":true,"abc":false})", R"({"b":true})"},
-        {R"({"ab":true})", R"({"a":1})", R"({"ab":1,"ab":true})"});
+    check_texts(R"({"properties":{"ab":{"type":"integer"}},"additionalProperties":{"type":"boolean"}})",
+                {"{}", R"({"ab":1})", R"({"ab":1,"a":true,"abc":false})", R"({"b":true})"},
+                {R"({"ab":true})", R"({"a":1})", R"({"ab":1,"ab":true})"});
     check_texts(R"({"type":"object"})", {"{}", R"({"a":{"b":[1,"x",null]}})"}, {"[]", "1", R"({a:1})"});
     check_texts("true", {"1", "[]", R"("a")"}, {"", "a"});
     CHECK(matches(json_object_grammar(), R"({"a": [true, {"b": -1.5e3}], "c": "d"})"));
@@ -172,37 +172,42 @@ TEST_CASE("grammar: whatever is written by one is JSON of its schema") {
     CHECK(whole > 30);
 }
 
-TEST_CASE("tools: calls are read as each format writes them, in pieces of any size, and kept to when asked") {
-    const Tokenizer tokenizer = tiny_tokenizer();
-    const SortedVocabulary vocabulary(tokenizer);
-    const std::string definition =
-        R"({"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}, )"
-        R"("days": {"type": "integer"}, "unit": {"type": "string", "enum": ["c", "f"]}, "at": {"type": "object"}}, )"
-        R"("required": ["city", "days"]}})";
-    const std::vector<ToolDefinition> tools{
-        {"{\"type\": \"function\", \"function\": " + definition + "}", definition}};
+namespace {
+
+const std::string WEATHER =
+    R"({"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}, )"
+    R"("days": {"type": "integer"}, "unit": {"type": "string", "enum": ["c", "f"]}, )"
+    R"("at": {"type": "object"}}, "required": ["city", "days"]}})";
+const std::vector<ToolDefinition> TOOLS{{"{\"type\": \"function\", \"function\": " + WEATHER + "}", WEATHER}};
+constexpr const char* WITH_TOOLS[] = {"deepseek-v3.2", "deepseek-v4", "kimi-k2", "glm-4.7"};
+
+// An answer that says something and calls, as the format renders it.
+std::string calling(const ChatFormat& format, const std::vector<ToolCall>& calls) {
+    Conversation conversation;
+    conversation.tools = TOOLS;
+    conversation.messages = {
+        {.role = ChatMessage::Role::user, .content = "How is it?"},
+        {.role = ChatMessage::Role::assistant, .content = "I shall look.", .tool_calls = calls}};
+    std::string answer = format.render(conversation);
+    answer = answer.substr(answer.find("I shall look."));
+    if (const size_t stop = answer.rfind(format.stop); stop != answer.npos) answer.resize(stop);
+    return answer;
+}
+
+} // namespace
+
+TEST_CASE("tools: calls are read as each format writes them, in pieces of any size") {
     const ordered_json arguments = {
         {"city", "Köln \"am\" Rhein\nnow"}, {"days", 3}, {"unit", "c"}, {"at", {{"x", {1, true}}}}};
     const std::vector<ToolCall> calls{
         {"functions.weather:0", "function", "weather", arguments.dump()},
         {"functions.weather:1", "function", "weather", R"({"city":"17","days":2})"}};
-    for (const char* name : {"deepseek-v3.2", "deepseek-v4", "kimi-k2", "glm-4.7"}) {
+    for (const char* name : WITH_TOOLS) {
         CAPTURE(name);
         const ChatFormat& format = ChatFormat::named(name);
-        // as the format renders an answer that calls
-        Conversation conversation;
-        conversation.tools = tools;
-        conversation.messages = {{.role = ChatMessage::Role::user, .content = "How is it?"}};
-        conversation.generate = true;
-        const std::string before = format.render(conversation);
-        conversation.generate = false;
-        conversation.messages.push_back(
-            {.role = ChatMessage::Role::assistant, .content = "I shall look.", .tool_calls = calls});
-        std::string answer = format.render(conversation);
-        answer = answer.substr(answer.find("I shall look."));
-        if (const size_t stop = answer.rfind(format.stop); stop != answer.npos) answer.resize(stop);
+        const std::string answer = calling(format, calls);
         for (const size_t size : {size_t{1}, size_t{5}, answer.size()}) {
-            ToolCallStream stream(format, tools);
+            ToolCallStream stream(format, TOOLS);
             std::string text;
             for (size_t at = 0; at < answer.size(); at += size) text += stream.push(answer.substr(at, size));
             const ToolCallStream::End end = stream.finish();
@@ -214,21 +219,31 @@ TEST_CASE("tools: calls are read as each format writes them, in pieces of any si
             }
         }
         // what only begins like a call is text, all of it
-        for (const std::string& broken :
-             {answer.substr(0, answer.size() - 9), std::string("a <tool_cal"), std::string("1 < 2")}) {
-            ToolCallStream stream(format, tools);
-            std::string text = stream.push(broken);
+        for (const std::string& broken : {answer.substr(0, answer.size() - 9), std::string("a <tool_cal"),
+                                          std::string("1 < 2"), std::string(" ")}) {
+            ToolCallStream stream(format, TOOLS);
+            const std::string text = stream.push(broken);
             const ToolCallStream::End end = stream.finish();
             CHECK(text + end.text == broken);
             CHECK(end.calls.empty());
         }
-        const auto grammar = tool_call_grammar(format, tools, "");
+    }
+    CHECK_THROWS(ToolCallStream(ChatFormat::named("deepseek-v3"), TOOLS));
+}
+
+TEST_CASE("tools: an answer that is kept to a call is one") {
+    const Tokenizer tokenizer = tiny_tokenizer();
+    const SortedVocabulary vocabulary(tokenizer);
+    for (const char* name : WITH_TOOLS) {
+        CAPTURE(name);
+        const ChatFormat& format = ChatFormat::named(name);
+        const auto grammar = tool_call_grammar(format, TOOLS, "");
         int whole = 0;
         for (uint32_t seed = 0; seed < 12; ++seed) {
             const std::string text = written(grammar, tokenizer, vocabulary, seed);
             if (text.empty()) continue;
             CAPTURE(text);
-            const std::vector<ToolCall> made = read_tool_calls(format, tools, text);
+            const std::vector<ToolCall> made = read_tool_calls(format, TOOLS, text);
             REQUIRE(made.size() == 1);
             const ordered_json given = ordered_json::parse(made[0].arguments);
             CHECK(given.at("city").is_string());
@@ -236,7 +251,6 @@ TEST_CASE("tools: calls are read as each format writes them, in pieces of any si
             ++whole;
         }
         CHECK(whole > 6);
-        CHECK(error_of([&] { tool_call_grammar(format, tools, "time"); }).find("time") != std::string::npos);
+        CHECK(error_of([&] { tool_call_grammar(format, TOOLS, "time"); }).find("time") != std::string::npos);
     }
-    CHECK_THROWS(ToolCallStream(ChatFormat::named("deepseek-v3"), tools));
 }

@@ -14,7 +14,8 @@ class Browser:
 
     def __init__(self, width=1280, height=800):
         driver = shutil.which("chromedriver") or "/usr/bin/chromedriver"
-        self.process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        self.process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL,
                                         text=True)
         port = None
         for line in self.process.stdout:
@@ -24,16 +25,19 @@ class Browser:
         if port is None:
             raise RuntimeError("chromedriver did not start")
         self.base = f"http://127.0.0.1:{port}/session"
-        options = {"args": ["--headless=new", "--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader",
+        options = {"args": ["--headless=new", "--no-sandbox", "--enable-unsafe-swiftshader",
+                            "--use-angle=swiftshader",
                             "--disable-dev-shm-usage", f"--window-size={width},{height}"],
                    "binary": shutil.which("chromium") or "chromium"}
         made = self.ask("POST", "", {"capabilities": {"alwaysMatch": {
-            "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})
+            "browserName": "chrome", "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"}}}})
         self.base += "/" + made["sessionId"]
 
     def ask(self, method, path, body=None):
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"},
+                                         method=method)
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
                 return json.load(answer)["value"]
@@ -55,17 +59,19 @@ class Browser:
         return self.ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def type(self, text):
-        keys = [action for c in text for action in ({"type": "keyDown", "value": c}, {"type": "keyUp", "value": c})]
+        keys = [{"type": kind, "value": c} for c in text for kind in ("keyDown", "keyUp")]
         self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": keys}]})
 
     def press(self, key):
         """A key as a hand presses it: it stays down for a while, which the viewer's polls then see."""
         self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": [
-            {"type": "keyDown", "value": key}, {"type": "pause", "duration": 200}, {"type": "keyUp", "value": key}]}]})
+            {"type": "keyDown", "value": key}, {"type": "pause", "duration": 200}, {"type": "keyUp",
+                                                                                    "value": key}]}]})
 
     def click(self, x, y):
         self.ask("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [
-            {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 50}, {"type": "pause", "duration": 150},
+            {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 50}, {"type": "pause",
+                                                                                    "duration": 150},
             {"type": "pointerDown", "button": 0}, {"type": "pause", "duration": 150},
             {"type": "pointerUp", "button": 0}]}]})
 
@@ -80,7 +86,8 @@ class Browser:
 
     def complaints(self):
         """What the console has said since the last call that is worse than information."""
-        return [f"{entry['level']}: {entry['message']}" for entry in self.ask("POST", "/se/log", {"type": "browser"})
+        entries = self.ask("POST", "/se/log", {"type": "browser"})
+        return [f"{entry['level']}: {entry['message']}" for entry in entries
                 if entry["level"] in ("SEVERE", "WARNING")]
 
     def wait(self, what, script, seconds=20):
@@ -90,4 +97,5 @@ class Browser:
             if value := self.run(script):
                 return value
             time.sleep(0.05)
-        raise AssertionError(f"not within {seconds} s: {what}; the page says {self.run('return fathom.last;')}"[:2000])
+        says = str(self.run("return fathom.last;"))[:2000]
+        raise AssertionError(f"not within {seconds} s: {what}; the page says {says}")

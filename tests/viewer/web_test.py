@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The viewer in a browser, as a person meets it: python3 web_test.py PROGRAM [unittest arguments].
 
-Headless Chromium on the page that `fathom serve` prints the address of. Holds that tokens stream, that what is
-clicked is selected and stands in the address, that a page that is loaded again shows what was there, that the
-engine may go and come back, that a dropped recording opens, that the words for screen readers are the text,
-and that the console stays empty. FATHOM_PICTURES=FOLDER keeps what was seen.
+Headless Chromium on the page that `fathom serve` prints the address of. Holds that tokens stream, that what
+is clicked is selected and stands in the address, that a page that is loaded again shows what was there, that
+the engine may go and come back, that a dropped recording opens, that the words for screen readers are the
+text, and that the console stays empty. FATHOM_PICTURES=FOLDER keeps what was seen.
 """
 import base64
 import gzip
@@ -27,7 +27,8 @@ PAGE_BYTES = 1_500_000  # of wasm and glue, packed
 
 class Server:
     def __init__(self, *arguments, port=0):
-        self.process = subprocess.Popen([PROGRAM, "serve", "--port", str(port), *arguments], stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([PROGRAM, "serve", "--port", str(port), *arguments],
+                                        stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert " at http://" in line, line + self.process.stderr.read()
@@ -74,6 +75,12 @@ class Page(unittest.TestCase):
     def said(self, key):
         return self.browser.run(f"return fathom.last.{key};")
 
+    def mirror(self, what):
+        return self.browser.run(f"return document.getElementById('mirror-{what}').textContent;")
+
+    def emulate(self, command, **parameters):
+        self.browser.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation." + command, "params": parameters})
+
     def open(self, fragment=""):
         self.browser.go("about:blank")
         self.browser.go(self.server.url + fragment)
@@ -91,8 +98,10 @@ class Page(unittest.TestCase):
 
     def test_1_paints_soon_and_is_small(self):
         self.open()
-        paints = self.browser.run("return performance.getEntriesByType('paint').map(p => [p.name, p.startTime]);")
-        self.assertLess(dict(paints)["first-contentful-paint"], FIRST_PAINT)
+        paints = dict(self.browser.run(
+            "return performance.getEntriesByType('paint').map(p => [p.name, p.startTime]);"))
+        painted = paints["first-contentful-paint"]
+        self.assertLess(painted, FIRST_PAINT)
         sizes = {}
         for name in ("fathom.js", "fathom.wasm"):
             answer, body = self.server.get("/" + name)
@@ -101,7 +110,7 @@ class Page(unittest.TestCase):
             sizes[name] = len(body)
             self.assertTrue(gzip.decompress(body))
         self.assertLess(sum(sizes.values()), PAGE_BYTES)
-        print(f"first paint {dict(paints)['first-contentful-paint']:.0f} ms; packed: {sizes}", file=sys.stderr)
+        print(f"first paint {painted:.0f} ms; packed: {sizes}", file=sys.stderr)
 
     def test_2_streams_and_mirrors(self):
         self.open()
@@ -110,7 +119,7 @@ class Page(unittest.TestCase):
         self.write("Once upon a time")
         lengths = self.browser.run("clearInterval(watch); return lengths;")
         self.assertGreater(len(set(lengths)), 10, "the text comes token by token")
-        text = self.browser.run("return document.getElementById('mirror-text').textContent;")
+        text = self.mirror("text")
         self.assertIn("Once upon a time", text)
         tokens = self.said("app.tokens")
         self.assertGreater(tokens, 20)
@@ -120,7 +129,7 @@ class Page(unittest.TestCase):
             "top_p": self.said("settings.top_p"), "max_tokens": self.said("settings.max_tokens")})
         begin = text.index("Once upon a time") + len("Once upon a time")
         self.assertTrue(text[begin:].startswith(answer["choices"][0]["text"][:40]), (text, answer))
-        self.assertGreater(float(self.browser.run("return document.getElementById('mirror-speed').textContent;")), 0)
+        self.assertGreater(float(self.mirror("speed")), 0)
         self.picture("generate")
 
     def test_3_click_selects_and_the_address_has_it(self):
@@ -135,7 +144,7 @@ class Page(unittest.TestCase):
         fragment = self.browser.run("return location.hash;")
         for part in (f"token={token}", f"layer={layer}", f"expert={expert}"):
             self.assertIn(part, fragment)
-        words = self.browser.run("return document.getElementById('mirror-selection').textContent;")
+        words = self.mirror("selection")
         self.assertIn(f"expert {expert}", words)
         self.picture("expert")
         # another panel, by key
@@ -147,7 +156,9 @@ class Page(unittest.TestCase):
         # as the address says, in a page that is loaded again
         self.open("#view=route&" + fragment.split("&", 1)[1])
         self.browser.wait("what the address names", f"return fathom.last.app.token === {token};")
-        self.assertEqual([self.said("app.layer"), self.said("app.expert"), self.said("app.preset")], [layer, expert, 1])
+        self.assertEqual([self.said("app.layer"), self.said("app.expert"), self.said("app.preset")], [layer,
+                                                                                                      expert,
+                                                                                                      1])
         self.picture("route")
 
     def test_4_loading_again_shows_what_was_there(self):
@@ -164,7 +175,7 @@ class Page(unittest.TestCase):
         port = self.server.port
         Page.server.end(signal.SIGKILL)
         self.browser.wait("that it is gone", "return !fathom.last.connected;")
-        self.assertIn("connecting", self.browser.run("return document.getElementById('mirror-state').textContent;"))
+        self.assertIn("connecting", self.mirror("state"))
         self.picture("gone")
         Page.server = Server(port=port)
         self.browser.wait("a connection", "return fathom.last.connected;", 30)
@@ -176,7 +187,8 @@ class Page(unittest.TestCase):
     def test_6_a_dropped_recording_opens(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "a.ftrace")
-            told = subprocess.run([PROGRAM, "run", "--prompt", "One day", "-n", "30", "--seed", "3", "--trace", path],
+            told = subprocess.run([PROGRAM, "run", "--prompt", "One day", "-n", "30", "--seed", "3",
+                                   "--trace", path],
                                   check=True, capture_output=True, text=True).stdout
             with open(path, "rb") as file:
                 data = file.read()
@@ -197,13 +209,13 @@ class Page(unittest.TestCase):
     def test_7_small_and_sharp_screens(self):
         self.open()
         for width, height, ratio in ((400, 800, 2), (1280, 800, 1.5)):
-            self.browser.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": {
-                "width": width, "height": height, "deviceScaleFactor": ratio, "mobile": False}})
+            self.emulate("setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio,
+                         mobile=False)
             self.browser.wait("a canvas of the display's pixels",
                               f"return document.getElementById('canvas').width === {round(width * ratio)};")
             time.sleep(0.3)
             self.picture(f"screen-{width}x{height}")
-        self.browser.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.clearDeviceMetricsOverride", "params": {}})
+        self.emulate("clearDeviceMetricsOverride")
 
     def test_8_a_key_is_asked_for(self):
         server = Server("--api-key", "secret")

@@ -387,7 +387,8 @@ class Window(unittest.TestCase):
         self.assertIn("cannot open a window", result.stderr)
         result = self.run_program("view", "/nonexistent.ftrace", display=False)
         self.assertEqual(result.returncode, 1)
-        for url, reason in (("https://localhost", "TLS"), ("ftp://a", "no address"), ("http://:80", "no address")):
+        for url, reason in (("https://localhost", "TLS"), ("ftp://a", "no address"), ("http://:80",
+                                                                                      "no address")):
             result = self.run_program("view", url, display=False)
             self.assertEqual(result.returncode, 1)
             self.assertIn(reason, result.stderr)

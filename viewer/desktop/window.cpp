@@ -5,7 +5,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "viewer/desktop/fonts.h"
-#include "viewer/frame.h"
+#include "viewer/host/frame.h"
 #include "viewer/ui/gl.h"
 
 #define GLFW_INCLUDE_NONE

@@ -3,7 +3,7 @@
 // for screen readers; it calls what is exported here, and is called by the functions of EM_JS.
 #include "base/error.h"
 #include "base/json.h"
-#include "viewer/frame.h"
+#include "viewer/host/frame.h"
 #include "viewer/remote.h"
 #include "viewer/web/link.h"
 

@@ -1,4 +1,4 @@
-#include "viewer/frame.h"
+#include "viewer/host/frame.h"
 
 #include "viewer/ui/gl.h"
 
