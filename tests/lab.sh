@@ -7,6 +7,7 @@
 #   lab.sh blocks            tests/golden/blocks.safetensors is what ggml's Python package dequantises
 #   lab.sh chips             every kernel compiles for real chips of AMD, Intel and NVIDIA, pretended
 #   lab.sh gguf PROGRAM      GGUF files that PROGRAM writes mean the same to llama.cpp and to PROGRAM
+#   lab.sh serve PROGRAM     its server answers as llama.cpp's does, but for what is explained
 #   lab.sh tiers             every tier of kernels is right there, cooperative matrices too
 #   lab.sh lock              prints the versions for tests/lab.lock
 # A check that fails in the lab whose versions are in lab.lock fails. Where there is no lab, or where it has
@@ -47,6 +48,7 @@ compile() {
 goldens() { in_lab python3 tests/golden/make_goldens.py --check; }
 chips() { python3 tests/lab/offline.py; }
 gguf() { python3 tests/lab/gguf.py "$1"; }
+serve() { python3 tests/lab/serve.py "$1"; }
 tiers() { python3 tests/lab/tiers.py; }
 tiny_goldens() { in_lab python3 tests/golden/make_tiny_goldens.py --check; }
 blocks() { in_lab python3 tests/golden/make_blocks.py --check; }

@@ -59,12 +59,12 @@ double uncertainty(const Timeline& timeline, uint32_t position) {
     return rest > 1e-9 ? bits - rest * std::log2(rest) : bits;
 }
 
-Store::Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit)
-    : identity_(std::move(identity)), text_of_(std::move(text_of)), limit_(limit) {}
+Store::Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit, size_t most_slots)
+    : identity_(std::move(identity)), text_of_(std::move(text_of)), limit_(limit), most_slots_(most_slots) {}
 
 void Store::begin_anew(trace::Identity identity) {
     const uint64_t revision = revision_;
-    *this = Store(std::move(identity), std::move(text_of_), limit_);
+    *this = Store(std::move(identity), std::move(text_of_), limit_, most_slots_);
     revision_ = revision + 1; // what was made of the old ones is stale
 }
 
@@ -135,15 +135,17 @@ Timeline& Store::timeline_of(uint32_t session) {
 
 // A record comes again where a session repeats a run of tokens after a rewind: the later one holds.
 void Store::put(const trace::TokenRecord& record) {
+    const size_t known = timeline_of(record.session).slots.size(), wanted = size_t{record.position} + 1;
+    if (wanted > known) make_slots(record.session, wanted - known);
     Timeline& timeline = timeline_of(record.session);
-    if (record.position >= timeline.slots.size()) {
-        const size_t more = size_t{record.position} + 1 - timeline.slots.size();
-        if (more > MOST_SLOTS - slots_) {
+    if (wanted > known) {
+        const size_t more = wanted - known;
+        if (more > most_slots_ - slots_) {
             ++lost_;
             return;
         }
         slots_ += more;
-        timeline.slots.resize(size_t{record.position} + 1);
+        timeline.slots.resize(wanted);
     }
     Timeline::Slot& slot = timeline.slots[record.position];
     const uint64_t before = trace::bytes_of(slot.record), after = trace::bytes_of(record);
@@ -159,6 +161,19 @@ void Store::put(const trace::TokenRecord& record) {
         if (at == watched_.end() || *at != rows.layer) watched_.insert(at, rows.layer);
     }
     if (bytes_ > limit_) thin();
+}
+
+// Lets the sessions that were closed first go, but this one, until there is room for so many positions more.
+void Store::make_slots(uint32_t session, size_t more) {
+    for (auto it = timelines_.begin(); it != timelines_.end() && more > most_slots_ - slots_;) {
+        if (!it->closed || it->session == session) {
+            ++it;
+            continue;
+        }
+        slots_ -= it->slots.size(), bytes_ -= it->tables;
+        thinned_ += it->slots.size();
+        it = timelines_.erase(it);
+    }
 }
 
 void Store::cut(Timeline& timeline, uint32_t position) {
@@ -200,7 +215,7 @@ void Store::take_event(const trace::Event& event) {
     for (const uint32_t at : parent->timed)
         if (at < event.position) fork.timed.push_back(at);
     for (const Timeline::Slot& slot : parent->slots) {
-        if (fork.slots.size() >= event.position || slots_ == MOST_SLOTS) break;
+        if (fork.slots.size() >= event.position || slots_ == most_slots_) break;
         ++slots_;
         fork.slots.push_back(slot);
         fork.tables += trace::bytes_of(slot.record), bytes_ += trace::bytes_of(slot.record);

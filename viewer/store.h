@@ -56,10 +56,12 @@ struct Use {
 
 class Store {
   public:
-    static constexpr uint64_t LIMIT = 512ull << 20; // bytes of tables
-    static constexpr size_t MOST_SLOTS = 1ull
-                                         << 21; // positions of all timelines; what is beyond counts as lost
-    Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit = LIMIT);
+    static constexpr bool SMALL = sizeof(void*) == 4;                      // a browser's address space
+    static constexpr uint64_t LIMIT = SMALL ? 256ull << 20 : 512ull << 20; // bytes of tables
+    // positions of all timelines: sessions that were closed go first, and what is still beyond counts as lost
+    static constexpr size_t MOST_SLOTS = SMALL ? 1u << 20 : 1u << 21;
+    Store(trace::Identity identity, trace::TextOf text_of, uint64_t limit = LIMIT,
+          size_t most_slots = MOST_SLOTS);
     void begin_anew(trace::Identity identity); // forgets all that was brought
 
     void ingest(const trace::Packet& packet);
@@ -114,6 +116,7 @@ class Store {
     Timeline& timeline_of(uint32_t session);
     void put(const trace::TokenRecord& record);
     void take_event(const trace::Event& event);
+    void make_slots(uint32_t session, size_t more);
     void cut(Timeline& timeline, uint32_t position);
     void thin();
 
@@ -123,7 +126,7 @@ class Store {
     std::vector<Timeline> timelines_;
     std::vector<trace::Event> memory_;
     std::vector<uint32_t> watched_; // in order
-    size_t slots_ = 0;
+    size_t most_slots_, slots_ = 0;
     uint64_t revision_ = 0, lost_ = 0, thinned_ = 0, bytes_ = 0;
 };
 

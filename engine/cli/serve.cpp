@@ -81,6 +81,9 @@ Action prepare_serve(CLI::App& app) {
     app.add_option("--api-key", options->serve.server.api_key, "Let in only who sends it")
         ->type_name("KEY")
         ->envname("FATHOM_API_KEY");
+    app.add_option("--allow-origin", options->serve.server.origins,
+                   "Pages elsewhere that may ask, as https://example.org; '*': all")
+        ->type_name("ORIGIN");
     app.add_option("--allow-host", options->serve.server.hosts,
                    "A name that clients may call this machine by, beside localhost and addresses")
         ->type_name("NAME");

@@ -84,6 +84,7 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
             fmt::format("{}{}Content-Length: {}\r\n\r\n", head_of(status, type), headers, body.size());
         queue(head + body, true);
     }
+    void add_headers(std::string lines) override { more_headers_ += lines; }
     void begin(unsigned status, std::string_view type) override {
         queue(head_of(status, type) + "Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n", false);
     }
@@ -122,9 +123,9 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
     std::string head_of(unsigned status, std::string_view type) const {
         return fmt::format(
             "HTTP/1.1 {} {}\r\nServer: fathom\r\nContent-Type: {}\r\nX-Content-Type-Options: nosniff\r\n"
-            "Connection: {}\r\n",
+            "Connection: {}\r\n{}",
             status, std::string(http::obsolete_reason(static_cast<http::status>(status))), type,
-            keep_ ? "keep-alive" : "close");
+            keep_ ? "keep-alive" : "close", more_headers_);
     }
 
     void on_read(beast::error_code error) {
@@ -149,6 +150,7 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
         message_ = parser_->release();
         keep_ = message_.keep_alive() && !server_.stopping;
         busy_ = true;
+        more_headers_.clear();
         HttpRequest request = request_of(message_);
         protocol_ = request.protocol;
         stream_.expires_never();
@@ -296,7 +298,7 @@ class HttpServer::Impl::Connection final : public HttpAnswer,
     beast::flat_buffer buffer_;
     std::optional<http::request_parser<http::string_body>> parser_;
     http::request<http::string_body> message_; // that is answered
-    std::string protocol_;
+    std::string protocol_, more_headers_;
     bool keep_ = false, answered_ = false, busy_ = false, finished_ = false, refused_ = false;
     size_t drained_ = 0; // bytes
     std::atomic<bool> started_ = false, gone_ = false;

@@ -26,6 +26,7 @@ class HttpAnswer {
   public:
     virtual ~HttpAnswer() = default;
     // `headers`: further lines, each with its CR and LF.
+    virtual void add_headers(std::string lines) = 0; // before any of these; each line with its CR and LF
     virtual void respond(unsigned status, std::string_view type, std::string body,
                          std::string_view headers = {}) = 0;
     virtual void begin(unsigned status, std::string_view type) = 0; // a stream of unknown length

@@ -60,6 +60,12 @@ Server::~Server() {
     if (live_) model_.engine.ignore(live_->queue());
 }
 
+bool Server::lets_in(const std::string& origin) const {
+    const auto& all = options_.origins;
+    return std::find(all.begin(), all.end(), origin) != all.end() ||
+           std::find(all.begin(), all.end(), "*") != all.end();
+}
+
 void Server::check(const HttpRequest& request) const {
     const std::string name = name_of(request.host);
     const auto& names = options_.hosts;
@@ -69,8 +75,10 @@ void Server::check(const HttpRequest& request) const {
                        fmt::format("requests for the host '{}' are refused: --allow-host NAME lets them in",
                                    name.substr(0, 100)));
     if (!request.origin.empty() && request.origin != "http://" + request.host &&
-        request.origin != "https://" + request.host)
-        throw ApiError(403, "permission_error", "requests from pages of other servers are refused");
+        request.origin != "https://" + request.host && !lets_in(request.origin))
+        throw ApiError(
+            403, "permission_error",
+            "requests from pages of other servers are refused: --allow-origin ORIGIN lets them in");
     const bool open =
         request.path == "/health" || (options_.viewer && options_.viewer->files.contains(request.path));
     // a browser's WebSocket can send no such header: the page has the key in its address, and tells it so
@@ -82,6 +90,15 @@ void Server::check(const HttpRequest& request) const {
 
 void Server::handle(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer) try {
     ++requests_;
+    if (!request.origin.empty() && lets_in(request.origin)) {
+        answer->add_headers(
+            fmt::format("Access-Control-Allow-Origin: {}\r\nVary: Origin\r\n", request.origin));
+        if (request.method == "OPTIONS") // a browser asks before it asks
+            return answer->respond(204, "text/plain", "",
+                                   "Access-Control-Allow-Methods: GET, POST\r\n"
+                                   "Access-Control-Allow-Headers: Authorization, Content-Type\r\n"
+                                   "Access-Control-Max-Age: 600\r\n");
+    }
     check(request);
     if (view(request, answer)) return;
     const bool get = request.method == "GET", post = request.method == "POST";

@@ -28,8 +28,9 @@ struct ViewerOptions {
 
 struct ServerOptions {
     HttpOptions http;
-    std::string api_key;            // "": none is asked for
-    std::vector<std::string> hosts; // names that a Host header may have, beside localhost and addresses
+    std::string api_key;              // "": none is asked for
+    std::vector<std::string> hosts;   // names that a Host header may have, beside localhost and addresses
+    std::vector<std::string> origins; // of pages elsewhere that may ask ("https://example.org"), "*": all
     std::optional<ViewerOptions> viewer;
 };
 
@@ -48,6 +49,7 @@ class Server {
   private:
     void handle(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer);
     void check(const HttpRequest& request) const;                                     // who may ask at all
+    bool lets_in(const std::string& origin) const;                                    // a page elsewhere
     bool view(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer); // was it a viewer's?
     void complete(const HttpRequest& request, const std::shared_ptr<HttpAnswer>& answer, bool chat);
     nlohmann::json tokenized(const HttpRequest& request) const;

@@ -284,6 +284,24 @@ class Serve(unittest.TestCase):
         self.assertIn(b" 200 ", self.raw(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         self.assertIn(b" 400 ", self.raw(b"nonsense\r\n\r\n"))
 
+    def test_pages_elsewhere_may_ask_where_they_are_let(self):
+        server = Server("--allow-origin", "http://friend.example")
+        try:
+            def ask(method, origin):
+                connection = server.connect()
+                connection.request(method, "/v1/models", headers={"Origin": origin})
+                answer = connection.getresponse()
+                answer.read()
+                connection.close()
+                return answer.status, answer.getheader("Access-Control-Allow-Origin")
+
+            self.assertEqual(ask("GET", "http://friend.example"), (200, "http://friend.example"))
+            self.assertEqual(ask("OPTIONS", "http://friend.example"), (204, "http://friend.example"))
+            self.assertEqual(ask("GET", "http://evil.example"), (403, None))
+            self.assertEqual(ask("OPTIONS", "http://evil.example"), (403, None))
+        finally:
+            self.assertEqual(server.end(), 0)
+
     def test_a_client_that_goes_or_does_not_read_harms_nobody(self):
         body = json.dumps({"prompt": "Once", "max_tokens": 900, "stream": True, "temperature": 1}).encode()
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)

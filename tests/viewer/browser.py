@@ -75,6 +75,10 @@ class Browser:
             {"type": "pointerDown", "button": 0}, {"type": "pause", "duration": 150},
             {"type": "pointerUp", "button": 0}]}]})
 
+    def wheel(self, x, y, down):
+        self.ask("POST", "/actions", {"actions": [{"type": "wheel", "id": "wheel", "actions": [
+            {"type": "scroll", "x": round(x), "y": round(y), "deltaX": 0, "deltaY": down, "duration": 100}]}]})
+
     def click_element(self, name):
         x, y = self.run("const r = document.getElementById(arguments[0]).getBoundingClientRect();"
                         "return [r.x + r.width / 2, r.y + r.height / 2];", name)

@@ -173,3 +173,26 @@ TEST_CASE("store: tokens by their text, and the experts of a kind of token") {
     }
     CHECK(!store.specialists(t, even, 1000)[0]);
 }
+
+TEST_CASE("store: sessions that were closed make room for others, the oldest first") {
+    Store store(identity(), text_of, Store::LIMIT, 100);
+    const auto put = [&](uint32_t session, uint32_t n) {
+        for (uint32_t i = 0; i < n; ++i) {
+            trace::TokenRecord r = record(i);
+            r.session = session;
+            store.ingest(r);
+        }
+    };
+    put(1, 40), put(2, 30), put(3, 20);
+    for (const uint32_t session : {2u, 1u})
+        store.ingest(trace::Event{.kind = Kind::closed, .session = session});
+    put(4, 30); // ten fit, and session 1 goes for the others
+    CHECK(store.timeline(1) == nullptr);
+    CHECK(store.timeline(2) != nullptr);
+    CHECK(store.timeline(4)->slots.size() == 30);
+    CHECK(store.thinned() == 40);
+    put(3, 90); // session 2 too, and then there is no room
+    CHECK(store.timeline(2) == nullptr);
+    CHECK(store.timeline(3)->slots.size() == 70);
+    CHECK(store.lost() == 20);
+}

@@ -217,6 +217,30 @@ class Page(unittest.TestCase):
             self.picture(f"screen-{width}x{height}")
         self.emulate("clearDeviceMetricsOverride")
 
+    def test_7_the_wheel_and_two_fingers_zoom(self):
+        self.open()
+        if self.said("app.tokens") < 70:
+            self.write("Once upon a time")
+        x1, y1, x2, y2, columns, _ = self.said("app.grid")
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        self.browser.wheel(x, y, 200)
+        self.browser.wait("more tokens in sight", f"return fathom.last.app.grid[4] > {columns};")
+        self.browser.wheel(x, y, -400)
+        self.browser.wait("fewer tokens in sight", f"return fathom.last.app.grid[4] < {columns};")
+        columns = self.said("app.grid[4]")
+
+        def touch(kind, *apart):
+            points = [{"x": x - apart[0], "y": y}, {"x": x + apart[0], "y": y}] if apart else []
+            self.browser.ask("POST", "/goog/cdp/execute", {
+                "cmd": "Input.dispatchTouchEvent", "params": {"type": kind, "touchPoints": points}})
+            time.sleep(0.1)
+
+        touch("touchStart", 30)
+        for apart in range(40, 140, 20):
+            touch("touchMove", apart)
+        touch("touchEnd")
+        self.browser.wait("fewer tokens in sight", f"return fathom.last.app.grid[4] < {columns};")
+
     def test_8_a_key_is_asked_for(self):
         server = Server("--api-key", "secret")
         try:

@@ -29,6 +29,14 @@ inline bool key_pressed(ImGuiKey key) {
     return ImGui::IsKeyPressed(key);
 #endif
 }
+// The mouse's wheel, in steps up and to the left.
+inline void turn_wheel(float x, float y) {
+#if IMGUI_VERSION_NUM < 18700
+    ImGui::GetIO().MouseWheelH += x, ImGui::GetIO().MouseWheel += y;
+#else
+    ImGui::GetIO().AddMouseWheelEvent(x, y);
+#endif
+}
 // Whether the font in use has a character.
 inline bool has_glyph(unsigned int character) {
 #if IMGUI_VERSION_NUM < 19200

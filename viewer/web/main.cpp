@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "viewer/host/frame.h"
 #include "viewer/remote.h"
+#include "viewer/ui/compat.h"
 #include "viewer/web/link.h"
 
 #define GLFW_INCLUDE_ES3
@@ -178,7 +179,11 @@ class Host {
             selection.expert.reset();
         wanted_.clear();
         app_->select(selection);
-        if (selection.token) app_->follow = false;
+        if (selection.token) {
+            app_->follow = false;
+            app_->grid_view.begin =
+                std::max(0.0f, static_cast<float>(*selection.token) - app_->grid_view.tokens / 2);
+        }
         wake();
     }
 
@@ -272,6 +277,9 @@ EMSCRIPTEN_KEEPALIVE void fathom_font(int cjk, const char* bytes, int size) {
 }
 EMSCRIPTEN_KEEPALIVE void fathom_wake() {
     if (host) host->wake();
+}
+EMSCRIPTEN_KEEPALIVE void fathom_wheel(float x, float y) {
+    fathom::viewer::ui::turn_wheel(x, y), host->wake();
 }
 EMSCRIPTEN_KEEPALIVE void fathom_prompt(const char* text) { host->app().prompt = text; }
 EMSCRIPTEN_KEEPALIVE void fathom_begin() { host->app().generate(host->app().prompt), host->wake(); }

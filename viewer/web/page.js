@@ -115,11 +115,31 @@ const fathom = (() => {
     window.addEventListener(kind, wake, {capture: true, passive: true});
   document.addEventListener('visibilitychange', () => call('hide', ['number'], [document.hidden ? 1 : 0]));
 
+  const mouse = (kind, at) => canvas.dispatchEvent(new MouseEvent(kind, {
+    clientX: at.x, clientY: at.y, bubbles: true, cancelable: true}));
+  // --- the wheel, in steps; Emscripten's GLFW mixes up its units and its direction
+  const turn = (x, y) => call('wheel', ['number', 'number'], [x, y]);
+  for (const kind of ['wheel', 'mousewheel'])
+    canvas.addEventListener(kind, event => {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      const step = [100, 3, 1 / 80][event.deltaMode] || 100;
+      mouse('mousemove', {x: event.clientX, y: event.clientY}); // it turns what is under the mouse
+      if (kind === 'wheel') turn(-event.deltaX / step, -event.deltaY / step);
+      wake();
+    }, {capture: true, passive: false});
+
   // --- two fingers: together they pan, apart or together they zoom, both as a wheel does
   let fingers = null;
   const spread = touches => ({
     x: (touches[0].clientX + touches[1].clientX) / 2, y: (touches[0].clientY + touches[1].clientY) / 2,
     apart: Math.hypot(touches[0].clientX - touches[1].clientX, touches[0].clientY - touches[1].clientY)});
+  canvas.addEventListener('touchstart', event => {
+    if (event.touches.length !== 2) return;
+    event.stopImmediatePropagation(); // the first one may be dragging
+    fingers = spread(event.touches);
+    mouse('mouseup', fingers);
+  }, {capture: true, passive: true});
   canvas.addEventListener('touchmove', event => {
     if (event.touches.length !== 2) return;
     event.preventDefault();
@@ -128,8 +148,8 @@ const fathom = (() => {
     if (fingers) {
       const pinch = now.apart - fingers.apart, pan = now.y - fingers.y;
       const by = Math.abs(pinch) > Math.abs(pan) ? pinch : pan;
-      canvas.dispatchEvent(new WheelEvent('wheel', {deltaY: -4 * by, clientX: now.x, clientY: now.y,
-                                                    bubbles: true, cancelable: true}));
+      mouse('mousemove', now);
+      turn(0, by / 25);
     }
     fingers = now;
   }, {capture: true, passive: false});
