@@ -132,7 +132,7 @@ constexpr Command commands[] = {
      "  fathom view ~/models/DeepSeek-V2-Lite\n"
      "  fathom view once.ftrace                  a recording of 'fathom run --trace'\n",
      prepare_view},
-    {"serve", "Answer OpenAI's API, for the tools that people have",
+    {"serve", "The viewer in a browser, and OpenAI's API for the tools that people have",
      "Examples:\n"
      "  fathom serve ~/models/DeepSeek-V2-Lite-Chat\n"
      "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": "

@@ -13,9 +13,9 @@ constexpr size_t MOST_SESSIONS = 16; // kept to branch from; the oldest goes whe
 constexpr uint64_t PAGE = 64;        // tokens that the cache is given out by
 } // namespace
 
-Author::Author(Served model, uint64_t cache_tokens)
+Author::Author(Served model, uint64_t cache_tokens, std::function<void()> on_steered)
     : model_(std::move(model)), shape_(model_.engine.trace_shape()), cache_tokens_(cache_tokens),
-      thread_([this] { run(); }) {}
+      on_steered_(std::move(on_steered)), thread_([this] { run(); }) {}
 
 Author::~Author() {
     {
@@ -94,6 +94,11 @@ Steering steering_of(const trace::Shape& shape, const std::vector<trace::Steered
 }
 } // namespace
 
+void Author::apply(const Steering& steering) {
+    model_.engine.set_steering(steering);
+    if (on_steered_) on_steered_();
+}
+
 void Author::grant() {
     std::optional<std::vector<trace::Steered>> experts;
     std::optional<trace::LayerWatch> watch;
@@ -105,7 +110,7 @@ void Author::grant() {
     if (watch) model_.engine.watch_layers(*watch);
     if (!experts) return;
     in_force_ = *experts;
-    model_.engine.set_steering(steering_of(shape_, in_force_));
+    apply(steering_of(shape_, in_force_));
 }
 
 std::string Author::failure() const {
@@ -189,14 +194,14 @@ void Author::serve(const trace::Request& request) {
         return;
     }
     if (!request.twice) return write(session_for(request), request);
-    model_.engine.set_steering({});
+    apply({});
     try {
         write(session_for(request), request);
     } catch (...) {
-        model_.engine.set_steering(steering_of(shape_, in_force_));
+        apply(steering_of(shape_, in_force_));
         throw;
     }
-    model_.engine.set_steering(steering_of(shape_, in_force_));
+    apply(steering_of(shape_, in_force_));
     if (!stopped_) write(session_for(request), request);
 }
 

@@ -16,7 +16,8 @@ namespace fathom::server {
 class Author final : public trace::Control {
   public:
     // Its sessions, kept to branch from, take at most so many tokens of the cache; 0: no matter how many.
-    explicit Author(Served model, uint64_t cache_tokens = 0);
+    // `on_steered` is called when the model has become another one, from the author's thread.
+    explicit Author(Served model, uint64_t cache_tokens = 0, std::function<void()> on_steered = {});
     ~Author() override;
 
     void generate(const trace::Request& request) override;
@@ -31,6 +32,7 @@ class Author final : public trace::Control {
   private:
     void run();
     void serve(const trace::Request& request);
+    void apply(const Steering& steering);
     void grant(); // what was asked of experts and attention
     std::vector<Token> turn(const Session& session, const std::string& text) const; // of a conversation
     void write(Session& session, const trace::Request& request);
@@ -40,6 +42,7 @@ class Author final : public trace::Control {
     const Served model_;
     const trace::Shape shape_;
     const uint64_t cache_tokens_;
+    const std::function<void()> on_steered_;
     std::map<uint32_t, Session> sessions_; // by number; of the thread alone
     mutable std::mutex mutex_;
     std::condition_variable asked_;

@@ -243,6 +243,10 @@ Usage Completions::run(const CompletionRequest& request, Stop& stop, const Sink&
     const Clock::time_point came = Clock::now();
     Place place(*this, request, prompt.size(), stop);
     queued_.add(seconds_since(came));
+    const uint64_t epoch = [this] {
+        const std::lock_guard lock(mutex_);
+        return epoch_;
+    }();
     place.usage.prompt = static_cast<uint32_t>(prompt.size());
     std::vector<Answer> answers = begin(request, prompt, stop, place.usage);
     for (Answer& answer : answers) answer.last = came;
@@ -256,7 +260,8 @@ Usage Completions::run(const CompletionRequest& request, Stop& stop, const Sink&
         if (!answer.done) finish(answer, "length", sink); // the server goes down, or nobody listens
     if (request.cache_prompt && model_.keep_prefixes && !stop.stopped()) {
         const std::lock_guard lock(mutex_);
-        prefixes_.keep(std::move(answers[0].session)); // its place is given back after that
+        if (epoch == epoch_)
+            prefixes_.keep(std::move(answers[0].session)); // its place is given back after that
     }
     return place.usage;
 } catch (const Cancelled&) { // while the prompt was read: by the client, or by the server that goes down
@@ -350,6 +355,12 @@ void Completions::finish(Answer& answer, const char* reason, const Sink& sink) c
     last.text = std::move(answer.held);
     answer.done = true;
     sink(answer.index, last);
+}
+
+void Completions::forget_prefixes() {
+    const std::lock_guard lock(mutex_);
+    prefixes_.clear();
+    ++epoch_;
 }
 
 void Completions::stop_all() {

@@ -40,7 +40,8 @@ class Completions {
     // Writes all choices. Waits while too many sessions are open. Throws ApiError: 400 for a prompt that does
     // not fit, 503 where too many wait or the cache is full.
     Usage run(const CompletionRequest& request, Stop& stop, const Sink& sink);
-    void stop_all(); // what runs and waits ends as soon as it can, and what comes is refused
+    void forget_prefixes(); // the model is another one now: it is steered
+    void stop_all();        // what runs and waits ends as soon as it can, and what comes is refused
 
     struct Counts {
         uint64_t requests = 0, prompt_tokens = 0, cached_tokens = 0, tokens = 0;
@@ -73,6 +74,7 @@ class Completions {
     std::condition_variable room_;
     Counts counts_;
     uint64_t reserved_ = 0; // tokens of cache
+    uint64_t epoch_ = 0;    // of the model
     Prefixes prefixes_;
     std::set<Stop*> running_;
     bool stopping_ = false;

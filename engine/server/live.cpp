@@ -173,7 +173,7 @@ void Live::hear(const std::shared_ptr<Viewer>& viewer, std::string_view text) {
         const std::lock_guard lock(mutex_);
         act(command, *viewer);
         tell_state();
-    } catch (const Error& error) {
+    } catch (const std::exception& error) { // whatever a message holds: the server lives on
         viewer->socket->send(trace::refusal_text(error.what()), false);
         viewer->socket->close(1007, "a message that makes no sense");
     }

@@ -51,7 +51,7 @@ Server::Server(Served model, ServerOptions options)
           handle(request, answer);
       }) {
     if (!options_.viewer) return;
-    author_.emplace(model_, options_.viewer->cache_tokens);
+    author_.emplace(model_, options_.viewer->cache_tokens, [this] { completions_.forget_prefixes(); });
     live_.emplace(*author_, options_.viewer->identity, options_.viewer->text_of);
     model_.engine.listen(live_->queue());
 }

@@ -83,7 +83,9 @@ Identity identity_from(const nlohmann::json& json) {
 
 std::vector<std::byte> pack_frame(Kind kind, std::span<const std::byte> raw, uint32_t count) {
     std::vector<std::byte> frame(sizeof(FrameHeader) + ZSTD_compressBound(raw.size()));
-    const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(ZSTD_createCCtx(), ZSTD_freeCCtx);
+    // making one takes longer than a token's frame does
+    thread_local const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(ZSTD_createCCtx(),
+                                                                                  ZSTD_freeCCtx);
     ZSTD_CCtx_setParameter(context.get(), ZSTD_c_checksumFlag, 1);
     const size_t stored = ZSTD_compress2(context.get(), frame.data() + sizeof(FrameHeader),
                                          frame.size() - sizeof(FrameHeader), raw.data(), raw.size());

@@ -77,7 +77,8 @@ class Browser:
 
     def wheel(self, x, y, down):
         self.ask("POST", "/actions", {"actions": [{"type": "wheel", "id": "wheel", "actions": [
-            {"type": "scroll", "x": round(x), "y": round(y), "deltaX": 0, "deltaY": down, "duration": 100}]}]})
+            {"type": "scroll", "x": round(x), "y": round(y), "deltaX": 0, "deltaY": down,
+             "duration": 100}]}]})
 
     def click_element(self, name):
         x, y = self.run("const r = document.getElementById(arguments[0]).getBoundingClientRect();"
