@@ -32,8 +32,10 @@ bool App::poll() {
     if (control && packets.empty() && !control->busy()) asked_ = false;
     if (!timeline() && !store.timelines().empty()) show_session(store.timelines().front().session);
     std::string state = source.state();
-    const bool is_news = !packets.empty() || state != state_;
+    const bool busy = control && control->busy();
+    const bool is_news = !packets.empty() || state != state_ || busy != busy_;
     state_ = std::move(state);
+    busy_ = busy;
     return is_news;
 }
 

@@ -192,6 +192,7 @@ class App {
     void ask(const Request& request); // of a live model
     uint64_t generation_ = 0;         // of the source
     std::string state_;               // the same, as it was at the last poll
+    bool busy_ = false;               // its control, then
     bool asked_ = false;              // for what a live model writes: its sessions are shown as they begin
     uint32_t session_ = 0, paused_at_ = 0;
     std::string told_before_; // by the tooltip of the frame before, to be copied

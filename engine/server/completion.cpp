@@ -204,24 +204,25 @@ std::vector<Completions::Answer> Completions::begin(const CompletionRequest& req
     std::vector<Token> ends = model_.engine.config().eos;
     if (request.chat)
         for (const Token end : format_.stop_tokens(model_.tokenizer)) ends.push_back(end);
-    Prefixes::Found known;
+    const std::shared_ptr<const Grammar> grammar = grammar_of(request, format_);
+    std::optional<Session> known;
     if (request.cache_prompt && model_.keep_prefixes) {
-        const std::lock_guard lock(mutex_);
-        known = prefixes_.find(prompt);
+        const std::lock_guard lock(mutex_); // until it is forked, nobody may forget it
+        if (const Prefixes::Found found = prefixes_.find(prompt); found.session) {
+            known.emplace(found.session->fork());
+            usage.cached = found.tokens;
+        }
     }
     std::vector<Answer> answers;
     answers.reserve(request.n);
-    answers.emplace_back(0, known.session ? known.session->fork() : model_.engine.open(), ends);
+    if (known) known->rewind(usage.cached, false);
+    answers.emplace_back(0, known ? std::move(*known) : model_.engine.open(), ends);
     Session& first = answers[0].session;
-    if (known.session) first.rewind(known.tokens, false);
-    known.session.reset();
-    usage.cached = known.tokens;
     {
         const Watched watched(stop.mutex_, stop.sessions_, first);
-        if (!stop.stopped()) first.feed(prompt.subspan(known.tokens));
+        if (!stop.stopped()) first.feed(prompt.subspan(usage.cached));
     }
     for (size_t i = 1; i < request.n; ++i) answers.emplace_back(i, answers[0].session.fork(), ends);
-    const std::shared_ptr<const Grammar> grammar = grammar_of(request, format_);
     std::random_device dice;
     const bool any_seed = request.sampling.seed == std::numeric_limits<uint64_t>::max();
     const uint64_t seed = any_seed ? dice() : request.sampling.seed;

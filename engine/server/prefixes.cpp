@@ -17,9 +17,8 @@ Prefixes::Found Prefixes::find(std::span<const Token> prompt) {
     Found best;
     auto found = kept_.end();
     for (auto it = kept_.begin(); it != kept_.end(); ++it) {
-        const uint32_t n =
-            std::min(shared(prompt, (*it)->tokens()), static_cast<uint32_t>(prompt.size()) - 1);
-        if (n > best.tokens) best = {*it, n}, found = it;
+        const uint32_t n = std::min(shared(prompt, it->tokens()), static_cast<uint32_t>(prompt.size()) - 1);
+        if (n > best.tokens) best = {&*it, n}, found = it;
     }
     if (best.tokens < LEAST_SHARED) return {};
     kept_.splice(kept_.begin(), kept_, found);
@@ -31,11 +30,11 @@ void Prefixes::keep(Session session) {
     // whatever is the beginning of this one is of no more use
     for (auto it = kept_.begin(); it != kept_.end();) {
         const auto old = it++;
-        if (shared((*old)->tokens(), session.tokens()) == (*old)->position()) erase(old);
+        if (shared(old->tokens(), session.tokens()) == old->position()) erase(old);
     }
     while (kept_.size() >= MOST) erase(std::prev(kept_.end()));
     tokens_ += in_pages(session.position());
-    kept_.push_front(std::make_shared<const Session>(std::move(session)));
+    kept_.push_front(std::move(session));
 }
 
 bool Prefixes::forget_oldest() {
@@ -45,7 +44,7 @@ bool Prefixes::forget_oldest() {
 }
 
 void Prefixes::erase(Kept::iterator it) {
-    tokens_ -= in_pages((*it)->position());
+    tokens_ -= in_pages(it->position());
     kept_.erase(it);
 }
 

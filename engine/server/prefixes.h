@@ -5,7 +5,6 @@
 #include "session/engine.h"
 
 #include <list>
-#include <memory>
 #include <span>
 
 namespace fathom::server {
@@ -13,15 +12,15 @@ namespace fathom::server {
 constexpr uint64_t CACHE_PAGE = 64; // the cache is given out in pages of so many tokens
 constexpr uint64_t in_pages(uint64_t tokens) { return (tokens + CACHE_PAGE - 1) / CACHE_PAGE * CACHE_PAGE; }
 
-// Not safe for several threads at once, but what find() gives is.
+// Not safe for several threads at once.
 class Prefixes {
   public:
-    static constexpr size_t MOST = 16;           // sessions
+    static constexpr size_t MOST = 14;           // sessions
     static constexpr uint32_t LEAST_SHARED = 16; // tokens: for fewer it is not worth it
 
     struct Found {
-        std::shared_ptr<const Session> session; // none: nothing begins so
-        uint32_t tokens = 0;                    // that both begin with, fewer than the prompt has
+        const Session* session = nullptr; // nothing begins so; else there until it is forgotten
+        uint32_t tokens = 0;              // that both begin with, fewer than the prompt has
     };
     Found find(std::span<const Token> prompt);
     void keep(Session session);
@@ -31,7 +30,7 @@ class Prefixes {
     size_t size() const { return kept_.size(); }
 
   private:
-    using Kept = std::list<std::shared_ptr<const Session>>; // last used first
+    using Kept = std::list<Session>; // last used first
     void erase(Kept::iterator it);
     Kept kept_;
     uint64_t tokens_ = 0;

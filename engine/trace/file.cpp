@@ -149,7 +149,10 @@ class Reader {
         if (rest_.empty()) throw std::out_of_range("no index follows: it was cut off, or is still written");
         std::span<const std::byte> after = rest_; // a frame that is refused is where the recording ends
         const Frame frame = take_frame(after);
-        if (frame.kind == Kind::index) return false;
+        if (frame.kind == Kind::index) {
+            if (!decoder_.identity) throw std::out_of_range("an identity, once and first");
+            return false;
+        }
         decoder_.take(frame, [&](Packet&& packet) {
             if (auto* record = std::get_if<TokenRecord>(&packet))
                 recording_.tokens.push_back(std::move(*record));

@@ -193,6 +193,7 @@ def ftrace():
     index = frame(5, b"", 0) + struct.pack("<Q", 0) + b"FTRACE\r\n"
     yield Valid(head + texts + frame(3, record, 1) + event + index)
     yield Valid(head + event)
+    yield head[:16] + index
     yield head[:-3]
     yield head + frame(3, record, 2)
 

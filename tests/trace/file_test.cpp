@@ -109,6 +109,11 @@ TEST_CASE("what is no recording, and a newer one, are errors") {
         CHECK(error.parts().fix == "use a newer fathom");
     }
     CHECK_THROWS_AS(trace::read_recording(std::as_bytes(std::span("hello")), "text"), Error);
+    bytes.resize(16); // nothing but an index behind the header
+    bytes[8] = std::byte{trace::VERSION};
+    const auto index = trace::pack_frame(trace::Kind::index, {}, 0);
+    bytes.insert(bytes.end(), index.begin(), index.end());
+    CHECK_THROWS_AS(trace::read_recording(bytes, "index.ftrace"), Error);
     CHECK_THROWS_AS(trace::read_recording("/nonexistent.ftrace"), Error);
     CHECK_THROWS_AS(trace::Writer("/nonexistent/x.ftrace", identity(), text_of), Error);
 }
