@@ -43,13 +43,17 @@ struct Wire {
     bool closed = false;
 };
 struct End final : server::Socket {
-    std::shared_ptr<Wire> wire;
+    std::weak_ptr<Wire> held; // which holds the handler, and that this end
     void send(std::string message, bool binary) override {
+        const auto wire = held.lock();
+        if (!wire) return;
         const std::lock_guard lock(wire->mutex);
         if (binary) wire->binary_bytes += message.size();
         wire->pieces.push_back({binary ? Kind::binary : Kind::text, std::move(message)});
     }
     void close(uint16_t, std::string_view reason) override {
+        const auto wire = held.lock();
+        if (!wire) return;
         const std::lock_guard lock(wire->mutex);
         wire->closed = true;
         wire->pieces.push_back({Kind::closed, std::string(reason)});
@@ -69,7 +73,7 @@ struct OtherEnd final : viewer::Link {
 std::shared_ptr<Wire> connect(server::Live& live, const std::string& protocol = "fathom.v1") {
     auto wire = std::make_shared<Wire>();
     auto end = std::make_shared<End>();
-    end->wire = wire;
+    end->held = wire;
     wire->handler = live.join(end, protocol);
     return wire;
 }
