@@ -47,7 +47,7 @@ struct HttpOptions {
     uint32_t message_limit = 64u << 10; // bytes of a WebSocket's message
     uint32_t read_seconds = 30, write_seconds = 60, idle_seconds = 75;
     bool signals = true;        // SIGINT and SIGTERM end it
-    uint32_t grace_seconds = 4; // that answers have to end in, once stop() was called
+    uint32_t grace_seconds = 3; // that answers have to end in, once stop() was called
 };
 
 class HttpServer {
