@@ -33,7 +33,7 @@ class RemoteLink final : public viewer::Link {
   public:
     explicit RemoteLink(const std::string& url)
         : address_(server::parse_address(url)), text_(address_.text()),
-          dial_(address_, fmt::format("fathom.v{}", trace::WIRE_VERSION)) {}
+          dial_(address_, trace::wire_protocol()) {}
     std::vector<Piece> poll() override {
         std::vector<Piece> pieces;
         for (server::Dial::Piece& piece : dial_.poll())

@@ -1,6 +1,7 @@
 #include "server/author.h"
 
 #include "base/error.h"
+#include "server/prefixes.h"
 #include "text/chat.h"
 
 #include <algorithm>
@@ -10,7 +11,6 @@ namespace fathom::server {
 
 namespace {
 constexpr size_t MOST_SESSIONS = 16; // kept to branch from; the oldest goes when another begins
-constexpr uint64_t PAGE = 64;        // tokens that the cache is given out by
 } // namespace
 
 Author::Author(Served model, uint64_t cache_tokens, std::function<void()> on_steered)
@@ -150,7 +150,7 @@ void Author::make_room(const Session& stays, uint64_t more) {
     if (cache_tokens_ == 0) return;
     const auto taken = [&] {
         uint64_t sum = more;
-        for (const auto& [number, session] : sessions_) sum += session.position() + PAGE;
+        for (const auto& [number, session] : sessions_) sum += session.position() + CACHE_PAGE;
         return sum;
     };
     for (auto it = sessions_.begin(); it != sessions_.end() && taken() > cache_tokens_;)

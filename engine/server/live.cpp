@@ -12,7 +12,6 @@ namespace fathom::server {
 namespace {
 
 constexpr std::chrono::milliseconds PERIOD{16}; // between messages: no display shows more
-constexpr std::string_view PROTOCOL = "fathom.v";
 
 std::string random_name() {
     std::random_device dice;
@@ -138,11 +137,11 @@ void Live::tell_state() {
 }
 
 SocketHandler Live::join(std::shared_ptr<Socket> socket, std::string_view protocol) {
-    if (protocol != fmt::format("{}{}", PROTOCOL, trace::WIRE_VERSION)) {
+    if (protocol != trace::wire_protocol()) {
         socket->send(
-            trace::refusal_text(fmt::format("it speaks {}{}, and this viewer asked for '{}': use both "
-                                            "of the same release, or load the page again",
-                                            PROTOCOL, trace::WIRE_VERSION, printable(protocol, 40))),
+            trace::refusal_text(fmt::format("it speaks {}, and this viewer asked for '{}': use both of the "
+                                            "same release, or load the page again",
+                                            trace::wire_protocol(), printable(protocol, 40))),
             false);
         socket->close(1002, "another version");
         return {[](std::string_view) {}, [] {}};

@@ -21,7 +21,7 @@ std::string dump(const json& value) { return value.dump(-1, ' ', false, json::er
 
 uint64_t whole(const json& value, const char* key, uint64_t most) {
     const json& n = value.at(key);
-    if (!n.is_number_integer() || (n.is_number_integer() && !n.is_number_unsigned() && n.get<int64_t>() < 0))
+    if (!n.is_number_integer() || (!n.is_number_unsigned() && n.get<int64_t>() < 0))
         throw std::out_of_range(fmt::format("{} is a whole number", key));
     const auto number = n.get<uint64_t>();
     if (number > most) throw std::out_of_range(fmt::format("{} is 0 to {}, not {}", key, most, number));
@@ -127,6 +127,8 @@ template <class Read> auto reading(std::string_view text, const char* what, Read
 }
 
 } // namespace
+
+std::string wire_protocol() { return fmt::format("fathom.v{}", WIRE_VERSION); }
 
 std::string command_text(const Command& command) {
     struct Visitor {

@@ -14,8 +14,8 @@
 namespace fathom::trace {
 
 constexpr uint32_t WIRE_VERSION = 1;
-constexpr size_t CREDIT = 1u << 20;        // bytes that may be under way to a viewer
-constexpr size_t MOST_COMMAND = 64u << 10; // bytes of a message from a viewer
+std::string wire_protocol();        // the name of the WebSocket's sub-protocol: "fathom.v" and the version
+constexpr size_t CREDIT = 1u << 20; // bytes that may be under way to a viewer
 
 struct Ack {
     uint32_t sequence = 0;

@@ -2,7 +2,6 @@
 
 #include <emscripten.h>
 #include <emscripten/websocket.h>
-#include <fmt/format.h>
 
 #include <utility>
 
@@ -30,7 +29,7 @@ class BrowserLink final : public Link {
 
   private:
     void connect() {
-        const std::string protocol = fmt::format("fathom.v{}", trace::WIRE_VERSION);
+        const std::string protocol = trace::wire_protocol();
         EmscriptenWebSocketCreateAttributes attributes{url_.c_str(), protocol.c_str(), EM_TRUE};
         again_ = emscripten_get_now() + AGAIN;
         socket_ = emscripten_websocket_new(&attributes);
