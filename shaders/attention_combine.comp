@@ -1,8 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 // y[t, h] = W_UV[h] (sum over parts of exp(m_part - m) value_part) / (sum over parts of exp(m_part - m)
-// sum_part). With `chunk`, (values, m, sum) of the expanded half of a prefill, both halves are weighed by
-// their log-sum-exp.
+// sum_part).
 // Grid: (heads, slices of the values, rows of the block / TOKENS). The joined latents go through shared
 // memory to the value up-projection, whose rows are the last value_dim of head h: a weight is decoded once
 // for TOKENS tokens.
@@ -17,14 +16,13 @@ layout(constant_id = 2) const uint TOKENS = 1;
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { AttentionCombine p; };
 
-// What the parts of a row sum up to: the latent into shared memory, the weights' sum and maximum.
-void join_parts(uint slot, uint t, uint h, out float sum, out float largest) {
+// What the parts of a row sum up to: the latent into shared memory, and the sum of the weights.
+float join_parts(uint slot, uint t, uint h) {
     const uint latent4 = pad4(p.latent_dim) / 4u, stride = 16u * (latent4 + 1u);
     const uvec2 parts = at(p.partial, ((t - p.first_row) * p.n_heads + h) * p.n_parts, stride);
-    const uint pages = pages_of(attended(step_row(p.state, t), p.history_only));
-    const uint used = pages == 0u ? 0u : (pages - 1u) / part_pages(pages, p.n_parts) + 1u;
-    largest = LOWEST;
-    sum = 0;
+    const uint pages = pages_of(step_row(p.state, t).position + 1u);
+    const uint used = (pages - 1u) / part_pages(pages, p.n_parts) + 1u;
+    float largest = LOWEST, sum = 0;
     for (uint part = 0; part < used; ++part)
         largest = max(largest, Vec4In(at(parts, part, stride)).v[latent4].x);
     for (uint part = 0; part < used; ++part) {
@@ -39,28 +37,16 @@ void join_parts(uint slot, uint t, uint h, out float sum, out float largest) {
         }
         shared_x[slot * 2u * X_CHUNKS + c] = joined;
     }
+    return sum;
 }
 
 void main() {
     const uint h = gl_WorkGroupID.x, t0 = p.first_row + gl_WorkGroupID.z * TOKENS;
     const uint end = min(n_rows(p.state), p.last_row);
     if (t0 >= end) return;
-    const bool with_chunk = given(p.chunk);
-    uvec2 chunk[TOKENS];
-    float sum[TOKENS], history_weight[TOKENS], chunk_weight[TOKENS];
-    [[unroll]] for (uint i = 0; i < TOKENS; ++i) {
-        const uint t = min(t0 + i, end - 1u); // past the end: the last one again, never written
-        float largest;
-        join_parts(i, t, h, sum[i], largest);
-        chunk[i] = with_chunk ? at(p.chunk, t * p.n_heads + h, 4u * (p.value_dim + 2u)) : p.weights;
-        history_weight[i] = 1;
-        chunk_weight[i] = 0;
-        if (!with_chunk) continue;
-        const float chunk_largest = FloatsIn(chunk[i]).v[p.value_dim], m = max(largest, chunk_largest);
-        history_weight[i] = exp(largest - m);
-        chunk_weight[i] = exp(chunk_largest - m);
-        sum[i] = history_weight[i] * sum[i] + chunk_weight[i] * FloatsIn(chunk[i]).v[p.value_dim + 1u];
-    }
+    float sum[TOKENS];
+    [[unroll]] for (uint i = 0; i < TOKENS; ++i) // past the end: the last one again, never written
+        sum[i] = join_parts(i, min(t0 + i, end - 1u), h);
     barrier();
 
     const uint step = gl_NumWorkGroups.y * (WORKGROUP / K_LANES);
@@ -71,9 +57,7 @@ void main() {
         shared_dots(at(p.weights, row, p.row_bytes), p.latent_dim, dot);
         [[unroll]] for (uint i = 0; i < TOKENS; ++i) {
             if (thread_index() % K_LANES != 0u || r >= p.value_dim || t0 + i >= end) continue;
-            float y = dot[i];
-            if (with_chunk) y = history_weight[i] * y + chunk_weight[i] * FloatsIn(chunk[i]).v[r];
-            Floats(at(p.y, t0 + i, 4u * p.y_stride)).v[h * p.value_dim + r] = y / sum[i];
+            Floats(at(p.y, t0 + i, 4u * p.y_stride)).v[h * p.value_dim + r] = dot[i] / sum[i];
         }
     }
 }

@@ -8,8 +8,7 @@ uvec2 cache_row(uvec2 cache, uvec2 pages, uint sequence, uint position, uint max
     return at(at(cache, page, page_bytes), (position % PAGE_TOKENS) * row_bytes);
 }
 
-// What attention over the cache covers: the positions up to and with a token's own, or those before its
-// chunk; in pages, and in pages of each part of at most n_parts.
-uint attended(StepRow row, uint history_only) { return history_only != 0u ? row.history : row.position + 1u; }
+// What attention over the cache covers: the positions up to and with a token's own; in pages, and in pages of
+// each part of at most n_parts.
 uint pages_of(uint length) { return (length + PAGE_TOKENS - 1u) / PAGE_TOKENS; }
 uint part_pages(uint pages, uint n_parts) { return (pages + n_parts - 1u) / n_parts; }

@@ -1,9 +1,10 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-// Attention of a prefill chunk to itself, with keys and values expanded from the latent:
-// s[t, h, j] = scale * (q_nope . k_nope[j] + rotated q_pe . k_pe[j]) for j <= t, y = softmax(s) v.
+// Attention of a prefill chunk to a block of positions, with keys and values expanded from the latent:
+// s[t, h, j] = scale * (q_nope . k_nope[j] + rotated q_pe . k_pe[j]) for the positions up to and with t's
+// own, y = softmax(s) v. Blocks are dispatched one after the other; what they sum up goes on in y and `running`.
 // Grid: (T / QUERIES, heads). The shape of latent_attention, with QUERIES rows of one head in place of the
-// heads of one row. k_pe comes rotated from the chunk's latent rows; k_nope and v from kv.
+// heads of one row. k_pe comes rotated from the block's latent rows; k_nope and v from kv.
 #include "common.glsl"
 layout(constant_id = 0) const uint QUERIES = 4;  // token rows of a tile
 layout(constant_id = 1) const uint HEAD_DIM = 8; // nope + rope
@@ -34,8 +35,9 @@ void load_queries(uint t0, uint rows, uint h) {
     }
 }
 
-// score[i, s] = scale * query i . key of this invocation on page s of the tile that starts at key k0.
-void score_tile(uint t0, uint k0, uint keys, uint keys_at, out float score[SCORES]) {
+// score[i, s] = scale * query i . key of this invocation on page s of the tile that starts at key k0. Query i
+// sees the keys below seen + i.
+void score_tile(uint k0, uint keys, uint seen, uint keys_at, out float score[SCORES]) {
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
         const uint j = k0 + s * PAGE_TOKENS + thread_index(), k = min(j, keys - 1u);
         float dot[QUERIES];
@@ -51,59 +53,65 @@ void score_tile(uint t0, uint k0, uint keys, uint keys_at, out float score[SCORE
                     dot[i] = fma(query[i * HEAD_DIM + p.nope_dim + d], FloatsIn(k_pe).v[d], dot[i]);
         }
         [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-            score[i * TILE_PAGES + s] = j <= t0 + i && j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
+            score[i * TILE_PAGES + s] = j < min(keys, seen + i) ? dot[i] * p.scale : 2.0 * LOWEST;
     }
 }
 
 void main() {
     const uint rows = n_rows(p.state), t0 = gl_WorkGroupID.x * QUERIES, h = gl_WorkGroupID.y;
     if (t0 >= rows) return;
+    const StepHeader block = StepIn(p.block).header;
+    const uint seen = step_row(p.state, t0).position + 1u - block.first; // by the first query: never none
+    const uint keys = min(block.n_rows, seen + min(rows - t0, QUERIES) - 1u);
+    if (keys == 0u) return; // a block that this chunk's past does not reach
     load_queries(t0, rows, h);
     barrier();
 
-    const uint values_at = p.v_first + h * p.v_stride;
-    const bool join = p.join != 0u;
+    const bool is_first = (p.place & EXPANDED_FIRST) != 0u, is_last = (p.place & EXPANDED_LAST) != 0u;
     float largest[QUERIES], sum[QUERIES], rescale[QUERIES], score[SCORES];
-    uvec2 y[QUERIES];
+    uvec2 y[QUERIES], running[QUERIES];
     [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+        const uint t = min(t0 + i, rows - 1u);
+        y[i] = at(at(p.y, t, 4u * p.y_stride), 4u * h * p.value_dim);
+        running[i] = at(p.running, t * p.n_heads + h, 8u);
         largest[i] = LOWEST;
         sum[i] = 0;
-        const uint t = min(t0 + i, rows - 1u);
-        y[i] = join ? at(p.y, t * p.n_heads + h, 4u * (p.value_dim + 2u))
-                    : at(at(p.y, t, 4u * p.y_stride), 4u * h * p.value_dim);
+        if (is_first) continue;
+        largest[i] = FloatsIn(running[i]).v[0];
+        sum[i] = FloatsIn(running[i]).v[1];
     }
     uint channel[CHANNELS]; // past the end: the last one again, never written
     [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
         channel[c] = min(thread_index() + c * WORKGROUP, p.value_dim - 1u);
 
-    const uint keys = min(t0 + QUERIES, rows); // the last query of the tile sees these
     for (uint k0 = 0; k0 < keys; k0 += TILE_KEYS) {
         const uint tile_keys = min(keys - k0, TILE_KEYS);
-        score_tile(t0, k0, keys, h * p.k_stride, score);
+        score_tile(k0, keys, seen, h * p.k_stride, score);
         softmax_tile(score, tile_keys, largest, sum, rescale);
         float value[QUERIES * CHANNELS];
         [[unroll]] for (uint i = 0; i < QUERIES * CHANNELS; ++i) value[i] = 0;
         const uint end = gl_SubgroupID * gl_SubgroupSize < p.value_dim ? tile_keys : 0;
         for (uint key = 0; key < end; ++key) { // subgroups without a channel have nothing to sum
-            const uvec2 values = at(at(p.kv, k0 + key, 4u * p.kv_stride), 4u * values_at);
+            const uvec2 values =
+                at(at(p.kv, k0 + key, 4u * p.kv_stride), 4u * (p.v_first + h * p.v_stride));
             [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
                 const float v = FloatsIn(values).v[channel[c]];
                 [[unroll]] for (uint i = 0; i < QUERIES; ++i)
                     value[i * CHANNELS + c] = fma(tile_p[i * TILE_KEYS + key], v, value[i * CHANNELS + c]);
             }
         }
-        const bool finished = k0 + TILE_KEYS >= keys && !join;
+        const bool finished = k0 + TILE_KEYS >= keys && is_last;
         [[unroll]] for (uint i = 0; i < QUERIES; ++i)
             [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
                 if (t0 + i >= rows || thread_index() + c * WORKGROUP >= p.value_dim) continue;
                 float total = value[i * CHANNELS + c];
-                if (k0 != 0u) total = fma(Floats(y[i]).v[channel[c]], rescale[i], total);
+                if (k0 != 0u || !is_first) total = fma(Floats(y[i]).v[channel[c]], rescale[i], total);
                 Floats(y[i]).v[channel[c]] = finished ? total / sum[i] : total;
             }
     }
     [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-        if (join && t0 + i < rows && thread_index() == 0u) {
-            Floats(y[i]).v[p.value_dim] = largest[i];
-            Floats(y[i]).v[p.value_dim + 1u] = sum[i];
+        if (!is_last && t0 + i < rows && thread_index() == 0u) {
+            Floats(running[i]).v[0] = largest[i];
+            Floats(running[i]).v[1] = sum[i];
         }
 }

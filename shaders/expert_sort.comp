@@ -10,7 +10,7 @@ layout(constant_id = 0) const uint N_EXPERTS = 8;
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { ExpertSort p; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Items {
-    uvec4 count;
+    MoeGrids grids;
     MoeItem items[];
 };
 shared uint counts[N_EXPERTS];          // pairs of every expert
@@ -52,5 +52,8 @@ void main() {
     for (uint i = thread; i < n_tiles; i += WORKGROUP)
         Items(p.items).items[tiles_before + i] =
             MoeItem(e, pairs_before + i * p.tile, min(p.tile, counts[e] - i * p.tile), 0u);
-    if (thread == 0u && e == N_EXPERTS - 1u) Items(p.items).count = uvec4(tiles_before + n_tiles, 0, 0, 0);
+    const uint all_tiles = tiles_before + n_tiles;
+    if (thread == 0u && e == N_EXPERTS - 1u)
+        Items(p.items).grids = MoeGrids(p.up_blocks, all_tiles, p.up_parts, p.down_blocks, all_tiles,
+                                        p.down_parts, 0u, 0u);
 }

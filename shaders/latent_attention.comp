@@ -79,7 +79,7 @@ void main() {
     const uint part = gl_WorkGroupID.x * (p.n_parts % 4u == 0u ? p.n_parts / 2u + 1u : 1u) % p.n_parts;
     if (t >= n_rows(p.state)) return;
     const StepRow row = step_row(p.state, t);
-    const uint length = attended(row, p.history_only), pages = pages_of(length);
+    const uint length = row.position + 1u, pages = pages_of(length);
     const uint pages_each = part_pages(pages, p.n_parts);
     const uint first = part * pages_each, last = min(first + pages_each, pages);
     if (first >= last) return;

@@ -63,5 +63,4 @@ void main() {
     if (CACHE == CACHE_F32) write_floats(y, kv, scale, row.position);
     if (CACHE == CACHE_F16) write_halves(y, kv, scale, row.position);
     if (CACHE == CACHE_Q8) write_bytes(y, kv, scale, row.position);
-    if (given(p.unpaged)) write_floats(at(p.unpaged, t, 4u * p.row_floats), kv, scale, row.position);
 }

@@ -3,7 +3,7 @@
 // Grouped: the tile listed by expert_sort. Otherwise: one pair, whose expert the router wrote.
 #include "moe_pair.glsl"
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer ItemsIn {
-    uvec4 count;
+    MoeGrids grids;
     MoeItem items[];
 };
 
@@ -12,7 +12,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer It
 bool load_tile(bool grouped, uvec2 items, uvec2 experts, uvec2 state, uint pairs, out MoeItem item) {
     const uint index = gl_WorkGroupID.y, skipped = gl_WorkGroupID.z * TOKENS;
     if (grouped) {
-        if (index >= ItemsIn(items).count.x) return false;
+        if (index >= ItemsIn(items).grids.n_items) return false;
         item = ItemsIn(items).items[index];
         if (skipped >= item.count) return false;
         item.first += skipped;

@@ -63,14 +63,19 @@ struct StepHeader {
     uint n_rows;     // T of this step
     uint n_samples;  // the first n_samples rows are sampled (decode plans)
     uint trace_slot; // row of the trace ring for this step's row 0, modulo the ring
-    uint reserved;
+    uint first;      // position of row 0 (prefill)
 };
 struct StepRow {
     uint token;
     uint position; // of the token in its sequence, from 0
     uint sequence; // selects page table, sampler and counts
-    uint history;  // cached positions that the absorbed half of a prefill chunk attends to: the chunk's start
 };
+// Behind MAX_ROWS rows: a StepHeader for each block of cached positions that a prefill chunk expands, n_rows
+// of them from `first`. What works on a block takes its header for the step's.
+#ifdef __cplusplus
+constexpr
+#endif
+uint block_header_at(uint block) { return 16u + MAX_ROWS * 12u + 16u * block; }
 
 // What one sequence's sampler needs; written by the host when it changes.
 struct SamplerState {
@@ -115,14 +120,18 @@ struct MatMul { // y = x weights^T (+ y when add is 1), of x normed where there 
 };
 
 // Latent norm, rotation of the shared key and cache write. A cache row is (latent, pad, k_pe, pad): each
-// part padded to 4 floats with zeros. A prefill that expands keys and values gets the rows once more,
-// unpaged.
+// part padded to 4 floats with zeros.
 struct LatentWrite {
     ADDRESS state, kv, weight, rope, pages, cache; // kv (T, kv_lora_rank + rope_dim); weight (kv_lora_rank)
-    ADDRESS unpaged;                               // (T, row_floats) or 0
     uint kv_stride, latent_dim, rope_dim, half_split, max_pages, page_bytes, row_floats;
     uint row_bytes, cache_format; // of a cache row; the format is the shader's constant CACHE
     float eps;
+};
+
+// y[i] = the cache row of position first + i of row 0's sequence, for the header `block`'s first and n_rows.
+struct LatentRead {
+    ADDRESS block, state, pages, cache, y; // y (n_rows, row_floats)
+    uint max_pages, page_bytes, row_floats, row_bytes, cache_format;
 };
 
 // Queries moved into the latent space: y[t, h] = (q_nope[t, h] W_UK[h], rotated q_pe[t, h]), in cache-row
@@ -151,31 +160,33 @@ struct LatentAttention {
     // partial (T, heads, parts, row): value (latent padded to 4), max, sum, 2 pad
     ADDRESS state, q, pages, cache, partial;
     uint n_heads, latent_dim, rope_dim, row_floats, row_bytes, cache_format, max_pages, page_bytes, n_parts;
-    uint first_row, last_row; // the block of rows that this dispatch covers
-    uint history_only;        // 1: positions before StepRow::history; 0: up to and with the token's own
+    uint first_row, last_row; // the rows that this dispatch covers
     float scale;
 };
 
-// Joins the parts and raises the result to the value space: y[t, h] = W_UV[h] ctx[t, h]. With a chunk (the
-// expanded half of a prefill) its unnormalised values join by their log-sum-exp.
+// Joins the parts and raises the result to the value space: y[t, h] = W_UV[h] ctx[t, h].
 struct AttentionCombine {
     // weights (heads, skipped + value, latent) in FORMAT: kv_b with its keys' rows skipped, or v_b;
-    // chunk (T, heads, value + 2) or 0; y (T, heads * value)
-    ADDRESS state, partial, weights, chunk, y;
+    // y (T, heads * value)
+    ADDRESS state, partial, weights, y;
     uint n_heads, skipped_rows, value_dim, latent_dim, n_parts, row_bytes, y_stride;
-    uint first_row, last_row, history_only; // as of LatentAttention
+    uint first_row, last_row; // as of LatentAttention
 };
 
-// Attention of a chunk to itself with keys and values expanded from the latent; causal.
+// Attention of a prefill chunk to a block of positions, with keys and values expanded from the latent;
+// causal. Blocks follow each other: until the last one y is not divided by the sum.
 struct ExpandedAttention {
-    // q (T, heads, nope + rope) unrotated; kv (T, heads * (nope + value)): keys of head h at h * k_stride,
-    // values at v_first + h * v_stride; latent (T, row_floats), as LatentWrite leaves it unpaged
-    ADDRESS state, q, kv, rope, latent, y;
+    // block: a header; q (T, heads, nope + rope) unrotated; kv (n_rows, heads * (nope + value)): keys of head
+    // h at h * k_stride, values at v_first + h * v_stride; latent (n_rows, row_floats); running (T, heads)
+    // pairs of the largest score so far and the sum of exp(score - largest); y (T, heads * value)
+    ADDRESS state, block, q, kv, rope, latent, running, y;
     uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride;
     uint row_floats, half_split, k_stride, v_first, v_stride;
-    uint join; // 0: y (T, heads * value), finished; 1: y (T, heads, value + 2)
+    uint place; // EXPANDED_FIRST and EXPANDED_LAST of the chunk's blocks
     float scale;
 };
+#define EXPANDED_FIRST 1u
+#define EXPANDED_LAST 2u
 
 // Plain multi-head attention: a cache row is (rotated keys of all heads, values of all heads), each part
 // padded to 4 floats.
@@ -219,9 +230,16 @@ struct Router {
 
 // Sorts the (token, slot) pairs of a step by expert and cuts each expert's pairs into tiles.
 struct ExpertSort {
-    // experts (T, slots); pairs (T * slots); items: a count, then MoeItem
+    // experts (T, slots); pairs (T * slots); items: MoeGrids, then MoeItem
     ADDRESS state, experts, pairs, items;
     uint n_experts, n_slots, tile, max_items;
+    uint up_blocks, up_parts, down_blocks, down_parts; // of MoeGrids
+};
+// The grids of the two halves as an indirect dispatch reads them: blocks of rows, tiles, parts of a tile.
+struct MoeGrids {
+    uint up_blocks, n_items, up_parts;
+    uint down_blocks, n_items_again, down_parts;
+    uint reserved0, reserved1;
 };
 struct MoeItem {
     uint expert, first, count, reserved;
@@ -292,7 +310,8 @@ template <class Params, class... Found> consteval uint count_addresses() {
 }
 template <class Params> constexpr bool fits_push_constants = sizeof(Params) <= 128 && alignof(Params) == 8;
 static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits_push_constants<MatMul> &&
-              fits_push_constants<LatentWrite> && fits_push_constants<Absorb> &&
+              fits_push_constants<LatentWrite> && fits_push_constants<LatentRead> &&
+              fits_push_constants<Absorb> &&
               fits_push_constants<AbsorbSplit> && fits_push_constants<ExpandKeys> &&
               fits_push_constants<KvWrite> && fits_push_constants<PlainAttention> &&
               fits_push_constants<LatentAttention> && fits_push_constants<AttentionCombine> &&
@@ -303,9 +322,9 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<CopyRows> && fits_push_constants<RandomRows> &&
               fits_push_constants<RoofProbe>);
 static_assert(count_addresses<MatMul>() == 6 && count_addresses<MoeUp>() == 9 &&
-              count_addresses<LatentWrite>() == 7);
-static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 16 && sizeof(SamplerState) == 48 &&
-              sizeof(MoeItem) == 16);
+              count_addresses<LatentWrite>() == 6);
+static_assert(sizeof(StepHeader) == 16 && sizeof(StepRow) == 12 && sizeof(SamplerState) == 48 &&
+              sizeof(MoeItem) == 16 && sizeof(MoeGrids) == 32);
 } // namespace fathom
 #endif
 #endif

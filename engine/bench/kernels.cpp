@@ -41,7 +41,7 @@ class Bench {
     void step(const std::string& name, StepKind kind, const std::vector<StepRow>& rows) {
         rows_ = rows;
         const Plan& plan = model_.plan(kind);
-        write_state(kind);
+        model_.write_step(kind, rows_);
         executor_.run(plan);
         for (const size_t i : distinct_ops(plan)) {
             timer_.stop().check();
@@ -51,7 +51,7 @@ class Bench {
             if (options_.starts) options_.starts(id);
             if (kernel_of(op.module) == options_.lost)
                 throw gpu::DeviceLost({.what = "the GPU was lost", .where = "test hook"});
-            write_state(kind);
+            model_.write_step(kind, rows_);
             KernelRow row = measure(op, kind);
             row.step = name;
             options_.on_row(row);
@@ -59,14 +59,6 @@ class Bench {
     }
 
   private:
-    void write_state(StepKind kind) { // before each launch: sampling moves on
-        const auto n = static_cast<uint32_t>(rows_.size());
-        const StepHeader header{n, kind.mode == StepKind::Mode::decode ? n : 0, 0, 0};
-        std::byte* const state = executor_.mapped(model_.state);
-        std::memcpy(state, &header, sizeof(header));
-        std::memcpy(state + sizeof(header), rows_.data(), n * sizeof(StepRow));
-    }
-
     StepFacts facts() const {
         return {rows_, [this](View view, std::span<uint32_t> words) {
                     executor_.download(view, std::as_writable_bytes(words));
@@ -76,7 +68,10 @@ class Bench {
     gpu::Dispatch launch_of(const Op& op) const {
         gpu::Dispatch launch = op;
         launch.barrier = true;
-        if (kernel_of(op.module) == options_.wrong) *std::max_element(launch.grid, launch.grid + 3) /= 2;
+        if (kernel_of(op.module) == options_.wrong) {
+            *std::max_element(launch.grid, launch.grid + 3) /= 2;
+            launch.indirect = {};
+        }
         return launch;
     }
 
@@ -96,7 +91,7 @@ class Bench {
         row.error = verdict.error;
         row.failure = verdict.failure;
         if (!row.failure.empty()) return row;
-        write_state(kind);
+        model_.write_step(kind, rows_);
         const std::vector<double> cold =
             timer_.samples(op.label, {flush_dispatch(scratch_), launch}, options_.samples, 1);
         row.cold = scaled(spread_of(cold), 1e6);
@@ -158,11 +153,13 @@ void measure_kernels(Engine& engine, const KernelOptions& options, const Report&
         Bench bench(model, executor, sequence, options, report, stop);
         const uint32_t last = options.depth - 1, n = std::min(options.depth, options.rows),
                        first = options.depth - n;
-        bench.step("decode", {StepKind::Mode::decode, 1}, {{tokens[last], last, sequence, 0}});
+        bench.step("decode", {StepKind::Mode::decode, 1}, {{tokens[last], last, sequence}});
         std::vector<StepRow> rows;
-        for (uint32_t i = first; i < options.depth; ++i) rows.push_back({tokens[i], i, sequence, first});
+        for (uint32_t i = first; i < options.depth; ++i) rows.push_back({tokens[i], i, sequence});
         const bool expanded = model.config.is_mla();
-        bench.step("prefill", {StepKind::Mode::prefill, bucket_for(n), expanded, expanded && first > 0},
+        bench.step("prefill",
+                   {StepKind::Mode::prefill, bucket_for(n), expanded,
+                    expanded ? history_blocks(bucket_for(n), first) : 0},
                    rows);
     });
 }

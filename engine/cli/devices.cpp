@@ -15,13 +15,26 @@ namespace fathom::cli {
 
 namespace {
 
+// From how many tokens on a prompt's chunk expands its keys and values, behind so many others.
+std::string attention_text(const std::string& key, const AttentionCosts& costs) {
+    std::string out = fmt::format("   attention, {}: expanded", printable(key));
+    for (const uint32_t before : {0u, 1024u, 16384u}) {
+        uint32_t least = 1;
+        while (least <= MAX_ROWS && !costs.worth_expanding(least, before)) ++least;
+        out += least > MAX_ROWS
+                   ? fmt::format("{} never behind {}", before ? "," : "", before)
+                   : fmt::format("{} from {} tokens behind {}", before ? "," : "", least, before);
+    }
+    return out + "\n";
+}
+
 // What the tuner found on this device: which products take which tier, and what was wrong.
 std::string tiers_text(const gpu::DeviceInfo& device) {
-    const std::vector<Trial> trials = remembered_trials(device);
-    if (trials.empty())
+    const Tuning tuning = remembered_tuning(device);
+    if (tuning.trials.empty())
         return "   kernels: not tried yet on this device and driver; the first model loaded there does it\n";
     std::map<Product, std::vector<const Trial*>> products;
-    for (const Trial& trial : trials) products[trial.product].push_back(&trial);
+    for (const Trial& trial : tuning.trials) products[trial.product].push_back(&trial);
     std::string out;
     for (const auto& [product, tiers] : products) {
         out += fmt::format("   {:<40}", product.text());
@@ -32,7 +45,9 @@ std::string tiers_text(const gpu::DeviceInfo& device) {
         }
         out += "\n";
     }
-    return out + "   (a launch by each tier of kernels; * is used)\n";
+    out += "   (a launch by each tier of kernels; * is used)\n";
+    for (const auto& [key, costs] : tuning.attention) out += attention_text(key, costs);
+    return out;
 }
 
 int devices() {

@@ -268,7 +268,7 @@ Recording Device::record(std::string_view name, std::span<const Dispatch> dispat
         commands.bindPipeline(vk::PipelineBindPoint::eCompute, *pipeline.pipeline);
         commands.pushConstants<std::byte>(*pipeline.layout, vk::ShaderStageFlagBits::eCompute, 0,
                                           vk::ArrayProxy<const std::byte>(op.params_bytes, op.params));
-        if (op.indirect.bytes != 0) {
+        if (op.indirect.bytes != 0 && op.pieces == 1) {
             const auto [block, offset] = d.locate(op.indirect.address);
             commands.dispatchIndirect(*block->buffer, offset);
         } else {

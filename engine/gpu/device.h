@@ -110,7 +110,7 @@ struct Dispatch {
     std::vector<uint32_t> constants;
     uint32_t grid[3] = {1, 1, 1}; // workgroups
     uint32_t pieces = 1;          // launches that the grid is cut into, along its longest side
-    View indirect;                // where three words say the grid instead; no bytes: nowhere
+    View indirect;                // where three words say a smaller grid, for one piece; no bytes: nowhere
     uint32_t params_bytes = 0;
     alignas(8) std::byte params[128]{}; // push constants: a struct of shaders/params.h
     bool barrier = false;               // wait for all earlier dispatches first

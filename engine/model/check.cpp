@@ -75,7 +75,7 @@ uint32_t rows_to_check(const Op& op, const StepFacts& facts, double flops) {
     const auto n = static_cast<uint32_t>(facts.rows.size());
     const std::string_view kernel = kernel_of(op.module);
     if (kernel == "expert_sort" || kernel == "embed") return n; // lists and counts are of the whole step
-    const double one = traffic_of(op, {facts.rows.first(1), facts.read}).flops;
+    const double one = traffic_of(op, {facts.rows, facts.read, 1}).flops;
     const uint32_t most = kernel == "router" ? std::min(n, ROUTED_ROWS) : n;
     return one * most <= flops ? most : std::clamp(static_cast<uint32_t>(flops / one), 1u, most);
 }
@@ -173,7 +173,7 @@ Verdict compare(const Traffic& traffic, const Mirror& mirror, Executor& executor
 Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts& facts, Executor& executor,
                      const CheckLimits& limits) {
     const uint32_t n = rows_to_check(op, facts, limits.flops);
-    const Traffic traffic = traffic_of(op, {facts.rows.first(n), facts.read});
+    const Traffic traffic = traffic_of(op, {facts.rows, facts.read, n});
     std::vector<View> ranges = op.reads;
     ranges.insert(ranges.end(), op.writes.begin(), op.writes.end());
     const Mirror mirror(ranges);
@@ -182,7 +182,7 @@ Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts&
     std::memcpy(&state, op.params, 8);
     StepHeader header;
     std::memcpy(&header, mirror.span({state, sizeof(header)}).data(), sizeof(header));
-    header.n_rows = n;
+    header.n_rows = std::min(header.n_rows, n);
     header.n_samples = std::min(header.n_samples, n);
     std::memcpy(mirror.at(state), &header, sizeof(header));
 

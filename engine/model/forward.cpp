@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace fathom {
@@ -83,6 +84,20 @@ void Model::upload_rope(uint32_t context) {
     executor_.flush();
 }
 
+void Model::write_step(StepKind kind, std::span<const StepRow> rows, uint32_t trace_slot) const {
+    const auto n = static_cast<uint32_t>(rows.size());
+    const StepHeader header{n, kind.mode == StepKind::Mode::decode ? n : 0, trace_slot, rows[0].position};
+    std::byte* const memory = executor_.mapped(state);
+    std::memcpy(memory, &header, sizeof(header));
+    std::memcpy(memory + sizeof(header), rows.data(), rows.size_bytes());
+    check(block_header_at(kind.history) <= state.bytes, "the headers of a step's blocks fit its memory");
+    for (uint32_t i = 0; i < kind.history; ++i) {
+        const uint32_t first = std::min(i * kind.rows, header.first);
+        const StepHeader block{std::min(kind.rows, header.first - first), 0, 0, first};
+        std::memcpy(memory + block_header_at(i), &block, sizeof(block));
+    }
+}
+
 const Plan& Model::plan(StepKind kind) {
     const uint32_t most = kind.mode == StepKind::Mode::prefill ? bucket_for(options_.chunk) : MAX_DECODE_ROWS;
     check(kind.rows == bucket_for(kind.rows) && kind.rows <= most, "a plan is asked for by its bucket");
@@ -96,7 +111,7 @@ std::unique_ptr<Plan> Model::make_plan(StepKind kind, const Tiers& tiers) {
                                                               : "logits";
     auto plan =
         std::make_unique<Plan>(fmt::format("{} {}{}{}", mode, kind.rows, kind.expanded ? " expanded" : "",
-                                           kind.history ? " with history" : ""),
+                                           kind.history ? fmt::format(" after {}", kind.history) : ""),
                                executor_.caps(), kind.rows, kind.mode == StepKind::Mode::prefill, tiers);
     if (!options_.taps.empty()) plan->on_tap = [this](Plan& p, const TapPoint& point) { keep_tap(p, point); };
     build(*plan, kind);
@@ -266,10 +281,6 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
     const auto latent_eps = static_cast<float>(c.latent_norm_eps);
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
     const uint32_t first = c.q_lora_rank ? c.q_lora_rank : c.n_heads * c.qk_head_dim();
-    const uint64_t n = plan.rows();
-    const View latent{m.latent.address, kind.expanded ? 4 * n * row_floats : 0};
-    const View q_latent{m.q_latent.address, 4 * n * c.n_heads * row_floats};
-
     matmul(plan, label("q_kv_a"), step_, w.q_kv_a, x, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
     plan.tap(label("q_kv_a"), m.q_kv_a.columns(0, w.q_kv_a.rows));
     Rows kv_a = m.q_kv_a.columns(first, c.latent_dim());
@@ -279,8 +290,7 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
         matmul(plan, label("kv_a"), step_, w.kv_a, x.untold(), kv_a, false);
         plan.tap(label("kv_a"), kv_a);
     }
-    latent_write(plan, label("latent_write"), step_, shape_, kv_a, w.kv_a_norm, cache[layer], latent,
-                 latent_eps);
+    latent_write(plan, label("latent_write"), step_, shape_, kv_a, w.kv_a_norm, cache[layer], latent_eps);
     if (c.q_lora_rank) {
         const Rows q_a = m.q_kv_a.columns(0, c.q_lora_rank);
         matmul(plan, label("q_b"), step_, w.q_b,
@@ -288,25 +298,42 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
     }
     plan.tap(label("q"), m.q);
 
-    const bool join = kind.expanded && kind.history;
-    const View chunk{m.chunk.address, join ? 4 * n * c.n_heads * (c.v_head_dim + 2) : 0};
-    if (kind.expanded) { // every key and value of the chunk is used by all its later rows: worth expanding
-                         // once
-        expand_kv(plan, label("kv_b"), step_, shape_, w.kv_b, {m.latent.address, c.kv_lora_rank, row_floats},
-                  m.kv);
-        plan.tap(label("kv"), m.kv);
-        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, m.kv, w.kv_b.split(),
-                           latent, join, chunk, m.attended);
-    }
+    const View q_latent{m.q_latent.address, 4ull * plan.rows() * c.n_heads * row_floats};
     const Rows absorbed{m.q_latent.address, c.n_heads * row_floats, c.n_heads * row_floats};
-    const bool attends_to_cache = !kind.expanded || kind.history;
-    if (attends_to_cache || is_watched(layer))
+    if (!kind.expanded || is_watched(layer))
         absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);
     if (is_watched(layer)) keep_map(plan, layer, absorbed);
-    if (attends_to_cache) {
+    if (kind.expanded) {
+        attend_expanded(plan, kind, w, layer);
+    } else {
         plan.tap(label("q_latent"), absorbed);
         latent_attention(plan, label("latent_attention"), step_, shape_, w.kv_b, q_latent, cache[layer],
-                         m.partial, kind.expanded, chunk, m.attended);
+                         m.partial, m.attended);
+    }
+}
+
+// Every key and value is used by many rows of the chunk: worth expanding once. Block by block of the cache,
+// as many positions as the plan has rows, the chunk's own last.
+void Model::attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
+    Workspace& m = work_;
+    for (uint32_t i = 0; i <= kind.history; ++i) {
+        const bool own = i == kind.history;
+        const auto label = [&](const char* name) {
+            return fmt::format("layers.{}.{}{}", layer, own ? "" : "history.", name);
+        };
+        StepMemory block = step_;
+        if (!own) block.state = {state.address + block_header_at(i), sizeof(StepHeader)};
+        const Expanded expanded{{block.state.address, sizeof(StepHeader)},
+                                {m.latent.address, 4ull * plan.rows() * row_floats},
+                                m.kv,
+                                w.kv_b.split(),
+                                (i == 0 ? EXPANDED_FIRST : 0u) | (own ? EXPANDED_LAST : 0u)};
+        latent_read(plan, label("latent_read"), step_, expanded.header, cache[layer], expanded.latent);
+        expand_kv(plan, label("kv_b"), block, shape_, w.kv_b,
+                  {m.latent.address, config.kv_lora_rank, row_floats}, m.kv);
+        if (own) plan.tap(label("kv"), m.kv);
+        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, expanded,
+                           {m.running.address, 8ull * plan.rows() * config.n_heads}, m.attended);
     }
 }
 
@@ -324,11 +351,7 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     const View experts{m.experts.address, w.moe ? 4ull * pairs : 0};
     const View expert_weights{m.expert_weights.address, w.moe ? 4ull * pairs : 0};
     const Rows act{m.act.address, width, static_cast<uint32_t>(round_up(width, 8))};
-    const uint32_t tile = moe_tile(plan, w.mlp, n_slots);
-    const MoeLists lists{{m.pairs.address, 4ull * pairs},
-                         m.items,
-                         tile,
-                         moe_max_items(plan.rows(), n_slots, w.mlp.down.count, tile)};
+    const MoeLists lists = moe_lists(plan, w.mlp, n_slots, {m.pairs.address, 4ull * pairs}, m.items);
     if (w.moe) {
         const View layer_control{control.address + 8ull * moe_layer * c.n_routed_experts,
                                  8ull * c.n_routed_experts};
@@ -350,11 +373,9 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
     // Shared experts apart from the bank are a dense MLP with lists and activations of its own. All that
     // reads x comes before what adds to it.
     const bool apart = w.shared.down.rows != 0;
-    const uint32_t shared_tile = apart ? moe_tile(plan, w.shared, 1) : 1;
-    const MoeLists shared_lists{{m.shared_pairs.address, 4ull * plan.rows()},
-                                m.shared_items,
-                                shared_tile,
-                                moe_max_items(plan.rows(), 1, 1, shared_tile)};
+    const MoeLists shared_lists =
+        apart ? moe_lists(plan, w.shared, 1, {m.shared_pairs.address, 4ull * plan.rows()}, m.shared_items)
+              : MoeLists();
     if (apart && moe_grouped(plan)) expert_sort(plan, label("shared_sort"), step_, 1, 1, {}, shared_lists);
     if (apart) moe_up(plan, label("shared_up"), step_, w.shared, 1, x, {}, shared_lists, m.shared_act);
     moe_down(plan, label("moe_down"), step_, w.mlp.down, n_slots, act, experts, expert_weights, lists,

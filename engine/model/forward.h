@@ -16,8 +16,8 @@ namespace fathom {
 struct StepKind {
     enum class Mode : uint8_t { decode, prefill, logits } mode = Mode::decode;
     uint32_t rows = 1;     // bucket: the plan serves steps of at most this many rows
-    bool expanded = false; // prefill: the chunk attends to itself with expanded keys and values...
-    bool history = false;  // ... and to what came before it through the cache
+    bool expanded = false; // prefill: the chunk attends to keys and values that are expanded from the cache
+    uint32_t history = 0;  // blocks of positions before it, see history_blocks(); they are expanded anew
     auto operator<=>(const StepKind&) const = default;
 };
 
@@ -41,6 +41,8 @@ class Model : public ModelMemory {
     Model(const ModelConfig& config, const WeightSource& source, const ModelOptions& options,
           Executor& executor);
 
+    // Where a step finds its rows, and a prefill the blocks of what came before them.
+    void write_step(StepKind kind, std::span<const StepRow> rows, uint32_t trace_slot = 0) const;
     const Plan& plan(StepKind kind);                                    // built when first asked for
     std::unique_ptr<Plan> make_plan(StepKind kind, const Tiers& tiers); // for measurements
     void set_tiers(const Tiers& tiers); // of plans from now on; no step may be under way
@@ -57,6 +59,7 @@ class Model : public ModelMemory {
     void attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
     void attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, uint32_t layer);
     void attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x, uint32_t layer);
+    void attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
     void feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer);
     RoutingShape routing_for(const LayerWeights& w) const;
     // What an op reads that follows a norm: x with the norm to apply as it reads, or `out` with the norm

@@ -88,7 +88,8 @@ void ModelMemory::allocate_state(Memory& memory) {
     const auto shared = [&](uint64_t bytes) {
         return memory.allocate("step state", Placement::shared, bytes);
     };
-    state = shared(sizeof(StepHeader) + MAX_ROWS * sizeof(StepRow));
+    static_assert(block_header_at(0) == sizeof(StepHeader) + MAX_ROWS * sizeof(StepRow));
+    state = shared(block_header_at(history_blocks(LEAST_BLOCK, max_pages * PAGE_TOKENS)));
     page_tables = shared(4ull * MAX_SEQUENCES * max_pages);
     samplers = shared(MAX_SEQUENCES * sizeof(SamplerState));
     bias = shared(8ull * MAX_SEQUENCES * MAX_BIAS);
@@ -123,7 +124,7 @@ void ModelMemory::allocate_workspace(Memory& memory, const gpu::Caps& caps, uint
     for (uint32_t bucket = 1; bucket <= bucket_for(n); bucket *= 2)
         max_items = std::max(max_items, moe_max_items(bucket, std::max(routing_.n_slots(), 1u), n_experts,
                                                       moe_least_tile(bucket)));
-    work_.items = bytes(16 + uint64_t{max_items} * sizeof(MoeItem));
+    work_.items = bytes(sizeof(MoeGrids) + uint64_t{max_items} * sizeof(MoeItem));
     logits = bytes(4ull * MAX_DECODE_ROWS * logits_stride);
     work_.adjusted = bytes(4ull * MAX_DECODE_ROWS * logits_stride);
 }
@@ -153,7 +154,7 @@ void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& 
     work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
     const uint64_t partial = partial_row_bytes(caps, shape_);
     work_.partial = bytes(std::max(partial, std::min(partial * n, PARTIAL_BYTES)));
-    work_.chunk = bytes(4ull * n * c.n_heads * (c.v_head_dim + 2));
+    work_.running = bytes(8ull * n * c.n_heads);
 }
 
 // What matrices need that could not be stacked.
@@ -167,7 +168,8 @@ void ModelMemory::allocate_unstacked_workspace(Memory& memory, uint32_t n) {
     work_.shared_act = rows(memory, n, config.n_shared_experts * config.expert_dim);
     work_.shared_out = rows(memory, n, config.dim);
     const uint64_t items =
-        16 + uint64_t{moe_max_items(bucket_for(n), 1, 1, moe_least_tile(bucket_for(n)))} * sizeof(MoeItem);
+        sizeof(MoeGrids) +
+        uint64_t{moe_max_items(bucket_for(n), 1, 1, moe_least_tile(bucket_for(n)))} * sizeof(MoeItem);
     work_.shared_pairs = memory.allocate("workspace", gpu::Placement::device, 4ull * n);
     work_.shared_items = memory.allocate("workspace", gpu::Placement::device, items);
 }

@@ -24,7 +24,8 @@ struct ModelOptions {
     LayoutOptions layout() const { return {weights.keep_mtp, weights.experts_on_host}; }
 };
 
-uint32_t bucket_for(uint32_t rows); // the smallest bucket that holds `rows`: 1, 2, 4, ... MAX_ROWS
+uint32_t bucket_for(uint32_t rows);  // the smallest bucket that holds `rows`: 1, 2, 4, ... MAX_ROWS
+constexpr uint32_t LEAST_BLOCK = 16; // rows of a block of history; there is room for the headers of these
 
 class ModelMemory {
   public:
@@ -52,7 +53,7 @@ class ModelMemory {
   protected:
     struct Workspace {
         Rows x, normed, q_kv_a, kv_a, q_a, q, k, v, kv, attended, act, shared_act, pairs_out, shared_out;
-        View latent, q_latent, partial, chunk, experts, expert_weights;
+        View latent, q_latent, partial, running, experts, expert_weights;
         View pairs, items, shared_pairs, shared_items, adjusted;
     };
     Trace trace_from(uint32_t word) const; // that part of every row of the ring

@@ -20,13 +20,13 @@ using reference::pad4;
 // The traffic of one op while it is put together.
 class Builder {
   public:
-    explicit Builder(const StepFacts& facts) : facts_(facts), n(static_cast<uint32_t>(facts.rows.size())) {}
+    explicit Builder(const StepFacts& facts) : facts_(facts) {}
 
   private:
     const StepFacts& facts_;
 
   public:
-    const uint32_t n; // rows
+    uint32_t n = 0; // rows
     Traffic out;
 
     const StepRow& row(uint32_t t) const { return facts_.rows[t]; }
@@ -44,7 +44,16 @@ class Builder {
         for (uint64_t r = 0; r < rows; ++r) write(at + r * stride * 4, 4ull * cols);
         if (add) read_rows(at, rows, cols, stride);
     }
-    void state(ADDRESS at) { read(at, sizeof(StepHeader) + n * sizeof(StepRow)); }
+    // The header of a step or of a block, and with it how many rows there are; and a step's rows.
+    void header(ADDRESS at) {
+        n = std::min(rows_of(at), facts_.most);
+        read(at, sizeof(StepHeader));
+    }
+    void state(ADDRESS at) {
+        header(at);
+        read(at + sizeof(StepHeader), n * sizeof(StepRow));
+    }
+    uint32_t rows_of(ADDRESS header) const { return words(header, 1).front(); }
     void matrix(ADDRESS at, uint64_t rows, uint32_t row_bytes) { read(at, rows * row_bytes); }
     void products(double rows, double cols, double tokens) { out.flops += 2 * rows * cols * tokens; }
     std::vector<uint32_t> words(ADDRESS at, uint64_t count) const {
@@ -107,7 +116,7 @@ void traffic(B b, const Embed& p) {
 }
 
 void traffic(B b, const RmsNorm& p) {
-    b.state(p.state);
+    b.header(p.state);
     b.read_rows(p.x, b.n, p.n, p.x_stride);
     b.read(p.weight, 4ull * p.n);
     b.write_rows(p.y, b.n, p.n, p.y_stride);
@@ -116,7 +125,7 @@ void traffic(B b, const RmsNorm& p) {
 }
 
 void traffic(B b, const MatMul& p) {
-    b.state(p.state);
+    b.header(p.state);
     b.matrix(p.weights, p.n_out, p.row_bytes);
     b.read_rows(p.x, b.n, p.n_in, p.x_stride);
     b.read(p.norm, 4ull * p.n_in);
@@ -141,9 +150,22 @@ void traffic(B b, const LatentWrite& p) {
     b.read_rows(p.kv, b.n, p.latent_dim + p.rope_dim, p.kv_stride);
     b.read(p.weight, 4ull * p.latent_dim);
     write_cache(b, p, p.rope_dim, p.row_bytes);
-    b.write(p.unpaged, 4ull * b.n * p.row_floats);
     b.out.flops = b.n * (4.0 * p.latent_dim + 3.0 * p.rope_dim);
     b.out.shape = fmt::format("{} + {}", p.latent_dim, p.rope_dim);
+}
+
+void traffic(B b, const LatentRead& p) {
+    b.header(p.block);
+    b.read(p.state + sizeof(StepHeader), sizeof(StepRow));
+    const uint32_t first = b.words(p.block + offsetof(StepHeader, first), 1).front();
+    StepRow r = b.row(0);
+    for (uint32_t i = 0; i < b.n; ++i) {
+        r.position = first + i;
+        b.read(p.pages + 4ull * (r.sequence * p.max_pages + r.position / PAGE_TOKENS), 4);
+        b.read(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, p.row_bytes), p.row_bytes);
+    }
+    b.write(p.y, 4ull * b.n * p.row_floats);
+    b.out.shape = fmt::format("{} rows of {}", b.n, p.row_floats);
 }
 
 template <class Params> void absorbed(B b, const Params& p, uint32_t head_rows, uint32_t keys) {
@@ -161,7 +183,7 @@ void traffic(B b, const Absorb& p) { absorbed(b, p, p.nope_dim + p.value_dim, p.
 void traffic(B b, const AbsorbSplit& p) { absorbed(b, p, p.latent_dim, p.latent_dim); }
 
 void traffic(B b, const ExpandKeys& p) {
-    b.state(p.state);
+    b.header(p.state);
     b.read_rows(p.latent, b.n, p.latent_dim, p.latent_stride);
     b.matrix(p.weights, uint64_t{p.n_heads} * p.latent_dim, p.row_bytes);
     b.write_rows(p.y, b.n, p.n_heads * p.nope_dim, p.y_stride);
@@ -173,7 +195,7 @@ void traffic(B b, const ExpandKeys& p) {
 template <class Params, class Take> void each_part(B b, const Params& p, const Take& take) {
     const uint64_t part_bytes = 4ull * (pad4(p.latent_dim) + 4);
     for (uint32_t t = p.first_row; t < std::min(p.last_row, b.n); ++t) {
-        const uint32_t used = reference::parts_used(b.row(t), p.history_only, p.n_parts);
+        const uint32_t used = reference::parts_used(b.row(t), p.n_parts);
         for (uint32_t h = 0; h < p.n_heads; ++h)
             take(p.partial + (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts * part_bytes,
                  used * part_bytes);
@@ -186,8 +208,7 @@ void traffic(B b, const LatentAttention& p) {
     b.read(p.q + 4ull * p.first_row * p.n_heads * p.row_floats, 4ull * rows * p.n_heads * p.row_floats);
     std::map<uint32_t, uint32_t> ends;
     const double positions = b.sequences(
-        p.first_row, p.last_row,
-        [&](const StepRow& r) { return p.history_only ? r.history : r.position + 1; }, ends);
+        p.first_row, p.last_row, [](const StepRow& r) { return r.position + 1; }, ends);
     for (const auto& [sequence, end] : ends)
         b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_bytes);
     each_part(b, p, [&](ADDRESS address, uint64_t bytes) { b.write(address, bytes); });
@@ -208,8 +229,6 @@ void traffic(B b, const AttentionCombine& p) {
     for (uint32_t h = 0; h < p.n_heads; ++h)
         b.matrix(p.weights + (uint64_t{h} * (p.skipped_rows + p.value_dim) + p.skipped_rows) * p.row_bytes,
                  p.value_dim, p.row_bytes);
-    const uint64_t chunk_row = 4ull * p.n_heads * (p.value_dim + 2);
-    if (p.chunk) b.read(p.chunk + p.first_row * chunk_row, rows * chunk_row);
     b.write_rows(p.y + 4ull * p.first_row * p.y_stride, rows, p.n_heads * p.value_dim, p.y_stride);
     b.products(double(p.n_heads) * p.value_dim, p.latent_dim, rows);
     b.products(parts, p.latent_dim, 1);
@@ -221,19 +240,27 @@ void traffic(B b, const AttentionCombine& p) {
 void traffic(B b, const ExpandedAttention& p) {
     b.state(p.state);
     const uint32_t head_dim = p.nope_dim + p.rope_dim, latent4 = pad4(p.latent_dim);
+    b.read(p.block, sizeof(StepHeader));
+    const uint32_t block_rows = b.rows_of(p.block),
+                   first = b.words(p.block + offsetof(StepHeader, first), 1).front();
     b.read_rows(p.q, b.n, p.n_heads * head_dim, p.q_stride);
-    b.read_rows(p.kv, b.n, p.n_heads * (p.nope_dim + p.value_dim), p.kv_stride);
+    double pairs = 0;
+    uint32_t keys = 0;
     for (uint32_t t = 0; t < b.n; ++t) {
         const StepRow& r = b.row(t);
         b.read(p.rope + 4ull * r.position * p.rope_dim, 4ull * p.rope_dim);
-        b.read(p.latent + 4ull * (uint64_t{t} * p.row_floats + latent4), 4ull * p.rope_dim);
+        keys = std::min(block_rows, r.position + 1 - std::min(first, r.position + 1));
+        pairs += keys;
     }
-    if (p.join)
-        b.write(p.y, 4ull * b.n * p.n_heads * (p.value_dim + 2));
-    else
-        b.write_rows(p.y, b.n, p.n_heads * p.value_dim, p.y_stride);
-    b.products(p.n_heads, head_dim + p.value_dim, b.n * (b.n + 1.0) / 2);
-    b.out.shape = fmt::format("{} heads x {}, causal", p.n_heads, head_dim);
+    b.read_rows(p.kv, keys, p.n_heads * (p.nope_dim + p.value_dim), p.kv_stride);
+    for (uint32_t j = 0; j < keys; ++j)
+        b.read(p.latent + 4ull * (uint64_t{j} * p.row_floats + latent4), 4ull * p.rope_dim);
+    const bool reads_before = !(p.place & EXPANDED_FIRST);
+    b.write_rows(p.y, b.n, p.n_heads * p.value_dim, p.y_stride, reads_before);
+    if (reads_before) b.read(p.running, 8ull * b.n * p.n_heads);
+    if (!(p.place & EXPANDED_LAST)) b.write(p.running, 8ull * b.n * p.n_heads);
+    b.products(p.n_heads, head_dim + p.value_dim, pairs);
+    b.out.shape = fmt::format("{} heads x {}, {} positions", p.n_heads, head_dim, keys);
 }
 
 void traffic(B b, const KvWrite& p) {
@@ -277,7 +304,7 @@ void traffic(B b, const AttentionMap& p) {
 }
 
 void traffic(B b, const Router& p) {
-    b.state(p.state);
+    b.header(p.state);
     b.matrix(p.weights, p.n_experts, p.row_bytes);
     b.read(p.bias, 4ull * p.n_experts);
     b.read(p.control, 8ull * p.n_experts);
@@ -290,7 +317,7 @@ void traffic(B b, const Router& p) {
 }
 
 void traffic(B b, const ExpertSort& p) {
-    b.state(p.state);
+    b.header(p.state);
     const uint64_t pairs = uint64_t{b.n} * p.n_slots;
     std::map<uint32_t, uint32_t> counts;
     if (p.experts == 0)
@@ -301,12 +328,12 @@ void traffic(B b, const ExpertSort& p) {
     for (const auto& [expert, count] : counts) items += div_up(count, p.tile);
     b.read(p.experts, 4 * pairs);
     b.write(p.pairs, 4 * pairs, true);
-    b.write(p.items, 16 + items * sizeof(MoeItem), true);
+    b.write(p.items, sizeof(MoeGrids) + items * sizeof(MoeItem), true);
     b.out.shape = fmt::format("{} pairs, {} experts", pairs, p.n_experts);
 }
 
 void traffic(B b, const MoeUp& p) {
-    b.state(p.state);
+    b.header(p.state);
     const std::set<uint32_t> chosen = b.experts(p.experts, p.n_slots);
     const uint32_t pairs = b.n * p.n_slots, matrices = p.part == MOE_UP_BOTH ? 2 : 1;
     for (const uint32_t e : chosen) {
@@ -323,7 +350,7 @@ void traffic(B b, const MoeUp& p) {
 }
 
 void traffic(B b, const MoeDown& p) {
-    b.state(p.state);
+    b.header(p.state);
     const std::set<uint32_t> chosen = b.experts(p.experts, p.n_slots);
     const uint32_t pairs = b.n * p.n_slots;
     for (const uint32_t e : chosen) b.matrix(p.weights + e * uint64_t(p.expert_bytes), p.dim, p.row_bytes);
@@ -335,7 +362,7 @@ void traffic(B b, const MoeDown& p) {
 }
 
 void traffic(B b, const MoeReduce& p) {
-    b.state(p.state);
+    b.header(p.state);
     b.read_rows(p.x, uint64_t{b.n} * p.n_slots, p.dim, p.x_stride);
     b.read(p.expert_weights, 4ull * b.n * p.n_slots);
     b.write_rows(p.y, b.n, p.dim, p.y_stride, true);
@@ -365,7 +392,7 @@ void traffic(B b, const Sample& p) {
 }
 
 void traffic(B b, const CopyRows& p) {
-    b.state(p.state);
+    b.header(p.state);
     b.read_rows(p.x, uint64_t{b.n} * p.row_repeat, p.n, p.x_stride);
     b.write_rows(p.y, uint64_t{b.n} * p.row_repeat, p.n, p.y_stride);
     b.out.shape = fmt::format("{} x {}", p.row_repeat, p.n);
@@ -383,6 +410,7 @@ const std::map<std::string_view, Handler> handlers = {
     {"rms_norm", with_params<RmsNorm>},
     {"matmul", with_params<MatMul>},
     {"latent_write", with_params<LatentWrite>},
+    {"latent_read", with_params<LatentRead>},
     {"absorb", with_params<Absorb>},
     {"absorb_split", with_params<AbsorbSplit>},
     {"expand_keys", with_params<ExpandKeys>},

@@ -12,8 +12,9 @@ namespace fathom {
 
 // What a step's launches depend on besides their parameters.
 struct StepFacts {
-    std::span<const StepRow> rows;                       // the step's, or its first ones
+    std::span<const StepRow> rows;                       // the step's
     std::function<void(View, std::span<uint32_t>)> read; // words of device memory, as they are now
+    uint32_t most = UINT32_MAX;                          // of the rows of a launch, the first so many alone
 };
 
 struct Traffic {

@@ -83,18 +83,17 @@ class Tuner {
     void begin(StepKind kind) { // before each launch, as bench/kernels.cpp has it: a step moves its state on
         const bool decode = kind.mode == StepKind::Mode::decode;
         const std::span<const StepRow> rows = decode ? std::span(rows_).last(1) : std::span(rows_);
-        const auto n = static_cast<uint32_t>(rows.size());
-        const StepHeader header{n, decode ? n : 0, 0, 0};
-        std::byte* const state = executor_.mapped(model_.state);
-        std::memcpy(state, &header, sizeof(header));
-        std::memcpy(state + sizeof(header), rows.data(), rows.size_bytes());
+        model_.write_step(kind, rows);
         facts_.rows = rows;
     }
 
     gpu::Dispatch launch_of(const Op& op, Tier tier) const {
         gpu::Dispatch launch = op;
         launch.barrier = true;
-        if (name_of(tier) == options_.wrong) *std::max_element(launch.grid, launch.grid + 3) /= 2;
+        if (name_of(tier) == options_.wrong) {
+            *std::max_element(launch.grid, launch.grid + 3) /= 2;
+            launch.indirect = {};
+        }
         return launch;
     }
 

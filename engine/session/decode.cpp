@@ -34,10 +34,11 @@ void Engine::Impl::begin_flight(std::span<Session::Impl* const> sessions) {
     std::vector<StepRow> rows;
     for (Session::Impl* s : sessions) {
         flight.rows.push_back({s, s->tokens[s->cached], s->cached, s->changes});
-        rows.push_back({s->tokens[s->cached], s->cached, s->sequence, 0});
+        rows.push_back({s->tokens[s->cached], s->cached, s->sequence});
     }
-    write_step(StepKind::Mode::decode, rows);
-    flight.plan = &model->plan({StepKind::Mode::decode, bucket_for(static_cast<uint32_t>(rows.size()))});
+    const StepKind kind{StepKind::Mode::decode, bucket_for(static_cast<uint32_t>(rows.size()))};
+    model->write_step(kind, rows, trace_slot);
+    flight.plan = &model->plan(kind);
     flight.trace_slot = trace_slot;
 }
 
@@ -95,14 +96,7 @@ std::vector<Engine::Impl::Kept> Engine::Impl::take_step() try {
 // Afterwards the session belongs to its owner again.
 void Engine::Impl::deliver(Session::Impl& s, Kept& result) {
     const Sampled& out = result.sampled;
-    s.segments.push_back({s.cached, out.position, false});
-    if (s.segments.size() > 1) { // runs that are not expanded sum alike however they are cut: keep one
-        auto& before = s.segments[s.segments.size() - 2];
-        if (!before.expanded) {
-            before.end = out.position;
-            s.segments.pop_back();
-        }
-    }
+    s.add_segment({s.cached, out.position, false});
     s.cached = out.position;
     s.tokens.push_back(out.token);
     s.candidates.clear();

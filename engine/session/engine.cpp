@@ -170,9 +170,7 @@ void Engine::Impl::refresh(Session::Impl& s) {
         for (uint32_t begin = run.begin; begin < run.end; begin += chunk) {
             const uint32_t end = std::min(run.end, begin + chunk);
             make_room(s, begin, end);
-            run_rows(
-                {StepKind::Mode::prefill, bucket_for(end - begin), run.expanded, run.expanded && begin > 0},
-                s, begin, end);
+            run_rows(prefill_kind(begin, end, run.expanded), s, begin, end);
         }
     s.records = records;
     s.taps = taps;
@@ -189,8 +187,8 @@ void Engine::Impl::choose_kernels() {
         table[taken.size() - 1] = taken.back();
     }
     std::vector<StepRow> rows;
-    for (uint32_t i = 0; i < n; ++i) rows.push_back({i * 7919 % model->config.vocab_size, i, 0, 0});
-    choose_tiers(*model, *executor, options.tier, rows, options.tuning);
+    for (uint32_t i = 0; i < n; ++i) rows.push_back({i * 7919 % model->config.vocab_size, i});
+    attention_costs = choose_kernels_for(*model, *executor, options.tier, rows, options.tuning);
     for (const uint32_t page : taken) pages.release(page);
 }
 
@@ -308,31 +306,18 @@ void Engine::Impl::read_chunk(Session::Impl& s) try {
     finish(s, std::current_exception());
 }
 
-// Expanded attention costs the expansion of the chunk's keys and values and saves multiplications for each
-// pair of tokens. Without a past the absorbed form pays the same for its queries, so that it only wins while
-// launches dominate.
-bool Engine::Impl::worth_expanding(uint32_t tokens, uint32_t before) const {
-    const ModelConfig& c = model->config;
-    if (!c.is_mla()) return false;
-    if (before == 0) return tokens >= 32;
-    const double absorbed_pair = 2.0 * c.kv_lora_rank + c.qk_rope_head_dim,
-                 expanded_pair = c.qk_head_dim() + c.v_head_dim;
-    const double expansion = double(c.kv_lora_rank) * (c.qk_nope_head_dim + c.v_head_dim);
-    return absorbed_pair > expanded_pair && tokens * (absorbed_pair - expanded_pair) / 2 > expansion;
+StepKind Engine::Impl::prefill_kind(uint32_t begin, uint32_t end, bool expanded) const {
+    const uint32_t bucket = bucket_for(end - begin);
+    return {StepKind::Mode::prefill, bucket, expanded, expanded ? history_blocks(bucket, begin) : 0};
 }
 
 void Engine::Impl::prefill_chunk(Session::Impl& s) {
-    if (s.cached == s.segment_begin)
-        s.expanded = worth_expanding(s.prefill_end - s.segment_begin, s.segment_begin);
     const uint32_t begin = s.cached, end = std::min(s.prefill_end, begin + chunk);
+    const bool expanded = model->config.is_mla() && attention_costs.worth_expanding(end - begin, begin);
     make_room(s, begin, end);
-    run_rows({StepKind::Mode::prefill, bucket_for(end - begin), s.expanded, s.expanded && begin > 0}, s,
-             begin, end);
+    run_rows(prefill_kind(begin, end, expanded), s, begin, end);
     s.cached = end;
-    if (begin == s.segment_begin)
-        s.segments.push_back({begin, end, s.expanded});
-    else
-        s.segments.back().end = end;
+    s.add_segment({begin, end, expanded});
     if (end == s.prefill_end) finish(s, nullptr);
 }
 
@@ -348,23 +333,15 @@ void Engine::Impl::logits_chunk(Session::Impl& s) {
         s.on_logits(begin + i, std::span(values).subspan(uint64_t{i} * stride, model->config.vocab_size));
     s.cached =
         std::min(end, size - 1); // the last token always goes through decode again: one path to sampling
-    if (s.cached > begin) s.segments.push_back({begin, s.cached, false});
+    if (s.cached > begin) s.add_segment({begin, s.cached, false});
     s.counts_valid = false;
     if (end == size) finish(s, nullptr);
 }
 
-void Engine::Impl::write_step(StepKind::Mode mode, const std::vector<StepRow>& rows) {
-    const auto n = static_cast<uint32_t>(rows.size());
-    const StepHeader header{n, mode == StepKind::Mode::decode ? n : 0, trace_slot, 0};
-    std::byte* state = executor->mapped(model->state);
-    std::memcpy(state, &header, sizeof(header));
-    std::memcpy(state + sizeof(header), rows.data(), n * sizeof(StepRow));
-}
-
 void Engine::Impl::run_rows(StepKind kind, Session::Impl& s, uint32_t begin, uint32_t end) {
     std::vector<StepRow> rows;
-    for (uint32_t i = begin; i < end; ++i) rows.push_back({s.tokens[i], i, s.sequence, begin});
-    write_step(kind.mode, rows);
+    for (uint32_t i = begin; i < end; ++i) rows.push_back({s.tokens[i], i, s.sequence});
+    model->write_step(kind, rows, trace_slot);
     const Plan& plan = model->plan(kind);
     executor->run(plan);
     for (uint32_t i = begin; i < end; ++i)

@@ -6,6 +6,7 @@
 // request_mutex.
 #pragma once
 
+#include "model/attention_costs.h"
 #include "model/forward.h"
 #include "session/engine.h"
 #include "session/fit.h"
@@ -32,8 +33,8 @@ ModelOptions model_options(const ModelConfig& config, const LoadOptions& options
 std::unique_ptr<Executor> make_executor(const LoadOptions& options);
 
 struct Session::Impl {
-    // A run of tokens that went through the model in one prefill. Rewinding into an expanded run repeats it,
-    // so that what remains has the bits of a fresh run.
+    // A run of tokens that went through the model in one step, or in any where it was not expanded. Rewinding
+    // into an expanded run repeats it, so that what remains has the bits of a fresh run.
     struct Segment {
         uint32_t begin, end;
         bool expanded;
@@ -41,9 +42,9 @@ struct Session::Impl {
     enum class Request : uint8_t { none, prefill, next, logits };
 
     Engine::Impl* engine = nullptr;
-    uint32_t sequence = 0; // slot: page table, sampler, counts
+    uint32_t sequence = 0;                         // slot: page table, sampler, counts
     static constexpr uint32_t UNTOLD = 0xFFFFFFFF; // number of a session that nobody is told of
-    uint32_t number = 0;                            // in records and events
+    uint32_t number = 0;                           // in records and events
     std::vector<Token> tokens;
     uint32_t cached = 0; // tokens whose rows are in the cache; always fewer than all (unless there are none)
     std::vector<Segment> segments; // cover [0, cached)
@@ -57,8 +58,7 @@ struct Session::Impl {
     std::vector<Tap> taps;
 
     Request request = Request::none;
-    uint32_t prefill_end = 0, segment_begin = 0; // of a prefill request
-    bool expanded = false;
+    uint32_t prefill_end = 0; // of a prefill request
     std::function<void(uint32_t position, std::span<const float> logits)> on_logits;
     std::exception_ptr error;
     std::atomic<bool> cancelled = false;
@@ -71,6 +71,13 @@ struct Session::Impl {
         uint32_t size, cached;
         size_t segments;
     };
+    // Runs that are not expanded sum alike however they are cut: neighbours become one.
+    void add_segment(Segment added) {
+        if (segments.empty() || added.expanded || segments.back().expanded)
+            segments.push_back(added);
+        else
+            segments.back().end = added.end;
+    }
     Mark mark() const { return {static_cast<uint32_t>(tokens.size()), cached, segments.size()}; }
     void undo_to(const Mark& before); // what a call did that threw
     void release_pages();             // those past the cached rows
@@ -90,6 +97,7 @@ struct Engine::Impl {
     std::string fingerprint; // of config and weights; a saved session names it
     uint32_t context = 0, chunk = 0;
     PagePool pages;
+    AttentionCosts attention_costs;
     std::vector<bool> sequence_used;
     std::mutex device_mutex;
 
@@ -186,7 +194,6 @@ struct Engine::Impl {
 
     // One step over tokens [begin, end) of a session; its routing and taps come out.
     void run_rows(StepKind kind, Session::Impl& s, uint32_t begin, uint32_t end);
-    void write_step(StepKind::Mode mode, const std::vector<StepRow>& rows);
     // What the kernels left in the ring for one token; without a trace, only what the host knows.
     trace::TokenRecord record_of(StepKind::Mode mode, uint32_t slot, Token token, uint32_t position) const;
     std::vector<float> stage_times(const Plan& plan) const; // of its last timed step, as in a record
@@ -200,7 +207,7 @@ struct Engine::Impl {
     bool sampler_changed(const Session::Impl& s) const;
     void write_sampler(Session::Impl& s);
     void rebuild_counts(Session::Impl& s);
-    bool worth_expanding(uint32_t tokens, uint32_t before) const;
+    StepKind prefill_kind(uint32_t begin, uint32_t end, bool expanded) const;
     View page_view(uint32_t layer, uint32_t page) const;
 };
 

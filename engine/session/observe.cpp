@@ -45,6 +45,8 @@ std::optional<size_t> stage_of(std::string_view label, uint32_t n_layers) {
                                         {"kv_write", 0},
                                         {"absorb", 1},
                                         {"latent_attention", 1},
+                                        {"history", 1},
+                                        {"latent_read", 1},
                                         {"kv_b", 1},
                                         {"expanded_attention", 1},
                                         {"plain_attention", 1},

@@ -15,12 +15,13 @@ StepProfile Engine::profile() {
     const Token token = session.tokens().front();
 
     const Impl::Quiet quiet(*impl_);
-    const Plan& plan = impl_->model->plan({StepKind::Mode::decode, 1});
+    const StepKind kind{StepKind::Mode::decode, 1};
+    const Plan& plan = impl_->model->plan(kind);
     Executor& executor = *impl_->executor;
-    const StepRow row{token, 0, session.impl_->sequence, 0};
+    const StepRow row{token, 0, session.impl_->sequence};
     std::vector<double> seconds(plan.ops().size(), std::numeric_limits<double>::max());
     for (int round = 0; round < ROUNDS; ++round) {
-        impl_->write_step(StepKind::Mode::decode, {row});
+        impl_->model->write_step(kind, std::span(&row, 1));
         executor.wait(executor.start(plan, true));
         const std::vector<double> measured = executor.seconds(plan);
         if (measured.empty()) return {};

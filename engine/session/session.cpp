@@ -46,7 +46,6 @@ void Session::Impl::serve(Request wanted) {
 
 void Session::Impl::prefill_to(uint32_t end) {
     if (cached >= end) return;
-    segment_begin = cached;
     prefill_end = end;
     serve(Request::prefill);
 }

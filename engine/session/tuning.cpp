@@ -90,51 +90,99 @@ void check_tier_option(const std::string& option) {
                  .fix = "choose another --tier"});
 }
 
-std::vector<Trial> remembered_trials(const gpu::DeviceInfo& device) try {
+namespace {
+
+// What the costs of a model's attention depend on, beside device and program.
+std::string attention_key(const Model& model, uint32_t rows) {
+    const ModelConfig& c = model.config;
+    return fmt::format("{} heads of {} + {}, {}, latent {}, cache {}, {} rows", c.n_heads, c.qk_nope_head_dim,
+                       c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank, name_of(model.cache_format), rows);
+}
+
+nlohmann::json to_json(const AttentionCosts& c) {
+    return {{"expand_row", c.expand_row},
+            {"expanded_pair", c.expanded_pair},
+            {"absorb_row", c.absorb_row},
+            {"absorbed_pair", c.absorbed_pair}};
+}
+
+AttentionCosts costs_from(const nlohmann::json& json) {
+    return {json.at("expand_row").get<double>(), json.at("expanded_pair").get<double>(),
+            json.at("absorb_row").get<double>(), json.at("absorbed_pair").get<double>()};
+}
+
+void tune_tiers(Model& model, Executor& executor, bool anew, const std::vector<StepRow>& rows,
+                const std::function<void(size_t, size_t)>& progress, Tuning& tuning) {
+    const gpu::DeviceInfo& device = executor.gpu()->info();
+    const char* wrong = std::getenv("FATHOM_WRONG_TIER");
+    const Tuning known = tuning;
+    const auto save = [&](const std::vector<Trial>& found) {
+        tuning.trials = merged(known.trials, found);
+        remember_tuning(device, tuning);
+    };
+    const std::vector<Trial> found = tune(model, executor, rows, anew ? std::vector<Trial>() : known.trials,
+                                          {.progress = progress, .save = save, .wrong = wrong ? wrong : ""});
+    report(found);
+    if (!found.empty()) save(found);
+    model.set_tiers(tiers_of(tuning.trials));
+}
+
+} // namespace
+
+Tuning remembered_tuning(const gpu::DeviceInfo& device) try {
     const std::filesystem::path path = path_of(device);
     std::error_code error;
     if (path.empty() || !std::filesystem::exists(path, error)) return {};
     const nlohmann::json json = parse_json(read_file(path, 16u << 20), path.string());
-    std::vector<Trial> trials;
-    if (json.at("program") != program_hash()) return trials;
-    for (const nlohmann::json& one : json.at("trials")) trials.push_back(trial_from(one));
-    return trials;
+    Tuning tuning;
+    if (json.at("program") != program_hash()) return {};
+    for (const nlohmann::json& one : json.at("trials")) tuning.trials.push_back(trial_from(one));
+    for (const auto& [key, costs] : json.at("attention").items())
+        tuning.attention.emplace(key, costs_from(costs));
+    return tuning;
 } catch (const std::exception& error) { // costs the time of tuning, no more
     log::detail("what was known of this device's kernels is ignored: {}", error.what());
     return {};
 }
 
-void remember_trials(const gpu::DeviceInfo& device, const std::vector<Trial>& trials) try {
+void remember_tuning(const gpu::DeviceInfo& device, const Tuning& tuning) try {
     const std::filesystem::path path = path_of(device);
     if (path.empty()) return;
-    nlohmann::json list = nlohmann::json::array();
-    for (const Trial& trial : trials) list.push_back(to_json(trial));
+    nlohmann::json trials = nlohmann::json::array(), attention = nlohmann::json::object();
+    for (const Trial& trial : tuning.trials) trials.push_back(to_json(trial));
+    for (const auto& [key, costs] : tuning.attention) attention[key] = to_json(costs);
     std::filesystem::create_directories(path.parent_path());
     AtomicFile file(path);
-    file.write(nlohmann::json{{"program", program_hash()}, {"trials", list}}.dump(1));
+    file.write(
+        nlohmann::json{{"program", program_hash()}, {"trials", trials}, {"attention", attention}}.dump(1));
     file.commit();
 } catch (const std::exception& error) { // as above, at the next start
     log::detail("what was found of this device's kernels is not saved: {}", error.what());
 }
 
-void choose_tiers(Model& model, Executor& executor, const std::string& option,
-                  const std::vector<StepRow>& rows, const std::function<void(size_t, size_t)>& progress) {
+AttentionCosts choose_kernels_for(Model& model, Executor& executor, const std::string& option,
+                                  const std::vector<StepRow>& rows,
+                                  const std::function<void(size_t, size_t)>& progress) {
     check_tier_option(option);
-    if (is_tier(option)) return model.set_tiers(Tiers(by_name<Tier>(TIERS, option)));
+    const bool latent = model.config.is_mla();
+    const AttentionCosts counted = latent ? counted_costs(model.config) : AttentionCosts();
+    if (is_tier(option)) {
+        model.set_tiers(Tiers(by_name<Tier>(TIERS, option)));
+        return counted;
+    }
     // On a software device trying takes longer than what could be gained: base, unless it is asked for.
-    if (!executor.gpu() || (executor.caps().cpu && option == "auto")) return;
-    const gpu::DeviceInfo& device = executor.gpu()->info();
-    const char* wrong = std::getenv("FATHOM_WRONG_TIER");
-    const std::vector<Trial> known = remembered_trials(device);
-    const std::vector<Trial> found =
-        tune(model, executor, rows, option == "tune" ? std::vector<Trial>() : known,
-             {.progress = progress,
-              .save = [&](const auto& so_far) { remember_trials(device, merged(known, so_far)); },
-              .wrong = wrong ? wrong : ""});
-    report(found);
-    const std::vector<Trial> all = merged(known, found);
-    if (!found.empty()) remember_trials(device, all);
-    model.set_tiers(tiers_of(all));
+    if (!executor.gpu() || (executor.caps().cpu && option == "auto")) return counted;
+    const bool anew = option == "tune";
+    Tuning tuning = remembered_tuning(executor.gpu()->info());
+    tune_tiers(model, executor, anew, rows, progress, tuning);
+    if (!latent) return counted;
+    const std::string key = attention_key(model, static_cast<uint32_t>(rows.size()));
+    if (const auto it = tuning.attention.find(key); it != tuning.attention.end() && !anew) return it->second;
+    const std::optional<AttentionCosts> costs = measured_costs(model, executor, rows);
+    if (!costs) return counted;
+    tuning.attention[key] = *costs;
+    remember_tuning(executor.gpu()->info(), tuning);
+    return *costs;
 }
 
 } // namespace fathom

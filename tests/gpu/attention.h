@@ -39,8 +39,9 @@ inline uint32_t cache_row_of(const StepRow& row, uint32_t position) {
 }
 
 inline Step attention_step(const Attention& a, const std::vector<StepRow>& rows,
-                           CacheFormat format = CacheFormat::f32) {
-    Step step = step_of(rows);
+                           CacheFormat format = CacheFormat::f32,
+                           const std::vector<StepHeader>& blocks = {}) {
+    Step step = step_of(rows, 0, blocks);
     std::vector<uint32_t> pages;
     for (uint32_t s = 0; s < SEQUENCES; ++s)
         for (uint32_t p = 0; p < MAX_PAGES; ++p) pages.push_back(page_of(s, p));
@@ -67,18 +68,18 @@ inline std::vector<StepRow> scattered_rows(uint32_t n_rows) {
     const uint32_t edges[] = {0, 64, 130, 1, 63, 65, 127, 128, 129, 191, 192, 200, 255, 256, 320, 383};
     std::vector<StepRow> rows;
     for (uint32_t t = 0; t < n_rows; ++t)
-        rows.push_back({t, t < 16 ? edges[(t + n_rows) % 16] : (t * 37 + 11) % POSITIONS, t % SEQUENCES, 0});
+        rows.push_back({t, t < 16 ? edges[(t + n_rows) % 16] : (t * 37 + 11) % POSITIONS, t % SEQUENCES});
     return rows;
 }
 
 // A cache as latent_write leaves it: random rows with zeros in their padding, for the positions that `rows`
-// (or with `history` what came before them) see; poison elsewhere.
-inline Tensor random_cache(const Attention& a, const std::vector<StepRow>& rows, bool history = false) {
+// see; poison elsewhere.
+inline Tensor random_cache(const Attention& a, const std::vector<StepRow>& rows) {
     const uint32_t row_floats = a.row_floats();
     std::vector<float> values(uint64_t{N_PAGES} * PAGE_TOKENS * row_floats, std::bit_cast<float>(SENTINEL));
     const auto random = random_floats("cache " + a.name(), values.size());
     for (const StepRow& row : rows)
-        for (uint32_t j = 0; j < (history ? row.history : row.position + 1); ++j)
+        for (uint32_t j = 0; j <= row.position; ++j)
             for (uint32_t c = 0; c < row_floats; ++c) {
                 const uint64_t i = uint64_t{cache_row_of(row, j)} * row_floats + c;
                 const bool pad =

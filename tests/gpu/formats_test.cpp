@@ -55,7 +55,7 @@ TEST_CASE("formats: kernels decode to the bit as the CPU does") {
             const auto what = fmt::format("{} rows of {}", name_of(format), dim);
             const Weights table = random_weights(what, format, vocab, dim);
             std::vector<StepRow> rows;
-            for (uint32_t t = 0; t < vocab; ++t) rows.push_back({t, t, 0, 0});
+            for (uint32_t t = 0; t < vocab; ++t) rows.push_back({t, t, 0});
             const Step step = step_of(rows);
             const Tensor y = output(64, dim);
             const Buffer counts = buffer(std::vector<uint32_t>(vocab, 0));

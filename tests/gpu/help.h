@@ -257,20 +257,26 @@ struct Step {
         result.state = state.view[side], result.pages = pages.view[side], result.rope = rope.view[side];
         return result;
     }
+    View header(Side side) const { return {state.view[side].address, sizeof(StepHeader)}; }
+    View block(Side side, uint32_t i) const { // the header of a block
+        return {state.view[side].address + block_header_at(i), sizeof(StepHeader)};
+    }
 };
-inline Step step_of(const std::vector<StepRow>& rows, uint32_t trace_slot = 0) {
-    std::vector<uint32_t> words(4 + 4 * MAX_ROWS, SENTINEL);
+inline Step step_of(const std::vector<StepRow>& rows, uint32_t trace_slot = 0,
+                    const std::vector<StepHeader>& blocks = {}) {
+    std::vector<uint32_t> words(block_header_at(static_cast<uint32_t>(blocks.size())) / 4, SENTINEL);
     const auto n = static_cast<uint32_t>(rows.size());
-    const StepHeader header{n, n, trace_slot, 0};
+    const StepHeader header{n, n, trace_slot, rows.empty() ? 0 : rows[0].position};
     std::memcpy(words.data(), &header, sizeof(header));
     std::memcpy(words.data() + 4, rows.data(), rows.size() * sizeof(StepRow));
+    std::memcpy(words.data() + block_header_at(0) / 4, blocks.data(), blocks.size() * sizeof(StepHeader));
     Step step;
     step.state = buffer(words);
     return step;
 }
 inline Step step_of(uint32_t n_rows) { // one sequence from its beginning
     std::vector<StepRow> rows;
-    for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, t, 0, 0});
+    for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, t, 0});
     return step_of(rows);
 }
 

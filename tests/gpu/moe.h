@@ -73,10 +73,10 @@ struct Experts {
                 const Buffer& expert_weights, const Tensor& act, const Tensor& y) const {
         const uint32_t rows = plan.rows(), pairs = rows * n_slots;
         const auto allocate = [&](uint64_t bytes) { return Scratch::take(side, bytes); };
-        const uint32_t tile = moe_tile(plan, mlp(side), n_slots);
-        const uint32_t max_items = moe_max_items(rows, n_slots, n_experts, tile);
-        const MoeLists lists{allocate(4ull * pairs), allocate(16 + uint64_t{max_items} * sizeof(MoeItem)),
-                             tile, max_items};
+        const uint32_t max_items =
+            moe_max_items(rows, n_slots, n_experts, moe_tile(plan, mlp(side), n_slots));
+        const MoeLists lists = moe_lists(plan, mlp(side), n_slots, allocate(4ull * pairs),
+                                         allocate(sizeof(MoeGrids) + uint64_t{max_items} * sizeof(MoeItem)));
         const auto stride = static_cast<uint32_t>(round_up(dim, 8));
         const Rows pairs_out{allocate(4ull * pairs * stride).address, dim, stride};
         const View e = dense ? View{} : experts.view[side], w = dense ? View{} : expert_weights.view[side];

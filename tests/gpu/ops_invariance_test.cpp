@@ -71,7 +71,7 @@ void run_gpu(uint32_t bucket, const Build& build) {
 
 std::vector<StepRow> attention_rows(const std::vector<uint32_t>& which) {
     std::vector<StepRow> rows;
-    for (const uint32_t r : which) rows.push_back({r, (r * 37 + 60) % POSITIONS, r % SEQUENCES, 0});
+    for (const uint32_t r : which) rows.push_back({r, (r * 37 + 60) % POSITIONS, r % SEQUENCES});
     return rows;
 }
 
@@ -157,7 +157,7 @@ TEST_CASE("ops: invariance of absorb and latent_attention") {
                        q_latent.view[side]);
                 latent_attention(plan, "latent_attention", step.memory(side), a.shape,
                                  {kv_b.matrix(side), {}, {}}, q_latent.view[side], cache.view[side], partial,
-                                 false, {}, y.rows(side));
+                                 y.rows(side));
             });
             return split(y, static_cast<uint32_t>(which.size()));
         });
@@ -166,23 +166,31 @@ TEST_CASE("ops: invariance of absorb and latent_attention") {
 
 TEST_CASE("ops: invariance of expanded_attention to the room in the step and to later rows") {
     const Attention& a = SHAPES[0];
-    for (const bool join : {false, true}) {
+    for (const bool history : {false, true}) { // a block of 61 positions before the chunk
         const auto chunk_of = [&](uint32_t n_rows, uint32_t bucket) {
             std::vector<StepRow> rows;
             std::vector<uint32_t> which;
-            for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 61 + t, 1, 61}), which.push_back(t);
-            const Step step = attention_step(a, rows);
+            for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 61 + t, 1}), which.push_back(t);
+            const Step step = attention_step(a, rows, CacheFormat::f32, {{61, 0, 0, 0}});
             const Tensor q = rows_of("q", which, bucket, a.shape.n_heads * a.head_dim());
-            const Tensor kv = rows_of("kv", which, bucket, a.kv_b_rows());
-            const Tensor latent = random_tensor("latent", bucket, a.row_floats(), 1, a.row_floats());
-            const uint32_t cols = a.shape.value_dim + 2;
-            const Tensor chunk = output(bucket * a.shape.n_heads, cols, cols),
+            const Tensor kv = rows_of("kv", which, bucket, a.kv_b_rows()),
+                         before = random_tensor("before", 61, a.kv_b_rows());
+            const Tensor latent = random_tensor("latent", bucket, a.row_floats(), 1, a.row_floats()),
+                         older = random_tensor("older", 61, a.row_floats(), 1, a.row_floats());
+            const Tensor running = output(bucket * a.shape.n_heads, 2, 2),
                          y = output(bucket, a.shape.n_heads * a.shape.value_dim);
             run_gpu(bucket, [&](Plan& plan, Side side) {
-                expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side), kv.rows(side),
-                                   false, latent.view[side], join, chunk.view[side], y.rows(side));
+                if (history)
+                    expanded_attention(
+                        plan, "history", step.memory(side), a.shape, q.rows(side),
+                        {step.block(side, 0), older.view[side], before.rows(side), false, EXPANDED_FIRST},
+                        running.view[side], y.rows(side));
+                expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
+                                   {step.header(side), latent.view[side], kv.rows(side), false,
+                                    EXPANDED_LAST | (history ? 0u : EXPANDED_FIRST)},
+                                   running.view[side], y.rows(side));
             });
-            return join ? split(chunk, n_rows, a.shape.n_heads) : split(y, n_rows);
+            return split(y, n_rows);
         };
         const auto whole = chunk_of(200, 256);
         for (const auto& [n_rows, bucket] : {std::pair(1u, 1u),

@@ -80,7 +80,7 @@ TEST_CASE("ops: embed") {
                 const Scratch scratch;
                 const auto what = fmt::format("embed {} {} of {} rows", name_of(format), dim, n_rows);
                 std::vector<StepRow> rows; // tokens that come twice, in three sequences
-                for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({(t * 31 + 5) % 60, t, t % 3, 0});
+                for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({(t * 31 + 5) % 60, t, t % 3});
                 const Step step = step_of(rows);
                 const Weights table = random_weights(what, format, vocab, dim);
                 const Tensor y = output(bucket_of(n_rows), dim);

@@ -28,7 +28,7 @@ void check_kv_write(const Attention& a, uint32_t n_rows, Worst& worst) {
     const Scratch scratch;
     const auto what = fmt::format("kv_write {} of {} rows", a.name(), n_rows);
     std::vector<StepRow> rows; // no two write one cache row
-    for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 62 + t / SEQUENCES, t % SEQUENCES, 0});
+    for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 62 + t / SEQUENCES, t % SEQUENCES});
     const Step step = plain_step(a, rows);
     const uint32_t bucket = bucket_of(n_rows), row_floats = row_floats_of(a);
     const Tensor k = random_tensor(what + " k", bucket, keys_of(a)),

@@ -36,7 +36,7 @@ struct Sampling {
         const uint32_t bucket = bucket_of(n_rows);
         std::vector<StepRow> rows;
         for (uint32_t t = 0; t < n_rows; ++t)
-            rows.push_back({t % vocab, 5 + t, n_rows - 1 - t, 0}); // sequences in another order
+            rows.push_back({t % vocab, 5 + t, n_rows - 1 - t}); // sequences in another order
         step = step_of(rows);
         auto all = values;
         all.resize(uint64_t{bucket} * vocab);
@@ -70,8 +70,10 @@ struct Sampling {
         return read<Sampled>(side, sampled)[(n_rows - 1 - row) * SAMPLED_RING + position % SAMPLED_RING];
     }
     std::vector<StepRow> state(Side side = GPU) const {
-        const auto words = read<StepRow>(side, step.state);
-        return {words.begin() + 1, words.begin() + 1 + n_rows};
+        const auto bytes = read<std::byte>(side, step.state);
+        std::vector<StepRow> rows(n_rows);
+        std::memcpy(rows.data(), bytes.data() + sizeof(StepHeader), n_rows * sizeof(StepRow));
+        return rows;
     }
 };
 

@@ -165,7 +165,8 @@ size_t first_conflict(const Laboratory& lab, const std::vector<Op>& ops, size_t 
 
 // The references of grouped experts find a token's experts by themselves, where the kernels go through the
 // lists that expert_sort made: what is lost between the two cannot show here, only in the shadow (and in the
-// kernels' own tests).
+// kernels' own tests). Nor can it where a chunk's past is read from the cache right after its own rows were
+// written to others.
 bool reads_lists(const Op& op) {
     return op.module.starts_with("moe_up") || op.module.starts_with("moe_down");
 }
@@ -178,7 +179,9 @@ bool is_list(const std::vector<Op>& ops, View view) {
 }
 bool shows(const std::vector<Op>& ops, size_t barrier) {
     const bool sorted = barrier > 0 && ops[barrier - 1].module == "expert_sort" && reads_lists(ops[barrier]);
-    return !sorted && ops[barrier].module != "expert_sort";
+    const bool past = barrier > 0 && ops[barrier - 1].module == "latent_write" &&
+                      ops[barrier].label.ends_with(".history.latent_read");
+    return !sorted && !past && ops[barrier].module != "expert_sort";
 }
 
 size_t first_difference(const Bytes& a, std::span<const std::byte> b) {

@@ -19,8 +19,7 @@ MemoryPlan plan_of(const std::string& golden_case, const ModelOptions& options, 
 
 void compare(const std::string& golden_case, const ModelOptions& options) {
     INFO(golden_case);
-    const char* device = std::getenv("FATHOM_TEST_DEVICE");
-    const auto on = make_gpu_executor({.select = device ? device : ""});
+    const auto on = gpu_executor();
     const MemoryPlan plan = plan_of(golden_case, options, on->caps());
     const auto model = model_of(golden_case, *on, options);
     uint64_t owners = 0;

@@ -1,8 +1,6 @@
 // The Plan: barriers from declarations, and the lists that the forward pass makes for a small model.
 #include "model/step.h"
 
-#include <cstdlib>
-
 using namespace fathom;
 using namespace fathom::test;
 
@@ -19,11 +17,6 @@ std::vector<bool> barriers(const std::vector<std::pair<std::vector<View>, std::v
     std::vector<bool> result;
     for (const Op& op : plan.ops()) result.push_back(op.barrier);
     return result;
-}
-
-std::unique_ptr<Executor> gpu_executor() {
-    const char* device = std::getenv("FATHOM_TEST_DEVICE");
-    return make_gpu_executor({.select = device ? device : ""});
 }
 
 size_t ops_of_layer(const Plan& plan, uint32_t layer) {
@@ -123,10 +116,39 @@ TEST_CASE("plan: a layer that is watched adds an op or two, and only while it is
             return op.module == "attention_map" && op.label == "layers.1.attention_map";
         });
         CHECK(maps == 1);
-        const bool absorbs = situation.kind.expanded && !situation.kind.history; // for the map alone
-        CHECK(ops.size() == before + (absorbs ? 2 : 1));
+        CHECK(ops.size() == before + (situation.kind.expanded ? 2 : 1)); // absorbs for the map alone
         model->watch({});
         CHECK(model->plan(situation.kind).ops().size() == before);
+    }
+}
+
+TEST_CASE("plan: sorted experts are dispatched by as many workgroups as there are tiles") {
+    const auto executor = make_reference_executor();
+    const auto model = model_of("v3_base", *executor);
+    for (const Situation& situation : situations()) {
+        INFO(std::string(situation.name));
+        const Plan& plan = model->plan(situation.kind);
+        const Op* sort = nullptr;
+        size_t halves = 0;
+        for (const Op& op : plan.ops()) {
+            if (op.module == "expert_sort") sort = &op;
+            const bool is_half = op.module.starts_with("moe_up") || op.module.starts_with("moe_down");
+            if (!is_half || !moe_grouped(plan)) {
+                CHECK(op.indirect.bytes == 0);
+                continue;
+            }
+            ++halves;
+            REQUIRE(sort != nullptr);
+            ExpertSort p;
+            std::memcpy(&p, sort->params, sizeof(p));
+            const bool up = op.module.starts_with("moe_up");
+            CHECK(op.indirect.address ==
+                  p.items + (up ? offsetof(MoeGrids, up_blocks) : offsetof(MoeGrids, down_blocks)));
+            CHECK(op.grid[0] == (up ? p.up_blocks : p.down_blocks));
+            CHECK(op.grid[1] == p.max_items);
+            CHECK(op.grid[2] == (up ? p.up_parts : p.down_parts));
+        }
+        CHECK(halves == (moe_grouped(plan) ? 2 * model->config.n_layers : 0));
     }
 }
 

@@ -58,7 +58,6 @@ double compare_step(Model& on_gpu, Executor& gpu, Model& on_cpu, Executor& cpu, 
 } // namespace
 
 TEST_CASE("reference: every tensor of every kind of step is the CPU executor's") {
-    const char* device = std::getenv("FATHOM_TEST_DEVICE");
     ModelOptions options = small_options();
     options.taps = {"*"};
     for (const char* name : {"v3_base", "v3_odd", "v3_bf16", "v3_half_split", "v2_odd", "v2_groups", "v2_f16",
@@ -66,7 +65,7 @@ TEST_CASE("reference: every tensor of every kind of step is the CPU executor's")
         INFO(std::string(name));
         // A device of its own: GPU-assisted validation looks every access up among all buffers, one after the
         // other, and lavapipe gives up on a shader after 65535 iterations of all its loops.
-        const auto gpu = make_gpu_executor({.select = device ? device : ""}), cpu = make_reference_executor();
+        const auto gpu = gpu_executor(), cpu = make_reference_executor();
         const auto on_gpu = model_of(name, *gpu, options), on_cpu = model_of(name, *cpu, options);
         double worst = 0;
         for (const Situation& situation : situations()) {

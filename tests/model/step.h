@@ -5,12 +5,18 @@
 #include "golden/golden.h"
 #include "model/forward.h"
 
+#include <cstdlib>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
 namespace fathom::test {
 
 constexpr uint32_t CONTEXT = 130, SEQUENCES = 8, MAX_PAGES = 3, N_PAGES = SEQUENCES * MAX_PAGES;
+
+inline std::unique_ptr<Executor> gpu_executor() {
+    const char* device = std::getenv("FATHOM_TEST_DEVICE");
+    return make_gpu_executor({.select = device ? device : ""});
+}
 
 inline ModelOptions small_options() {
     ModelOptions options;
@@ -39,31 +45,28 @@ inline std::vector<Situation> situations() {
     using Mode = StepKind::Mode;
     const auto chunk = [](uint32_t n, uint32_t start) {
         std::vector<StepRow> rows;
-        for (uint32_t t = 0; t < n; ++t) rows.push_back({(t * 11 + 3) % 96, start + t, 1, start});
+        for (uint32_t t = 0; t < n; ++t) rows.push_back({(t * 11 + 3) % 96, start + t, 1});
         return rows;
     };
     std::vector<StepRow> sequences; // one row of each, in no order
     for (uint32_t s = 0; s < SEQUENCES; ++s)
-        sequences.push_back({s * 7 + 1, (s * 41 + 20) % CONTEXT, (s * 3 + 2) % SEQUENCES, 0});
+        sequences.push_back({s * 7 + 1, (s * 41 + 20) % CONTEXT, (s * 3 + 2) % SEQUENCES});
     const std::vector<StepRow> three(sequences.begin(), sequences.begin() + 3),
         seven(sequences.begin(), sequences.begin() + 7);
     return {
-        {"decode of one", {Mode::decode, 1}, {{7, 70, 2, 0}}},
+        {"decode of one", {Mode::decode, 1}, {{7, 70, 2}}},
         {"decode of three", {Mode::decode, 4}, three},
         {"decode of seven", {Mode::decode, 8}, seven},
         {"prefill", {Mode::prefill, 8}, chunk(7, 60)},
-        {"expanded prefill", {Mode::prefill, 16, true, false}, chunk(13, 0)},
-        {"expanded prefill with history", {Mode::prefill, 16, true, true}, chunk(13, 61)},
+        {"expanded prefill", {Mode::prefill, 16, true}, chunk(13, 0)},
+        {"expanded prefill with history", {Mode::prefill, 16, true, history_blocks(16, 61)}, chunk(13, 61)},
         {"logits", {Mode::logits, 8}, chunk(5, 62)},
     };
 }
 
 // Puts a step's input where the host puts it: state, page tables, samplers; and random rows into the cache.
 inline void prepare(const Model& m, Executor& on, const Situation& situation) {
-    const auto n = static_cast<uint32_t>(situation.rows.size());
-    const StepHeader header{n, n, TRACE_ROWS - 2, 0}; // the routing ring wraps
-    std::memcpy(on.mapped(m.state), &header, sizeof(header));
-    std::memcpy(on.mapped(m.state) + sizeof(header), situation.rows.data(), n * sizeof(StepRow));
+    m.write_step(situation.kind, situation.rows, TRACE_ROWS - 2); // the routing ring wraps
     std::vector<uint32_t> pages;
     for (uint32_t i = 0; i < N_PAGES; ++i) pages.push_back((7 * i + 5) % N_PAGES);
     std::memcpy(on.mapped(m.page_tables), pages.data(), 4 * pages.size());

@@ -22,17 +22,16 @@ TEST_CASE("traffic: of a decode step, by hand") {
         FAIL("no op " << label);
         return Traffic{};
     };
-    const uint64_t state = 32; // the header and one row
+    const uint64_t header = sizeof(StepHeader), state = header + sizeof(StepRow);
     const Traffic logits = traffic("logits");
     CHECK(logits.flops == 2.0 * c.vocab_size * c.dim);
     CHECK(logits.bytes() == // a row of weights for the norm as well as a row of x
-
-          state + uint64_t{c.vocab_size} * row_bytes(Format::f32, c.dim) + 8 * c.dim + 4 * c.vocab_size);
+          header + uint64_t{c.vocab_size} * row_bytes(Format::f32, c.dim) + 8 * c.dim + 4 * c.vocab_size);
     const uint32_t moe_layer = c.first_moe_layer;
     const Traffic up = traffic(fmt::format("layers.{}.moe_up", moe_layer));
     const uint32_t slots = c.n_active_experts + c.n_shared_experts;
     CHECK(up.flops == 2.0 * slots * 2 * c.expert_dim * c.dim);
-    CHECK(up.bytes() == state + 4 * slots + // each slot another expert
+    CHECK(up.bytes() == header + 4 * slots + // each slot another expert
                             2ull * slots * c.expert_dim * row_bytes(Format::f32, c.dim) + 8 * c.dim +
                             4ull * slots * c.expert_dim);
     const Traffic attention = traffic("layers.0.latent_attention");

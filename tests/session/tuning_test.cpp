@@ -41,6 +41,7 @@ struct Loaded {
     std::unique_ptr<Engine> engine;
     size_t tried = 0; // products
     std::vector<Trial> trials;
+    std::map<std::string, AttentionCosts> attention;
 };
 Loaded load_tuned(const std::string& tier) {
     Loaded loaded;
@@ -49,7 +50,9 @@ Loaded load_tuned(const std::string& tier) {
     loaded.engine = load("", options);
     Session session = loaded.engine->open();
     loaded.engine->examine(session, [&](Model&, Executor& executor, uint32_t) {
-        loaded.trials = remembered_trials(executor.gpu()->info());
+        const Tuning tuning = remembered_tuning(executor.gpu()->info());
+        loaded.trials = tuning.trials;
+        loaded.attention = tuning.attention;
     });
     return loaded;
 }
@@ -93,9 +96,18 @@ TEST_CASE("tuning: every kernel is tried and one is chosen for every product") {
         CHECK(trials.front()->tier == Tier::base);
         CHECK(std::count_if(trials.begin(), trials.end(), [](const Trial* t) { return t->chosen; }) == 1);
     }
+    REQUIRE(first.attention.size() == 1); // this model's
+    for (const double cost :
+         {first.attention.begin()->second.expand_row, // all measured: seconds
+          first.attention.begin()->second.expanded_pair, first.attention.begin()->second.absorb_row,
+          first.attention.begin()->second.absorbed_pair}) {
+        CHECK(cost > 0);
+        CHECK(cost < 1);
+    }
     const Loaded second = load_tuned("tune"); // anew, although it is remembered
     CHECK(second.tried == first.tried);
     CHECK(second.trials.size() == first.trials.size());
+    CHECK(second.attention.size() == 1);
 }
 
 TEST_CASE("tuning: a wrong kernel is caught, and what it would have spoiled is right") {
@@ -125,7 +137,7 @@ TEST_CASE("tuning: what is remembered is used, and damage to it costs only the t
         std::vector<Trial> trials;
         Session session = first.engine->open();
         first.engine->examine(session, [&](Model&, Executor& executor, uint32_t) {
-            trials = remembered_trials(executor.gpu()->info());
+            trials = remembered_tuning(executor.gpu()->info()).trials;
         });
         return trials.size();
     };
@@ -156,7 +168,7 @@ TEST_CASE("tuning: a trial that did not come back is not repeated") {
     Session session = engine->open();
     engine->examine(session, [&](Model& model, Executor& executor, uint32_t sequence) {
         std::vector<StepRow> rows;
-        for (uint32_t i = 0; i < 32; ++i) rows.push_back({i, i, sequence, 0});
+        for (uint32_t i = 0; i < 32; ++i) rows.push_back({i, i, sequence});
         size_t saved = 0;
         const std::vector<Trial> found =
             tune(model, executor, rows, stopped, {.save = [&](const auto& so_far) {

@@ -61,7 +61,18 @@ void latent_write_reference(const LatentWrite& p) {
         rotate(p.rope, r.position, p.rope_dim, p.half_split, kv + p.latent_dim, &y[pad4(p.latent_dim)]);
         write_cache_row(p.cache_format, y,
                         cache_row(p.cache, p.pages, r, r.position, p.max_pages, p.page_bytes, p.row_bytes));
-        if (p.unpaged) std::copy(y.begin(), y.end(), row(p.unpaged, t, p.row_floats));
+    }
+}
+
+void latent_read_reference(const LatentRead& p) {
+    const StepHeader& block = header(p.block);
+    const StepRow& r = step_row(p.state, 0);
+    for (uint32_t i = 0; i < block.n_rows; ++i) {
+        const auto numbers = read_cache_row(
+            p.cache_format,
+            cache_row(p.cache, p.pages, r, block.first + i, p.max_pages, p.page_bytes, p.row_bytes),
+            p.row_floats);
+        std::copy(numbers.begin(), numbers.end(), row(p.y, i, p.row_floats));
     }
 }
 
@@ -121,7 +132,7 @@ void latent_attention_reference(const LatentAttention& p) {
     std::vector<double> scores;
     for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t) {
         const StepRow& r = step_row(p.state, t);
-        const uint32_t length = p.history_only ? r.history : r.position + 1;
+        const uint32_t length = r.position + 1;
         const uint32_t pages = div_up(length, PAGE_TOKENS), per_part = div_up(pages, p.n_parts);
         std::vector<std::vector<float>> keys;
         for (uint32_t j = 0; j < length; ++j)
@@ -158,7 +169,7 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
     const uint32_t latent4 = pad4(p.latent_dim), stride = latent4 + 4;
     std::vector<float> context(p.latent_dim);
     for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t) {
-        const uint32_t used = parts_used(step_row(p.state, t), p.history_only, p.n_parts);
+        const uint32_t used = parts_used(step_row(p.state, t), p.n_parts);
         for (uint32_t h = 0; h < p.n_heads; ++h) {
             const float* parts =
                 row(p.partial, (uint64_t{t - p.first_row} * p.n_heads + h) * p.n_parts, stride);
@@ -172,20 +183,9 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
                 for (uint32_t i = 0; i < used; ++i) joined += weight(i) * parts[i * stride + c];
                 context[c] = static_cast<float>(joined);
             }
-            double history_weight = 1, chunk_weight = 0;
-            const float* chunk =
-                p.chunk ? row(p.chunk, uint64_t{t} * p.n_heads + h, p.value_dim + 2) : nullptr;
-            if (chunk) {
-                const double m = std::max(largest, double(chunk[p.value_dim]));
-                history_weight = std::exp(largest - m);
-                chunk_weight = std::exp(chunk[p.value_dim] - m);
-                sum = history_weight * sum + chunk_weight * chunk[p.value_dim + 1];
-            }
             for (uint32_t i = 0; i < p.value_dim; ++i) {
                 const uint64_t weight_row = uint64_t{h} * (p.skipped_rows + p.value_dim) + p.skipped_rows + i;
-                double value =
-                    history_weight * dot<F>(p.weights, weight_row, p.row_bytes, context.data(), p.latent_dim);
-                if (chunk) value += chunk_weight * chunk[i];
+                const double value = dot<F>(p.weights, weight_row, p.row_bytes, context.data(), p.latent_dim);
                 row(p.y, t, p.y_stride)[h * p.value_dim + i] = static_cast<float>(value / sum);
             }
         }
@@ -194,16 +194,17 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
 
 void expanded_attention_reference(const ExpandedAttention& p) {
     const uint32_t head_dim = p.nope_dim + p.rope_dim;
+    const StepHeader& block = header(p.block);
     std::vector<float> query(head_dim);
     std::vector<double> scores;
     for (uint32_t t = 0; t < n_rows(p.state); ++t)
         for (uint32_t h = 0; h < p.n_heads; ++h) {
+            const uint32_t position = step_row(p.state, t).position;
             const float* q = row(p.q, t, p.q_stride) + h * head_dim;
             std::copy_n(q, p.nope_dim, query.begin());
-            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim,
-                   &query[p.nope_dim]);
+            rotate(p.rope, position, p.rope_dim, p.half_split, q + p.nope_dim, &query[p.nope_dim]);
             scores.clear();
-            for (uint32_t j = 0; j <= t; ++j) {
+            for (uint32_t j = 0; j < block.n_rows && block.first + j <= position; ++j) {
                 const float* nope = row(p.kv, j, p.kv_stride) + h * p.k_stride;
                 const float* k_pe = row(p.latent, j, p.row_floats) + pad4(p.latent_dim);
                 double score = 0;
@@ -211,18 +212,25 @@ void expanded_attention_reference(const ExpandedAttention& p) {
                 for (uint32_t d = 0; d < p.rope_dim; ++d) score += double(query[p.nope_dim + d]) * k_pe[d];
                 scores.push_back(score * p.scale);
             }
+            if (scores.empty()) continue;
+            float* const running = row(p.running, uint64_t{t} * p.n_heads + h, 2);
+            const bool first = p.place & EXPANDED_FIRST, last = p.place & EXPANDED_LAST;
             const Softmax softmax(scores);
-            float* y = p.join ? row(p.y, uint64_t{t} * p.n_heads + h, p.value_dim + 2)
-                              : row(p.y, t, p.y_stride) + h * p.value_dim;
+            const double largest = first ? softmax.largest : std::max<double>(running[0], softmax.largest);
+            const double before = first ? 0 : std::exp(running[0] - largest);
+            const double now = std::exp(softmax.largest - largest);
+            const double sum = (first ? 0 : before * running[1]) + now * softmax.sum;
+            float* y = row(p.y, t, p.y_stride) + h * p.value_dim;
             for (uint32_t c = 0; c < p.value_dim; ++c) {
                 double value = 0;
-                for (uint32_t j = 0; j <= t; ++j)
+                for (size_t j = 0; j < scores.size(); ++j)
                     value += scores[j] * row(p.kv, j, p.kv_stride)[p.v_first + h * p.v_stride + c];
-                y[c] = static_cast<float>(p.join ? value : value / softmax.sum);
+                value = (first ? 0 : before * y[c]) + now * value;
+                y[c] = static_cast<float>(last ? value / sum : value);
             }
-            if (!p.join) continue;
-            y[p.value_dim] = static_cast<float>(softmax.largest);
-            y[p.value_dim + 1] = static_cast<float>(softmax.sum);
+            if (last) continue;
+            running[0] = static_cast<float>(largest);
+            running[1] = static_cast<float>(sum);
         }
 }
 
@@ -249,29 +257,24 @@ uint32_t parts_for(const gpu::Caps& caps, const AttentionShape& shape) {
 } // namespace
 
 void latent_write(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
-                  Rows kv, View weight, View cache, View unpaged, float eps) {
-    const LatentWrite p{step.state.address,
-                        kv.address,
-                        weight.address,
-                        step.rope.address,
-                        step.pages.address,
-                        cache.address,
-                        unpaged.bytes ? unpaged.address : 0,
-                        kv.stride,
-                        shape.latent_dim,
-                        shape.rope_dim,
-                        step.half_split,
-                        step.max_pages,
-                        step.page_bytes,
-                        step.row_floats,
-                        step.row_bytes,
-                        step.cache_format,
-                        eps};
-    std::vector<View> writes{cache};
-    if (unpaged.bytes) writes.push_back(unpaged);
+                  Rows kv, View weight, View cache, float eps) {
+    const LatentWrite p{step.state.address, kv.address,      weight.address,    step.rope.address,
+                        step.pages.address, cache.address,   kv.stride,         shape.latent_dim,
+                        shape.rope_dim,     step.half_split, step.max_pages,    step.page_bytes,
+                        step.row_floats,    step.row_bytes,  step.cache_format, eps};
     plan.add<latent_write_reference>("latent_write", label, p, {1, plan.rows(), 1}, {step.cache_format},
                                      {step.state, kv.span(plan.rows()), weight, step.rope, step.pages},
-                                     writes);
+                                     {cache});
+}
+
+void latent_read(Plan& plan, const std::string& label, const StepMemory& step, View block, View cache,
+                 View y) {
+    const LatentRead p{block.address,  step.state.address, step.pages.address, cache.address,
+                       y.address,      step.max_pages,     step.page_bytes,    step.row_floats,
+                       step.row_bytes, step.cache_format};
+    plan.add<latent_read_reference>("latent_read", label, p, {1, plan.rows(), 1},
+                                    {step.cache_format, step.row_floats}, {step.state, step.pages, cache},
+                                    {y});
 }
 
 void absorb(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
@@ -322,7 +325,7 @@ namespace {
 
 // The rows of a step whose partial results are in memory at once, and where those are.
 struct Block {
-    uint32_t first, last, history_only;
+    uint32_t first, last;
     View written;
 };
 
@@ -331,11 +334,11 @@ void add_latent_attention(Plan& plan, const std::string& label, const StepMemory
     const uint32_t parts = parts_for(plan.caps(), shape);
     const uint32_t queries = queries_for(plan.caps(), 0, std::bit_ceil(shape.n_heads));
     const uint32_t channels = div_up(pad4(shape.latent_dim) / 4, WORKGROUP);
-    const LatentAttention p{step.state.address,    q.address,      step.pages.address, cache.address,
-                            block.written.address, shape.n_heads,  shape.latent_dim,   shape.rope_dim,
-                            step.row_floats,       step.row_bytes, step.cache_format,  step.max_pages,
-                            step.page_bytes,       parts,          block.first,        block.last,
-                            block.history_only,    shape.scale};
+    const LatentAttention p{
+        step.state.address, q.address,        step.pages.address, cache.address,   block.written.address,
+        shape.n_heads,      shape.latent_dim, shape.rope_dim,     step.row_floats, step.row_bytes,
+        step.cache_format,  step.max_pages,   step.page_bytes,    parts,           block.first,
+        block.last,         shape.scale};
     plan.add<latent_attention_reference>("latent_attention", label, p,
                                          {parts, div_up(shape.n_heads, queries), block.last - block.first},
                                          {queries, step.row_floats, channels, TILE_PAGES, step.cache_format},
@@ -346,7 +349,7 @@ void add_latent_attention(Plan& plan, const std::string& label, const StepMemory
 
 void latent_attention(Plan& plan, const std::string& label, const StepMemory& step,
                       const AttentionShape& shape, const KvB& kv_b, View q, View cache, View partial,
-                      bool history_only, View chunk, Rows y) {
+                      Rows y) {
     const Matrix& w = kv_b.split() ? kv_b.v : kv_b.whole;
     const gpu::Caps& caps = plan.caps();
     const uint64_t row_bytes = partial_row_bytes(caps, shape);
@@ -357,12 +360,11 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
     const uint32_t slices = caps.cpu || rows >= 16 ? 1 : std::max(1u, 4 / tokens);
     for (uint32_t first = 0; first < plan.rows(); first += rows) {
         const uint32_t last = std::min(first + rows, plan.rows());
-        const Block block{first, last, history_only, {partial.address, row_bytes * (last - first)}};
+        const Block block{first, last, {partial.address, row_bytes * (last - first)}};
         add_latent_attention(plan, label, step, shape, q, cache, block);
         const AttentionCombine c{step.state.address,
                                  partial.address,
                                  w.view.address,
-                                 chunk.bytes ? chunk.address : 0,
                                  y.address,
                                  shape.n_heads,
                                  kv_b.split() ? 0 : shape.nope_dim,
@@ -372,50 +374,56 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
                                  w.row_bytes,
                                  y.stride,
                                  first,
-                                 last,
-                                 history_only};
-        std::vector<View> reads{step.state, block.written, w.view};
-        if (chunk.bytes) reads.push_back(chunk);
+                                 last};
         const Rows block_y{y.address + 4ull * first * y.stride, y.cols, y.stride};
         FATHOM_ADD_BY_FORMAT(plan, attention_combine, w.format, label + ".combine", c,
                              {shape.n_heads, slices, div_up(last - first, tokens)},
-                             {caps.k_lanes, div_up(shape.latent_dim, 8), tokens}, reads,
-                             {block_y.span(last - first)});
+                             {caps.k_lanes, div_up(shape.latent_dim, 8), tokens},
+                             {step.state, block.written, w.view}, {block_y.span(last - first)});
     }
 }
 
+uint32_t history_blocks(uint32_t bucket, uint32_t before) {
+    const uint32_t blocks = div_up(before, bucket);
+    return static_cast<uint32_t>(round_up(blocks, std::max(std::bit_floor(blocks) / 2, 1u)));
+}
+
 void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step,
-                        const AttentionShape& shape, Rows q, Rows kv, bool split, View latent, bool join,
-                        View chunk, Rows y) {
+                        const AttentionShape& shape, Rows q, const Expanded& block, View running, Rows y) {
     const uint32_t both = shape.nope_dim + shape.value_dim;
     const uint32_t head_dim = shape.nope_dim + shape.rope_dim;
     const uint32_t queries = queries_for(plan.caps(), head_dim, plan.rows());
     const ExpandedAttention p{step.state.address,
+                              block.header.address,
                               q.address,
-                              kv.address,
+                              block.kv.address,
                               step.rope.address,
-                              latent.address,
-                              join ? chunk.address : y.address,
+                              block.latent.address,
+                              running.address,
+                              y.address,
                               shape.n_heads,
                               shape.nope_dim,
                               shape.rope_dim,
                               shape.value_dim,
                               shape.latent_dim,
                               q.stride,
-                              kv.stride,
+                              block.kv.stride,
                               y.stride,
                               step.row_floats,
                               step.half_split,
-                              split ? shape.nope_dim : both,
-                              split ? shape.n_heads * shape.nope_dim : shape.nope_dim,
-                              split ? shape.value_dim : both,
-                              join,
+                              block.split ? shape.nope_dim : both,
+                              block.split ? shape.n_heads * shape.nope_dim : shape.nope_dim,
+                              block.split ? shape.value_dim : both,
+                              block.place,
                               shape.scale};
+    std::vector<View> reads{step.state, q.span(plan.rows()), block.kv.span(plan.rows()), step.rope,
+                            block.latent},
+        writes{y.span(plan.rows())};
+    if (!(block.place & EXPANDED_FIRST)) reads.insert(reads.end(), {running, y.span(plan.rows())});
+    if (!(block.place & EXPANDED_LAST)) writes.push_back(running);
     plan.add<expanded_attention_reference>(
         "expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
-        {queries, head_dim, div_up(shape.value_dim, WORKGROUP), TILE_PAGES},
-        {step.state, q.span(plan.rows()), kv.span(plan.rows()), step.rope, latent},
-        {join ? chunk : y.span(plan.rows())});
+        {queries, head_dim, div_up(shape.value_dim, WORKGROUP), TILE_PAGES}, reads, writes);
 }
 
 } // namespace fathom

@@ -119,7 +119,7 @@ template <Format F> void router_reference(const Router& p) {
 void expert_sort_reference(const ExpertSort& p) {
     const uint32_t pairs = n_rows(p.state) * p.n_slots;
     uint32_t next = 0, n_items = 0;
-    MoeItem* items = at<MoeItem>(p.items + 16);
+    MoeItem* items = at<MoeItem>(p.items + sizeof(MoeGrids));
     for (uint32_t e = 0; e < p.n_experts; ++e) {
         const uint32_t first = next;
         for (uint32_t pair = 0; pair < pairs; ++pair)
@@ -128,8 +128,7 @@ void expert_sort_reference(const ExpertSort& p) {
             items[n_items++] = {e, i, std::min(p.tile, next - i), 0};
     }
     check(n_items <= p.max_items, "the tiles of pairs fit their list");
-    const uint32_t count[4] = {n_items, 0, 0, 0};
-    std::memcpy(words(p.items), count, 16);
+    *at<MoeGrids>(p.items) = {p.up_blocks, n_items, p.up_parts, p.down_blocks, n_items, p.down_parts, 0, 0};
 }
 
 template <Format F> void moe_up_reference(const MoeUp& p) {
@@ -194,6 +193,17 @@ uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint
     return rows * n_slots / tile + n_experts; // every expert may end in a partial tile
 }
 
+MoeLists moe_lists(const Plan& plan, const Mlp& mlp, uint32_t n_slots, View pairs, View items) {
+    const uint32_t tile = moe_tile(plan, mlp, n_slots);
+    MoeLists lists{pairs, items, tile, moe_max_items(plan.rows(), n_slots, mlp.down.count, tile)};
+    if (!moe_grouped(plan)) return lists;
+    const ProductLaunch up = launch_for(plan, up_product(plan, mlp.gate), 2, tile, false),
+                        down = launch_for(plan, down_product(plan, mlp.down), 1, tile, false);
+    lists.grids.up_blocks = up.blocks, lists.grids.up_parts = div_up(tile, up.tokens);
+    lists.grids.down_blocks = down.blocks, lists.grids.down_parts = div_up(tile, down.tokens);
+    return lists;
+}
+
 void router(Plan& plan, const std::string& label, const StepMemory& step, const RoutingShape& shape,
             const Matrix& gate, const Input& x, const RouterMemory& m) {
     const uint32_t pairs_bytes = plan.rows() * shape.n_slots() * 4;
@@ -229,10 +239,18 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
 
 void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, uint32_t n_experts,
                  uint32_t n_slots, View experts, const MoeLists& lists) {
-    const ExpertSort p{step.state.address,  experts.bytes ? experts.address : 0,
-                       lists.pairs.address, lists.items.address,
-                       n_experts,           n_slots,
-                       lists.tile,          lists.max_items};
+    const ExpertSort p{step.state.address,
+                       experts.bytes ? experts.address : 0,
+                       lists.pairs.address,
+                       lists.items.address,
+                       n_experts,
+                       n_slots,
+                       lists.tile,
+                       lists.max_items,
+                       lists.grids.up_blocks,
+                       lists.grids.up_parts,
+                       lists.grids.down_blocks,
+                       lists.grids.down_parts};
     std::vector<View> reads{step.state};
     if (experts.bytes) reads.push_back(experts);
     plan.add<expert_sort_reference>("expert_sort", label, p, {n_experts, 1, 1}, {n_experts}, reads,
@@ -241,11 +259,22 @@ void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, u
 
 namespace {
 
-// Workgroups: blocks of rows, tiles (or `alone` of what is not grouped), parts of a tile.
+// Workgroups: blocks of rows, tiles at most (or `alone` of what is not grouped), parts of a tile.
 std::array<uint32_t, 3> moe_grid(const ProductLaunch& launch, bool grouped, const MoeLists& lists,
                                  uint32_t alone) {
     if (!grouped) return {launch.blocks, alone, 1};
     return {launch.blocks, lists.max_items, div_up(lists.tile, launch.tokens)};
+}
+
+// Lets the op that was added last have as many workgroups as there are tiles: the grid that expert_sort wrote
+// at `offset` of its list, where that is this launch's but for their number (of an up that has not its gate's
+// format it need not be).
+void take_tiles(Plan& plan, const MoeLists& lists, size_t offset) {
+    uint32_t listed[3];
+    std::memcpy(listed, reinterpret_cast<const std::byte*>(&lists.grids) + offset, sizeof(listed));
+    Op& op = plan.ops().back();
+    if (listed[0] == op.grid[0] && listed[2] == op.grid[2])
+        op.indirect = {lists.items.address + offset, sizeof(listed)};
 }
 
 // One launch of moe_up: both halves, or the part of them that `part` says, with its matrix as gate and as up.
@@ -283,6 +312,7 @@ void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, co
     if (part == MOE_UP_UP) reads.push_back(act.span(pairs));
     FATHOM_ADD_TIER(plan, moe_up, launch.tier, gate.format, label, p, moe_grid(launch, grouped, lists, pairs),
                     launch.constants, reads, {act.span(pairs)});
+    if (grouped) take_tiles(plan, lists, offsetof(MoeGrids, up_blocks));
 }
 
 } // namespace
@@ -333,6 +363,7 @@ void moe_down(Plan& plan, const std::string& label, const StepMemory& step, cons
                     moe_grid(launch, grouped, lists, plan.rows()), launch.constants, reads,
                     {out.span(grouped ? pairs : plan.rows())});
     if (!grouped) return;
+    take_tiles(plan, lists, offsetof(MoeGrids, down_blocks));
     const MoeReduce r{step.state.address, out.address, weights, y.address, y.cols, n_slots,
                       out.stride,         y.stride};
     std::vector<View> reduce_reads{step.state, out.span(pairs), y.span(plan.rows())};

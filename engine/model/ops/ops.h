@@ -57,7 +57,7 @@ struct KvB {
 
 // What the ops of a step share.
 struct StepMemory {
-    View state; // StepHeader, StepRow[MAX_ROWS]
+    View state; // StepHeader, StepRow[MAX_ROWS], the headers of blocks
     View pages; // page tables: (sequences, max_pages)
     View rope;  // (positions, rope_dim / 2) pairs of cos and sin
     uint32_t max_pages = 0;
@@ -82,12 +82,14 @@ struct RoutingShape {
 struct MoeLists {
     View pairs, items;
     uint32_t tile = 0, max_items = 0;
+    MoeGrids grids{}; // but for the number of tiles, which expert_sort finds
 };
 // Pairs of a tile: few where lanes share a dot product, else by what an expert gets on average.
 uint32_t moe_least_tile(uint32_t rows);
 uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots);
 // Tiles there can be, at most.
 uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint32_t tile);
+MoeLists moe_lists(const Plan& plan, const Mlp& mlp, uint32_t n_slots, View pairs, View items);
 // Whether a step of this bucket sorts its pairs by expert, to read an expert's weights once for several
 // tokens.
 bool moe_grouped(const Plan& plan);
@@ -99,22 +101,34 @@ void matmul(Plan&, const std::string& label, const StepMemory&, const Matrix& we
             bool add);
 
 void latent_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows kv,
-                  View weight, View cache, View unpaged, float eps); // unpaged (T, row_floats), or no bytes
+                  View weight, View cache, float eps);
 void absorb(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&, Rows q,
             View y);
-// Attention over the cache and its combination, in blocks of rows whose partial results fit `partial`. With
-// `history_only` it covers the positions before a prefill chunk, and joins `chunk` (see
-// ExpandedAttention::join).
+// Attention over the cache and its combination, in blocks of rows whose partial results fit `partial`.
 void latent_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&,
-                      View q, View cache, View partial, bool history_only, View chunk, Rows y);
+                      View q, View cache, View partial, Rows y);
 uint64_t partial_row_bytes(const gpu::Caps&, const AttentionShape&); // of `partial` for one token row
-// Keys and values of a chunk from its latent rows, into kv (T, n_heads * (nope + value)): head by head, or
-// all keys before all values where kv_b is split.
+// Cache rows of a block of positions, as many as its header in the step's state says, at most the plan's
+// rows: as floats and unpaged into y (rows, row_floats).
+void latent_read(Plan&, const std::string& label, const StepMemory&, View block, View cache, View y);
+// Keys and values from latent rows, into kv (T, n_heads * (nope + value)): head by head, or all keys before
+// all values where kv_b is split.
 void expand_kv(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&,
                Rows latent, Rows kv);
-// join: unnormalised values with their maximum and sum, into chunk; else finished values into y.
+// Blocks of `bucket` rows that hold the positions before a chunk, rounded up to two significant bits: so that
+// there are few plans, for the price of some launches that find nothing.
+uint32_t history_blocks(uint32_t bucket, uint32_t before);
+// A block of positions with what it was expanded to, and its place among a chunk's blocks: EXPANDED_FIRST,
+// EXPANDED_LAST, both or neither.
+struct Expanded {
+    View header, latent;
+    Rows kv;
+    bool split = false; // as kv_b
+    uint32_t place = EXPANDED_FIRST | EXPANDED_LAST;
+};
+// Between a chunk's blocks `running` (T, n_heads, 2) and y keep what has been summed.
 void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
-                        Rows kv, bool split, View latent, bool join, View chunk, Rows y);
+                        const Expanded& block, View running, Rows y);
 
 // A ring that attention maps are written into: one row for each token, `stride` floats apart; of one layer,
 // from where it is in the first row to the ring's end.

@@ -127,13 +127,18 @@ Tier tier_for(const Plan& plan, const Product& product) {
     return is_possible(tier, product, plan.caps()) ? tier : Tier::base;
 }
 
-ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed) {
+ProductLaunch launch_for(const Plan& plan, const Product& product, uint32_t parts, uint32_t tokens,
+                         bool normed) {
     const Tier tier = tier_for(plan, product);
-    plan.note(product);
     if (tier == Tier::base || tier == Tier::int8)
         return lanes_launch(tier, plan.caps(), product, parts, tokens, normed);
     check(!normed, "tiles are made of what is normed already");
     return block_launch(tier, plan.caps(), product.n_out * parts, tokens);
+}
+
+ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed) {
+    plan.note(product);
+    return launch_for(plan, product, parts, tokens, normed);
 }
 
 } // namespace fathom

@@ -22,6 +22,9 @@ struct ProductLaunch {
     uint32_t blocks = 0; // workgroups along the rows
     uint32_t tokens = 0; // of a workgroup
 };
+ProductLaunch launch_for(const Plan& plan, const Product& product, uint32_t parts, uint32_t tokens,
+                         bool normed);
+// The same, noted in the plan as the product of the op that is added next.
 ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed);
 
 } // namespace fathom

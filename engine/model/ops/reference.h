@@ -67,9 +67,9 @@ void write_cache_row(uint32_t format, std::span<const float> numbers, ADDRESS ro
 std::vector<float> read_cache_row(uint32_t format, ADDRESS row, uint32_t row_floats);
 
 // Of the n_parts of attention over the cache, those that have positions.
-inline uint32_t parts_used(const StepRow& r, uint32_t history_only, uint32_t n_parts) {
-    const uint32_t pages = div_up(history_only ? r.history : r.position + 1, uint32_t{PAGE_TOKENS});
-    return pages == 0 ? 0 : div_up(pages, div_up(pages, n_parts));
+inline uint32_t parts_used(const StepRow& r, uint32_t n_parts) {
+    const uint32_t pages = div_up(r.position + 1, uint32_t{PAGE_TOKENS});
+    return div_up(pages, div_up(pages, n_parts));
 }
 
 inline uint32_t pad4(uint32_t n) { return (n + 3) & ~3u; }

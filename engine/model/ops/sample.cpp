@@ -100,7 +100,7 @@ void sample_reference(const Sample& p) {
         out.log_sum = static_cast<float>(std::log(sum));
         out.position = step.position + 1;
         out.token = s.inv_temperature > 0 ? draw(z, best_first, s, step.position + 1) : best_first[0];
-        step = {out.token, step.position + 1, step.sequence, step.history};
+        step = {out.token, step.position + 1, step.sequence};
     }
     at<StepHeader>(p.state)->trace_slot += n_rows(p.state);
 }
