@@ -58,18 +58,19 @@ void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint latent4, uint channel[CHAN
     if (gl_SubgroupID * gl_SubgroupSize >= latent4) return; // a subgroup without a channel
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
         const uint end = clamp(int(keys) - int(s * PAGE_TOKENS), 0, PAGE_TOKENS);
-        for (uint k0 = 0; k0 < end; k0 += UNROLL)
-            [[unroll]] for (uint u = 0; u < UNROLL; ++u) {
-                const uint k = k0 + u; // past the end: the last one again, with a weight of 0
-                const uvec2 latent = at(page[s], min(k, end - 1u) * p.row_bytes);
+        for (uint k0 = 0; k0 < end; k0 += UNROLL) {
+            vec4 weights[QUERIES];
+            [[unroll]] for (uint i = 0; i < QUERIES; ++i) weights[i] =
+                tile_p[(i * TILE_KEYS + s * PAGE_TOKENS + k0) / 4u];
+            [[unroll]] for (uint u = 0; u < UNROLL; ++u) { // past the end: the last one again, with weight 0
+                const uvec2 latent = at(page[s], min(k0 + u, end - 1u) * p.row_bytes);
                 [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
                     const vec4 v = cached4(latent, channel[c]);
-                    [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
-                        const float weight = tile_p[i * TILE_KEYS + s * PAGE_TOKENS + k];
-                        value[i * CHANNELS + c] = fma(vec4(weight), v, value[i * CHANNELS + c]);
-                    }
+                    [[unroll]] for (uint i = 0; i < QUERIES; ++i) value[i * CHANNELS + c] =
+                        fma(vec4(weights[i][u]), v, value[i * CHANNELS + c]);
                 }
             }
+        }
     }
 }
 

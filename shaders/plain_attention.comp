@@ -48,9 +48,13 @@ void main() {
         [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
             value[c] *= rescale[0];
             const uint channel = min(thread_index() + c * WORKGROUP, p.value_dim - 1u);
-            for (uint k = 0; k < keys; ++k)
-                value[c] = fma(tile_p[k], FloatsIn(at(page, 4u * k * p.row_floats)).v[first_value + channel],
-                               value[c]);
+            for (uint k0 = 0; k0 < keys; k0 += 4u) {
+                const vec4 weights = tile_p[k0 / 4u];
+                [[unroll]] for (uint u = 0; u < 4u; ++u) { // past the end: the last one again, with weight 0
+                    const uvec2 cached = at(page, 4u * min(k0 + u, keys - 1u) * p.row_floats);
+                    value[c] = fma(weights[u], FloatsIn(cached).v[first_value + channel], value[c]);
+                }
+            }
         }
     }
     [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {

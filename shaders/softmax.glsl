@@ -1,10 +1,10 @@
 // Running softmax over tiles of TILE_PAGES * PAGE_TOKENS keys for QUERIES queries at once: invocation j
 // scores key j of every page of the tile for every query; tile_p then holds the tile's weights, relative to
-// the largest score so far. Two barriers a tile. What the weights sum up belongs to the tile alone and is
+// the largest score so far, and zeros to the end of a page that is used in part. Two barriers a tile. What the weights sum up belongs to the tile alone and is
 // merged into what memory holds of the tiles before: nothing but the running state lives in registers across
 // barriers.
 const uint TILE_KEYS = TILE_PAGES * PAGE_TOKENS, SCORES = QUERIES * TILE_PAGES;
-shared float tile_p[QUERIES * TILE_KEYS];
+shared vec4 tile_p[QUERIES * TILE_KEYS / 4u]; // four keys each: a load for several products
 shared float tile_max[QUERIES * WORKGROUP / 4];
 shared float tile_sum[QUERIES * WORKGROUP / 4];
 
@@ -28,7 +28,7 @@ void softmax_tile(float score[SCORES], uint keys, inout float largest[QUERIES], 
         [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
             if (s * PAGE_TOKENS >= keys) continue;
             const float x = score[i * TILE_PAGES + s], weight = x > LOWEST ? exp(x - m) : 0.0;
-            tile_p[i * TILE_KEYS + s * PAGE_TOKENS + thread_index()] = weight;
+            tile_p[(i * TILE_KEYS + s * PAGE_TOKENS + thread_index()) / 4u][thread_index() % 4u] = weight;
             part += weight;
         }
         part = subgroupAdd(part);

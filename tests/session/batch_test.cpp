@@ -161,7 +161,7 @@ TEST_CASE("session: a cancelled feed leaves the session and its neighbours as th
 
 TEST_CASE("session: a next that is cancelled while it repeats a prompt leaves no trace" *
           doctest::test_suite("long")) {
-    const auto engine = load("v3_base", {.chunk = 16});
+    const auto engine = load("v3_base", {.chunk = 256});
     const auto tokens = prompt(240, 25);
     auto fresh = opened(*engine, std::span(tokens).first(239), 0.9f, 3);
     const auto expected = steps_of(fresh, 4);

@@ -143,12 +143,13 @@ TEST_CASE("errors: a next that finds no free page can be repeated when there is 
 }
 
 TEST_CASE("errors: a next that runs out of pages while it repeats a prompt leaves no trace") {
-    auto& engine = narrow_engine();
+    const auto engine = // as narrow, with the prompt in one chunk
+        load("v3_base", {.context = CONTEXT, .cache_tokens = CACHE_TOKENS, .chunk = 128});
     const auto tokens = prompt(120, 91);
-    const auto expected = fresh_steps(engine, std::span(tokens).first(100), 3);
-    auto session = opened(engine, tokens, 0.9f, 9);
+    const auto expected = fresh_steps(*engine, std::span(tokens).first(100), 3);
+    auto session = opened(*engine, tokens, 0.9f, 9);
     session.rewind(100); // all of the expanded prompt runs again
-    auto other = opened(engine, prompt(100, 92));
+    auto other = opened(*engine, prompt(100, 92));
     CHECK_ERROR("cache is full", session.next());
     CHECK(session.position() == 100);
     other.rewind(0);

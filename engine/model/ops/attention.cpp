@@ -391,8 +391,8 @@ uint32_t history_blocks(uint32_t bucket, uint32_t before) {
 void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step,
                         const AttentionShape& shape, Rows q, const Expanded& block, View running, Rows y) {
     const uint32_t both = shape.nope_dim + shape.value_dim;
-    const uint32_t head_dim = shape.nope_dim + shape.rope_dim;
-    const uint32_t queries = queries_for(plan.caps(), head_dim, plan.rows());
+    const uint32_t head_floats = pad4(shape.nope_dim) + pad4(shape.rope_dim);
+    const uint32_t queries = queries_for(plan.caps(), head_floats, plan.rows());
     const ExpandedAttention p{step.state.address,
                               block.header.address,
                               q.address,
@@ -421,9 +421,11 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
         writes{y.span(plan.rows())};
     if (!(block.place & EXPANDED_FIRST)) reads.insert(reads.end(), {running, y.span(plan.rows())});
     if (!(block.place & EXPANDED_LAST)) writes.push_back(running);
-    plan.add<expanded_attention_reference>(
-        "expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
-        {queries, head_dim, div_up(shape.value_dim, WORKGROUP), TILE_PAGES}, reads, writes);
+    plan.add<expanded_attention_reference>("expanded_attention", label, p,
+                                           {div_up(plan.rows(), queries), shape.n_heads, 1},
+                                           {queries, head_floats / 4, div_up(shape.value_dim, WORKGROUP),
+                                            TILE_PAGES, shape.nope_dim % 4 == 0 && p.k_stride % 4 == 0},
+                                           reads, writes);
 }
 
 } // namespace fathom

@@ -186,7 +186,7 @@ uint32_t moe_least_tile(uint32_t rows) { return rows >= 32 ? 4 : 2; }
 uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots) {
     const auto by_lanes = [&](const Product& product) { return tier_for(plan, product) <= Tier::int8; };
     if (by_lanes(up_product(plan, mlp.gate)) && by_lanes(down_product(plan, mlp.down)))
-        return moe_least_tile(plan.rows());
+        return plan.rows() >= 64 ? most_lane_tokens(plan.caps()) : moe_least_tile(plan.rows());
     return std::clamp(std::bit_ceil(plan.rows() * n_slots / mlp.down.count), 16u, 64u);
 }
 uint32_t moe_max_items(uint32_t rows, uint32_t n_slots, uint32_t n_experts, uint32_t tile) {

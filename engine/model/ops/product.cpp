@@ -58,8 +58,9 @@ ProductLaunch block_launch(Tier tier, const gpu::Caps& caps, uint32_t rows, uint
     return launch;
 }
 
-// Rows of a group of lanes: few where a lane has few registers.
+// Rows of a group of lanes: few where a lane has few registers, or many tokens.
 uint32_t lane_rows(const gpu::Caps& caps, uint32_t parts, uint32_t tokens) {
+    if (tokens > 4) return 2;
     if (parts == 2) return caps.registers >= 256 || (caps.registers >= 128 && tokens < 4) ? 2 : 1;
     if (caps.registers < 128) return 1;
     return caps.registers >= 256 && tokens == 4 ? 4 : 2;
@@ -67,7 +68,7 @@ uint32_t lane_rows(const gpu::Caps& caps, uint32_t parts, uint32_t tokens) {
 
 ProductLaunch lanes_launch(Tier tier, const gpu::Caps& caps, const Product& product, uint32_t parts,
                            uint32_t tokens, bool normed) {
-    uint32_t tile = std::min(std::bit_floor(tokens), 4u);
+    uint32_t tile = std::min(std::bit_floor(tokens), most_lane_tokens(caps));
     const uint32_t spans = div_up(product.n_in, SPAN);
     while (tier == Tier::int8 && tile > 1 && tile * spans * INT8_SPAN_BYTES > INT8_SHARED_BYTES) tile /= 2;
     const uint32_t rows = std::min(lane_rows(caps, parts, tile), tier == Tier::int8 ? 2u : 4u);
@@ -80,6 +81,8 @@ ProductLaunch lanes_launch(Tier tier, const gpu::Caps& caps, const Product& prod
 }
 
 } // namespace
+
+uint32_t most_lane_tokens(const gpu::Caps& caps) { return caps.registers >= 512 ? 8 : 4; }
 
 std::string_view name_of(Tier tier) {
     constexpr std::string_view names[] = {"base", "int8", "tiled", "half", "matrix"};

@@ -15,6 +15,9 @@ double error_limit(Tier tier);
 // What the plan's tiers say, or the base tier where that is not possible.
 Tier tier_for(const Plan& plan, const Product& product);
 
+// Tokens of a tile whose sums lanes keep in registers, at most.
+uint32_t most_lane_tokens(const gpu::Caps& caps);
+
 // A launch for tiles of at most `tokens` tokens, `parts` matrices at once, with x normed or not.
 struct ProductLaunch {
     Tier tier = Tier::base;
