@@ -1,25 +1,31 @@
 #!/usr/bin/env python3
 """Fathom beside llama.cpp, by Vulkan and by its CPU code: tokens a second, in the same minutes.
 
-usage: bench_llama.py [--model tiny|q8_0|q4_0|FILE] [--rounds N] [-p N,...] [-n N,...] [-d N,...]
-                      [--json FILE]
+usage: bench_llama.py [--model tiny|q8_0|q4_0|FILE] [--rounds N] [-p N,...] [-n N] [-d N,...]
+                      [--sessions N,...] [--json FILE]
 
 Runs `llama-bench` on lavapipe and on its own CPU back end, and `fathom bench --like-llama-bench` on lavapipe,
 all in the lab (../shared/tools/lab) on one random-weight GGUF: a tiny one in f16, a larger one in q8_0 or
 q4_0, or FILE, which must lie in the repository. After one round that is thrown away (shader caches), rounds
 alternate in their order, so that a machine that slows down slows all. Prints each round, medians with their
-range, the ratios of the medians, what a depth adds to a token beside what the measured roofs allow, and the
-rates of sessions side by side. A benchmark, not a test: it fails only when a program does.
+range, the ratios of the medians, what each depth of -d adds to a token that is generated beside what the
+measured roofs allow, and the rates of sessions side by side: Fathom's, and those of llama-server's slots with
+as many requests at once. A benchmark, not a test: it fails only when a program does.
 """
 import argparse
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "../shared/tools/lab"
+sys.path.insert(0, str(ROOT / "tests/lab"))
+from gguf import Llama  # noqa: E402
 PROGRAM = "build/debian-forky-release/fathom"  # as the lab's `./fathom` builds it
 LARGER = dict(qlora=512)  # make_gguf.py has the rest by default
 MODELS = {
@@ -47,8 +53,10 @@ def name_of(row: dict) -> str:
 
 
 def measure(command: list[str], args: argparse.Namespace) -> dict[str, float]:
-    """Tokens a second of each test."""
-    rows = json.loads(in_lab(*command, "-p", args.p, "-n", args.n, "-d", args.d, "-r", "1"))
+    """Tokens a second of each test: prompts and generations, and generations behind other texts."""
+    rows = json.loads(in_lab(*command, "-p", args.p, "-n", args.n, "-r", "1"))
+    if args.d:
+        rows += json.loads(in_lab(*command, "-p", "0", "-n", args.n, "-d", args.d, "-r", "1"))
     wanted = "" if "GGML_VK_VISIBLE_DEVICES=" in command else "llvmpipe"
     if not all(wanted in row["gpu_info"] for row in rows):
         sys.exit(f"{command[0]} did not run on lavapipe but on {rows[0]['gpu_info']!r}")
@@ -91,10 +99,29 @@ def print_depths(medians: dict[str, dict[str, float]], shape: dict) -> None:
                   f"the {1e3 * least:.2f} ms that the roofs allow")
 
 
-def print_batches(args: argparse.Namespace) -> None:
-    rows = json.loads(in_lab(*args.fathom, "-p", "0", "-n", "16", "--parallel", "1,2,4,8,16,32", "-r", "3"))
+def slots_rate(gguf: str, sessions: int) -> float:
+    """Tokens a second of llama-server on lavapipe with so many requests at once, each of 16 tokens."""
+    options = ["-ngl", "99", "-np", str(sessions), "-c", str(128 * sessions)]
+    with tempfile.TemporaryFile("w+") as log, Llama(gguf, log, options, LAVAPIPE) as server, \
+            ThreadPoolExecutor(sessions) as pool:
+
+        def generate(seed: int) -> int:
+            return server.request("/completion", dict(prompt="ab", n_predict=16, ignore_eos=True, seed=seed,
+                                                      cache_prompt=False))["tokens_predicted"]
+
+        list(pool.map(generate, range(sessions)))  # its shaders, once
+        start = time.monotonic()
+        made = sum(pool.map(generate, range(sessions)))
+        return made / (time.monotonic() - start)
+
+
+def print_batches(args: argparse.Namespace, gguf: str) -> None:
+    wanted = ["-p", "0", "-n", "16", "--parallel", args.sessions, "-r", "3"]
+    rows = json.loads(in_lab(*args.fathom, *wanted))
     for row in rows:
-        print(f"{row['n_parallel']:3} sessions     fathom     {row['avg_ts']:9.1f} tokens/s together")
+        theirs = slots_rate(gguf, row["n_parallel"])
+        print(f"{row['n_parallel']:3} sessions     fathom {row['avg_ts']:9.1f}, llama-server {theirs:9.1f} "
+              f"tokens/s together: {row['avg_ts'] / theirs:.2f}", flush=True)
 
 
 def main() -> None:
@@ -102,7 +129,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("-p", default="64,512")
     parser.add_argument("-n", default="64")
-    parser.add_argument("-d", default="0")
+    parser.add_argument("-d", default="", help="generate behind so many tokens too")
+    parser.add_argument("--sessions", default="1,2,4,8,16,32", help="side by side; empty: do not")
     parser.add_argument("--model", default="tiny", help="tiny, q8_0, q4_0, or a file in the repository")
     parser.add_argument("--json", type=Path, help="write every sample there")
     args = parser.parse_args()
@@ -135,7 +163,8 @@ def main() -> None:
     medians = compare(samples)
     if shape:
         print_depths(medians, DEFAULTS | shape)
-    print_batches(args)
+    if args.sessions:
+        print_batches(args, gguf)
     if args.json:
         args.json.write_text(json.dumps(dict(samples=samples, medians=medians), indent=1) + "\n")
 

@@ -146,22 +146,23 @@ def free_port():
 
 
 class Llama:
-    """llama.cpp's server over one file."""
+    """llama.cpp's server over one file: on the CPU, or as the options and the environment say."""
+    ON_CPU = ("-t", "1", "-c", "512", "--device", "none", "-fa", "off", "-ctk", "f32", "-ctv", "f32",
+              "-np", "1", "--no-warmup", "--no-repack")  # repacked for AMX, split k_b stops it
 
-    def __init__(self, model, log):
+    def __init__(self, model, log, options=ON_CPU, environment=()):
         self.port = free_port()
         self.log = log
         self.process = subprocess.Popen(
-            [LAB, "run", "llama-server", "-m", model, "--host", "127.0.0.1", "--port", str(self.port),
-             "-t", "1", "-c", "512", "--device", "none", "-fa", "off", "-ctk", "f32", "-ctv", "f32",
-             "-np", "1", "--no-warmup", "--no-repack"],  # repacked for AMX, split k_b stops it
+            [LAB, "run", "env", *environment, "llama-server", "-m", model, "--host", "127.0.0.1", "--port",
+             str(self.port), *options],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def request(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data,
                                          {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=120) as response:
+        with urllib.request.urlopen(request, timeout=600) as response:
             return json.load(response)
 
     def __enter__(self):
