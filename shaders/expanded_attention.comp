@@ -10,12 +10,13 @@ layout(constant_id = 0) const uint QUERIES = 4;  // token rows of a tile
 layout(constant_id = 1) const uint HEAD4 = 2;    // vec4 of a query: nope, then rope, each padded with zeros
 layout(constant_id = 2) const uint CHANNELS = 1; // values for each invocation
 layout(constant_id = 3) const uint TILE_PAGES = 1;
-layout(constant_id = 4) const bool WHOLE = false; // keys are whole vec4, at addresses that are multiples of 16
+layout(constant_id = 4) const bool WHOLE = false; // keys are whole vec4, at multiples of 16 bytes
 #include "rope.glsl"
 #include "cache.glsl"
 #include "softmax.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { ExpandedAttention p; };
+const uint VALUES = QUERIES * CHANNELS;
 shared vec4 query[QUERIES * HEAD4];
 
 uvec2 query_row(uint t, uint rows, uint h) { // past the end: the last one again, never written
@@ -76,6 +77,24 @@ void score_tile(uint k0, uint keys, uint seen, uint keys_at, out float score[SCO
     }
 }
 
+// value[i, c] = sum over the tile's keys of their weight for query i times this invocation's channel c.
+void sum_tile(uint k0, uint keys, uint values_at, uint channel[CHANNELS], out float value[VALUES]) {
+    [[unroll]] for (uint i = 0; i < VALUES; ++i) value[i] = 0;
+    if (gl_SubgroupID * gl_SubgroupSize >= p.value_dim) return; // a subgroup without a channel
+    for (uint key = 0; key < keys; key += 4u) {
+        vec4 weights[QUERIES];
+        [[unroll]] for (uint i = 0; i < QUERIES; ++i) weights[i] = tile_p[(i * TILE_KEYS + key) / 4u];
+        [[unroll]] for (uint u = 0; u < 4u; ++u) { // past the end: the last one again, with weight 0
+            const uvec2 values = at(at(p.kv, k0 + min(key + u, keys - 1u), 4u * p.kv_stride), 4u * values_at);
+            [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
+                const float v = FloatsIn(values).v[channel[c]];
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i)
+                    value[i * CHANNELS + c] = fma(weights[i][u], v, value[i * CHANNELS + c]);
+            }
+        }
+    }
+}
+
 void main() {
     const uint rows = n_rows(p.state), t0 = gl_WorkGroupID.x * QUERIES, h = gl_WorkGroupID.y;
     if (t0 >= rows) return;
@@ -107,22 +126,8 @@ void main() {
         const uint tile_keys = min(keys - k0, TILE_KEYS);
         score_tile(k0, keys, seen, h * p.k_stride, score);
         softmax_tile(score, tile_keys, largest, sum, rescale);
-        float value[QUERIES * CHANNELS];
-        [[unroll]] for (uint i = 0; i < QUERIES * CHANNELS; ++i) value[i] = 0;
-        const uint end = gl_SubgroupID * gl_SubgroupSize < p.value_dim ? tile_keys : 0;
-        for (uint key = 0; key < end; key += 4u) { // subgroups without a channel have nothing to sum
-            vec4 weights[QUERIES];
-            [[unroll]] for (uint i = 0; i < QUERIES; ++i) weights[i] = tile_p[(i * TILE_KEYS + key) / 4u];
-            [[unroll]] for (uint u = 0; u < 4u; ++u) { // past the end: the last one again, with weight 0
-                const uint row = k0 + min(key + u, end - 1u);
-                const uvec2 values = at(at(p.kv, row, 4u * p.kv_stride), 4u * (p.v_first + h * p.v_stride));
-                [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-                    const float v = FloatsIn(values).v[channel[c]];
-                    [[unroll]] for (uint i = 0; i < QUERIES; ++i)
-                        value[i * CHANNELS + c] = fma(weights[i][u], v, value[i * CHANNELS + c]);
-                }
-            }
-        }
+        float value[VALUES];
+        sum_tile(k0, tile_keys, p.v_first + h * p.v_stride, channel, value);
         const bool finished = k0 + TILE_KEYS >= keys && is_last;
         [[unroll]] for (uint i = 0; i < QUERIES; ++i)
             [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {

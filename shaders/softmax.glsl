@@ -1,8 +1,8 @@
 // Running softmax over tiles of TILE_PAGES * PAGE_TOKENS keys for QUERIES queries at once: invocation j
 // scores key j of every page of the tile for every query; tile_p then holds the tile's weights, relative to
-// the largest score so far, and zeros to the end of a page that is used in part. Two barriers a tile. What the weights sum up belongs to the tile alone and is
-// merged into what memory holds of the tiles before: nothing but the running state lives in registers across
-// barriers.
+// the largest score so far, and zeros to the end of a page that is used in part. Two barriers a tile. What
+// the weights sum up belongs to the tile alone and is merged into what memory holds of the tiles before:
+// nothing but the running state lives in registers across barriers.
 const uint TILE_KEYS = TILE_PAGES * PAGE_TOKENS, SCORES = QUERIES * TILE_PAGES;
 shared vec4 tile_p[QUERIES * TILE_KEYS / 4u]; // four keys each: a load for several products
 shared float tile_max[QUERIES * WORKGROUP / 4];
