@@ -92,7 +92,7 @@ def print_depths(medians: dict[str, dict[str, float]], shape: dict) -> None:
         row = shape["kvlora"] + shape["rope"]
         bytes_read = shape["layers"] * int(depth) * row * 4
         flops = shape["layers"] * int(depth) * shape["heads"] * 2 * (row + shape["kvlora"])
-        least = max(bytes_read / measured["read"], flops / measured["fma_f32"])
+        least = max(bytes_read / measured["read"], flops / measured["fma_f32"]) * 1e-9
         for program, rates in medians.items():
             added = 1 / rates[test] - 1 / rates[base]
             print(f"{test:14} {program:14} adds {1e3 * added:8.2f} ms to a token, {added / least:5.1f} times "
@@ -144,9 +144,9 @@ def main() -> None:
         in_lab("python3", "../shared/tools/make_gguf.py", gguf, *options)
     in_lab("./fathom", "--version")  # builds it for the lab's system
     args.fathom = [PROGRAM, "bench", gguf, "--like-llama-bench", "--json", "-", "-q"]
-    commands = {"llama.cpp": ["llama-bench", "-m", gguf, "-ngl", "99", "-o", "json"],
-                "llama.cpp CPU": ["env", "GGML_VK_VISIBLE_DEVICES=", "llama-bench", "-m", gguf, "-ngl", "0",
-                                  "-t", "2", "-o", "json"],
+    theirs = ["llama-bench", "-m", gguf, "-o", "json", "--no-warmup"]  # the first round is thrown away
+    commands = {"llama.cpp": [*theirs, "-ngl", "99"],
+                "llama.cpp CPU": ["env", "GGML_VK_VISIBLE_DEVICES=", *theirs, "-ngl", "0", "-t", "2"],
                 "fathom": args.fathom}
     probe = [LAB, "run", *commands["llama.cpp CPU"], "-p", "8", "-n", "0", "-r", "1"]
     if subprocess.run(probe, cwd=ROOT, capture_output=True).returncode != 0:
