@@ -10,7 +10,6 @@
 #include "model/ops/product.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <random>
 #include <tuple>
@@ -65,19 +64,9 @@ class Bench {
                 }};
     }
 
-    gpu::Dispatch launch_of(const Op& op) const {
-        gpu::Dispatch launch = op;
-        launch.barrier = true;
-        if (kernel_of(op.module) == options_.wrong) {
-            *std::max_element(launch.grid, launch.grid + 3) /= 2;
-            launch.indirect = {};
-        }
-        return launch;
-    }
-
     KernelRow measure(const Op& op, StepKind kind) {
         const Traffic traffic = traffic_of(op, facts());
-        const gpu::Dispatch launch = launch_of(op);
+        const gpu::Dispatch launch = launch_alone(op, kernel_of(op.module) == options_.wrong);
         KernelRow row{.op = op_name(op),
                       .kernel = std::string(kernel_of(op.module)),
                       .format = op_format(op),

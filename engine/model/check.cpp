@@ -170,6 +170,16 @@ Verdict compare(const Traffic& traffic, const Mirror& mirror, Executor& executor
 
 } // namespace
 
+gpu::Dispatch launch_alone(const Op& op, bool wrong) {
+    gpu::Dispatch launch = op;
+    launch.barrier = true;
+    if (wrong) {
+        *std::max_element(launch.grid, launch.grid + 3) /= 2;
+        launch.indirect = {};
+    }
+    return launch;
+}
+
 Verdict check_kernel(const Op& op, const gpu::Dispatch& launch, const StepFacts& facts, Executor& executor,
                      const CheckLimits& limits) {
     const uint32_t n = rows_to_check(op, facts, limits.flops);

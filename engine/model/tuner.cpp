@@ -88,13 +88,7 @@ class Tuner {
     }
 
     gpu::Dispatch launch_of(const Op& op, Tier tier) const {
-        gpu::Dispatch launch = op;
-        launch.barrier = true;
-        if (name_of(tier) == options_.wrong) {
-            *std::max_element(launch.grid, launch.grid + 3) /= 2;
-            launch.indirect = {};
-        }
-        return launch;
+        return launch_alone(op, name_of(tier) == options_.wrong);
     }
 
     // The op that an op of a plan needs run before it, with the plan's own tiles; null: none.
