@@ -13,31 +13,21 @@ layout(constant_id = 2) const uint TOKENS = 1;
 #include "dequant.glsl"
 #include "shared_dot.glsl"
 #include "cache.glsl"
+#include "join.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { AttentionCombine p; };
 
 // What the parts of a row sum up to: the latent into shared memory, and the sum of the weights.
 float join_parts(uint slot, uint t, uint h) {
-    const uint latent4 = pad4(p.latent_dim) / 4u, stride = 16u * (latent4 + 1u);
-    const uvec2 parts = at(p.partial, ((t - p.first_row) * p.n_heads + h) * p.n_parts, stride);
-    const uint pages = pages_of(step_row(p.state, t).position + 1u);
-    const uint used = (pages - 1u) / part_pages(pages, p.n_parts) + 1u;
-    float largest = LOWEST, sum = 0;
-    for (uint part = 0; part < used; ++part)
-        largest = max(largest, Vec4In(at(parts, part, stride)).v[latent4].x);
-    for (uint part = 0; part < used; ++part) {
-        const vec4 state = Vec4In(at(parts, part, stride)).v[latent4];
-        sum = fma(exp(state.x - largest), state.y, sum);
-    }
+    const uint length = step_row(p.state, t).position + 1u;
+    const Parts parts =
+        parts_of(p.partial, (t - p.first_row) * p.n_heads + h, p.n_parts, p.latent_dim, length);
     for (uint c = thread_index(); c < 2u * X_CHUNKS; c += WORKGROUP) {
-        vec4 joined = vec4(0);
-        for (uint part = 0; part < used && c < latent4; ++part) {
-            const float weight = exp(Vec4In(at(parts, part, stride)).v[latent4].x - largest);
-            joined = fma(vec4(weight), Vec4In(at(parts, part, stride)).v[c], joined);
-        }
-        shared_x[slot * 2u * X_CHUNKS + c] = joined;
+        vec4 value = vec4(0);
+        if (c < parts.value4) value = joined(parts, c);
+        shared_x[slot * 2u * X_CHUNKS + c] = value;
     }
-    return sum;
+    return parts.sum;
 }
 
 void main() {

@@ -6,45 +6,22 @@
 // bin; invocation j scores position j of a page. No sum crosses a span, so that the number of parts changes
 // no bit.
 #include "common.glsl"
-layout(constant_id = 0) const uint KEY_FLOATS = 4; // of one key, rounded up to 4
+layout(constant_id = 0) const uint KEY_FLOATS = 4; // of one key
 layout(constant_id = 1) const uint ROW_FLOATS = 4; // of a cache row
 layout(constant_id = 2) const uint CACHE = CACHE_F32;
 #include "cache.glsl"
 #include "cached.glsl"
-#include "rope.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { AttentionMap p; };
 shared float query[KEY_FLOATS];
 shared float largest_of[WORKGROUP], sum_of[WORKGROUP];
 
-void load_query(uint t, uint h, uint position) {
-    const uvec2 q = at(at(p.q, t, 4u * p.q_stride), 4u * h * p.key_floats);
-    if (!given(p.rope)) {
-        for (uint i = thread_index(); i < KEY_FLOATS; i += WORKGROUP)
-            query[i] = i < p.key_floats ? FloatsIn(q).v[i] : 0.0;
-        return;
-    }
-    for (uint i = thread_index(); i < p.key_floats / 2u; i += WORKGROUP) {
-        const uint a = rope_first(i, p.key_floats, p.half_split),
-                   b = rope_second(i, p.key_floats, p.half_split);
-        const vec2 pair = vec2(FloatsIn(q).v[a], FloatsIn(q).v[b]);
-        const vec2 rotated = rotate(safe(p.rope, p.q), position, i, p.key_floats, pair);
-        query[a] = rotated.x;
-        query[b] = rotated.y;
-    }
-}
-
 float score(uvec2 row, uint h) {
     float dot = 0;
-    if (given(p.rope)) { // plain attention: f32, and its heads begin where they happen to
-        const uvec2 key = at(row, 4u * h * p.key_step);
-        for (uint d = 0; d < p.key_floats; ++d) dot = fma(query[d], FloatsIn(key).v[d], dot);
-    } else {
-        for (uint c = 0; c < KEY_FLOATS / 4u; ++c) {
-            const vec4 k = cached4(row, c);
-            dot += fma(query[4u * c + 3u], k.w,
-                       fma(query[4u * c + 2u], k.z, fma(query[4u * c + 1u], k.y, query[4u * c] * k.x)));
-        }
+    for (uint c = 0; c < KEY_FLOATS / 4u; ++c) {
+        const vec4 k = cached4(row, h * p.key_step / 4u + c);
+        dot += fma(query[4u * c + 3u], k.w,
+                   fma(query[4u * c + 2u], k.z, fma(query[4u * c + 1u], k.y, query[4u * c] * k.x)));
     }
     return dot * p.scale;
 }
@@ -57,7 +34,8 @@ void main() {
     const uint span = max(pool, uint(PAGE_TOKENS)), run = min(pool, uint(PAGE_TOKENS));
     const uvec2 bins = at(at(p.map, (StepIn(p.state).header.trace_slot + t) % p.map_rows, 4u * p.map_stride),
                           4u * h * p.width);
-    load_query(t, p.first_head + h, row.position);
+    const uvec2 q = at(at(p.q, t, 4u * p.q_stride), 4u * (p.first_head + h) * KEY_FLOATS);
+    for (uint i = thread_index(); i < KEY_FLOATS; i += WORKGROUP) query[i] = FloatsIn(q).v[i];
     barrier();
 
     for (uint first = gl_WorkGroupID.x * span; first < length; first += gl_NumWorkGroups.x * span) {

@@ -1,5 +1,6 @@
-// The paged latent cache. A sequence's page table lists pages of PAGE_TOKENS rows; a row is the normed
-// latent, padded to four numbers, then the rotated shared key, padded likewise.
+// The paged cache. A sequence's page table lists pages of PAGE_TOKENS rows. A row of latent attention is the
+// normed latent, padded to four numbers, then the rotated shared key, padded likewise; of plain attention the
+// rotated keys of all heads, each padded so, then their values.
 uint pad4(uint n) { return (n + 3u) & ~3u; }
 
 uvec2 cache_row(uvec2 cache, uvec2 pages, uint sequence, uint position, uint max_pages, uint page_bytes,

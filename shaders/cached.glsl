@@ -1,4 +1,4 @@
-// Reading a row of the latent cache, whose numbers are in the format CACHE and ROW_FLOATS many.
+// Reading a row of the cache, whose numbers are in the format CACHE and ROW_FLOATS many.
 
 // Numbers 4 c to 4 c + 3 of a cache row.
 vec4 cached4(uvec2 row, uint c) {

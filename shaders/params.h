@@ -129,7 +129,7 @@ struct LatentWrite {
 };
 
 // y[i] = the cache row of position first + i of row 0's sequence, for the header `block`'s first and n_rows.
-struct LatentRead {
+struct CacheRead {
     ADDRESS block, state, pages, cache, y; // y (n_rows, row_floats)
     uint max_pages, page_bytes, row_floats, row_bytes, cache_format;
 };
@@ -154,12 +154,15 @@ struct ExpandKeys { // y[t, h] = latent[t] k_b[h]
     uint n_heads, nope_dim, latent_dim, latent_stride, row_bytes, y_stride;
 };
 
-// Softmax attention over the latent cache, all heads of a group sharing one read of a row; the value of a
-// position is the latent prefix of its key. Positions are cut into n_parts contiguous ranges of whole pages.
-struct LatentAttention {
-    // partial (T, heads, parts, row): value (latent padded to 4), max, sum, 2 pad
+// Softmax attention over the cache. Of latent attention all heads of a group share one read of a row, which
+// is their key, and its latent prefix their value (key_step, value_first and value_step are 0); of plain
+// attention head h has its own key at h * key_step of a row and its own value at value_first + h *
+// value_step, multiples of 4. Positions are cut into n_parts contiguous ranges of whole pages.
+struct CachedAttention {
+    // q (T, heads, key_floats); partial (T, heads, parts, row): value (padded to 4), max, sum, 2 pad
     ADDRESS state, q, pages, cache, partial;
-    uint n_heads, latent_dim, rope_dim, row_floats, row_bytes, cache_format, max_pages, page_bytes, n_parts;
+    uint n_heads, key_floats, key_step, value_dim, value_first, value_step;
+    uint row_floats, row_bytes, cache_format, max_pages, page_bytes, n_parts;
     uint first_row, last_row; // the rows that this dispatch covers
     float scale;
 };
@@ -170,7 +173,12 @@ struct AttentionCombine {
     // y (T, heads * value)
     ADDRESS state, partial, weights, y;
     uint n_heads, skipped_rows, value_dim, latent_dim, n_parts, row_bytes, y_stride;
-    uint first_row, last_row; // as of LatentAttention
+    uint first_row, last_row; // as of CachedAttention
+};
+
+struct AttentionJoin { // the same without raising: y[t, h] = ctx[t, h]
+    ADDRESS state, partial, y; // y (T, heads * value)
+    uint n_heads, value_dim, n_parts, y_stride, first_row, last_row;
 };
 
 // Attention of a prefill chunk to a block of positions, with keys and values expanded from the latent;
@@ -188,27 +196,23 @@ struct ExpandedAttention {
 #define EXPANDED_FIRST 1u
 #define EXPANDED_LAST 2u
 
-// Plain multi-head attention: a cache row is (rotated keys of all heads, values of all heads), each part
-// padded to 4 floats.
+// Plain multi-head attention: a cache row is (rotated keys of all heads, values of all heads), those of each
+// head padded to 4 numbers with zeros. Rotates the queries too, padded likewise.
 struct KvWrite {
-    // k (T, heads * head), v (T, heads * value)
-    ADDRESS state, k, v, rope, pages, cache;
-    uint n_heads, head_dim, value_dim, k_stride, v_stride, half_split, max_pages, page_bytes, row_floats;
+    // q, k (T, heads * head), v (T, heads * value); y (T, heads, head padded to 4)
+    ADDRESS state, q, k, v, rope, pages, cache, y;
+    uint n_heads, head_dim, value_dim, q_stride, k_stride, v_stride, half_split, max_pages, page_bytes;
+    uint row_floats, row_bytes, cache_format; // as of LatentWrite
 };
-struct PlainAttention {
-    // q (T, heads * head) unrotated; y (T, heads * value)
-    ADDRESS state, q, rope, pages, cache, y;
-    uint n_heads, head_dim, value_dim, q_stride, y_stride, half_split, max_pages, page_bytes, row_floats;
-    float scale;
-};
+#define KV_SLICE 512 // numbers of a workgroup: a multiple of 32
 
 // What heads pay to the positions up to and with a token's own, for those who watch: the logarithms of the
 // sums of exp(score) over each bin. A key of head h is key_floats numbers of a cache row, from h * key_step.
 struct AttentionMap {
-    // q (T, heads * key_floats), unrotated where `rope` is given; map: a ring of map_rows rows, that of the
-    // step's row t being (trace_slot + t) % map_rows, with `width` bins for each head watched
-    ADDRESS state, q, rope, pages, cache, map;
-    uint first_head, n_heads, key_floats, key_step, q_stride, half_split, max_pages, page_bytes, row_bytes;
+    // q (T, heads * key_floats); map: a ring of map_rows rows, that of the step's row t being
+    // (trace_slot + t) % map_rows, with `width` bins for each head watched
+    ADDRESS state, q, pages, cache, map;
+    uint first_head, n_heads, key_floats, key_step, q_stride, max_pages, page_bytes, row_floats, row_bytes;
     uint cache_format, width, map_stride, map_rows;
     float scale;
 };
@@ -310,11 +314,11 @@ template <class Params, class... Found> consteval uint count_addresses() {
 }
 template <class Params> constexpr bool fits_push_constants = sizeof(Params) <= 128 && alignof(Params) == 8;
 static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits_push_constants<MatMul> &&
-              fits_push_constants<LatentWrite> && fits_push_constants<LatentRead> &&
+              fits_push_constants<LatentWrite> && fits_push_constants<CacheRead> &&
               fits_push_constants<Absorb> &&
               fits_push_constants<AbsorbSplit> && fits_push_constants<ExpandKeys> &&
-              fits_push_constants<KvWrite> && fits_push_constants<PlainAttention> &&
-              fits_push_constants<LatentAttention> && fits_push_constants<AttentionCombine> &&
+              fits_push_constants<KvWrite> && fits_push_constants<CachedAttention> &&
+              fits_push_constants<AttentionCombine> && fits_push_constants<AttentionJoin> &&
               fits_push_constants<ExpandedAttention> && fits_push_constants<AttentionMap> &&
               fits_push_constants<Router> &&
               fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&

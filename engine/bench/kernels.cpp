@@ -145,10 +145,8 @@ void measure_kernels(Engine& engine, const KernelOptions& options, const Report&
         bench.step("decode", {StepKind::Mode::decode, 1}, {{tokens[last], last, sequence}});
         std::vector<StepRow> rows;
         for (uint32_t i = first; i < options.depth; ++i) rows.push_back({tokens[i], i, sequence});
-        const bool expanded = model.config.is_mla();
         bench.step("prefill",
-                   {StepKind::Mode::prefill, bucket_for(n), expanded,
-                    expanded ? history_blocks(bucket_for(n), first) : 0},
+                   {StepKind::Mode::prefill, bucket_for(n), true, history_blocks(bucket_for(n), first)},
                    rows);
     });
 }

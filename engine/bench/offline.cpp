@@ -89,9 +89,8 @@ Report offline(const RunOptions& options) {
     model_options.pages = model_options.context / PAGE_TOKENS;
     Model model(config, source, model_options, *executor);
     model.watch({.layers = {config.n_layers - 1}, .n_heads = 1}); // the kernels of those who watch, too
-    const auto steps = {
-        std::pair{"decode", StepKind{StepKind::Mode::decode, 1}},
-        std::pair{"prefill", StepKind{StepKind::Mode::prefill, MAX_ROWS, config.is_mla(), config.is_mla()}}};
+    const auto steps = {std::pair{"decode", StepKind{StepKind::Mode::decode, 1}},
+                        std::pair{"prefill", StepKind{StepKind::Mode::prefill, MAX_ROWS, true, 1}}};
     std::set<std::pair<std::string_view, std::vector<uint32_t>>> seen;
     for (const auto& [step, kind] : steps)
         for (const Tier tier : TIERS) {

@@ -115,7 +115,7 @@ void add_loading(CLI::App& app, ModelOptions& options) {
         ->check(CLI::IsMember({"device", "host"}));
     app.add_option(
            "--cache-type", options.cache_type,
-           "Numbers in the latent cache; f16 takes half the memory of f32, q8 (bytes) about a quarter")
+           "Numbers in the cache; f16 takes half the memory of f32, q8 (bytes) about a quarter")
         ->type_name("f32|f16|q8")
         ->check(CLI::IsMember({"f32", "f16", "q8"}));
     app.add_option(

@@ -45,13 +45,17 @@ bool AttentionCosts::worth_expanding(uint32_t tokens, uint32_t before) const {
 }
 
 AttentionCosts counted_costs(const ModelConfig& c) {
+    const double head = double(c.qk_head_dim()) + c.v_head_dim;
+    // Nothing is raised, and expanding only copies; but every token reads its keys and values alone, where a
+    // tile of expanded attention shares what it reads.
+    if (!c.is_mla()) return {head, head, 0, 2 * head};
     const double raise = double(c.kv_lora_rank) * (c.qk_nope_head_dim + c.v_head_dim);
-    return {raise, double(c.qk_head_dim()) + c.v_head_dim, raise, 2.0 * c.kv_lora_rank + c.qk_rope_head_dim};
+    return {raise, head, raise, 2.0 * c.kv_lora_rank + c.qk_rope_head_dim};
 }
 
 std::optional<AttentionCosts> measured_costs(Model& model, Executor& executor,
                                              std::span<const StepRow> rows) {
-    check(model.config.is_mla() && !rows.empty(), "latent attention is measured over a prompt");
+    check(!rows.empty(), "attention is measured over a prompt");
     const auto n = static_cast<uint32_t>(rows.size());
     const StepKind absorbed{StepKind::Mode::prefill, bucket_for(n)},
         expanded{absorbed.mode, absorbed.rows, true};
@@ -59,10 +63,10 @@ std::optional<AttentionCosts> measured_costs(Model& model, Executor& executor,
     if (a.empty() || e.empty()) return {};
     const double layers = model.config.n_layers, pairs = double(n) * (n + 1) / 2;
     return AttentionCosts{
-        .expand_row = (e["latent_read"] + e["kv_b"] + e["kv_b.keys"]) / layers / n,
+        .expand_row = (e["cache_read"] + e["kv_b"] + e["kv_b.keys"]) / layers / n,
         .expanded_pair = e["expanded_attention"] / layers / pairs,
-        .absorb_row = (a["absorb"] + a["latent_attention.combine"]) / layers / n,
-        .absorbed_pair = a["latent_attention"] / layers / pairs,
+        .absorb_row = (a["absorb"] + a["latent_attention.combine"] + a["plain_attention.join"]) / layers / n,
+        .absorbed_pair = (a["latent_attention"] + a["plain_attention"]) / layers / pairs,
     };
 }
 

@@ -254,13 +254,13 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
     if (config.is_mla())
         attend_to_latent(plan, kind, w, x, layer);
     else
-        attend_plainly(plan, w, x, layer);
+        attend_plainly(plan, kind, w, x, layer);
     plan.tap(label("attended"), m.attended);
     matmul(plan, label("o"), step_, w.o, m.attended, m.x, true);
     plan.tap(label("after_attention"), m.x);
 }
 
-void Model::attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, uint32_t layer) {
+void Model::attend_plainly(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x, uint32_t layer) {
     Workspace& m = work_;
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
     matmul(plan, label("q"), step_, w.q_kv_a, x, m.q, false);
@@ -269,9 +269,21 @@ void Model::attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, ui
     plan.tap(label("k"), m.k);
     matmul(plan, label("v"), step_, w.v, x.untold(), m.v, false);
     plan.tap(label("v"), m.v);
-    kv_write(plan, label("kv_write"), step_, shape_, m.k, m.v, cache[layer]);
-    if (is_watched(layer)) keep_map(plan, layer, m.q);
-    plain_attention(plan, label("plain_attention"), step_, shape_, m.q, cache[layer], m.attended);
+    const Rows queries = cached_queries();
+    const View q = queries.span(plan.rows());
+    kv_write(plan, label("kv_write"), step_, shape_, m.q, m.k, m.v, cache[layer], q);
+    if (is_watched(layer)) keep_map(plan, layer, queries);
+    if (kind.expanded)
+        attend_expanded(plan, kind, w, layer);
+    else
+        plain_attention(plan, label("plain_attention"), step_, shape_, q, cache[layer], m.partial,
+                        m.attended);
+}
+
+// Queries as the cache has keys.
+Rows Model::cached_queries() const {
+    const uint32_t cols = shape_.n_heads * shape_.key_floats();
+    return {work_.q_cached.address, cols, cols};
 }
 
 void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x,
@@ -298,8 +310,8 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
     }
     plan.tap(label("q"), m.q);
 
-    const View q_latent{m.q_latent.address, 4ull * plan.rows() * c.n_heads * row_floats};
-    const Rows absorbed{m.q_latent.address, c.n_heads * row_floats, c.n_heads * row_floats};
+    const Rows absorbed = cached_queries();
+    const View q_latent = absorbed.span(plan.rows());
     if (!kind.expanded || is_watched(layer))
         absorb(plan, label("absorb"), step_, shape_, w.kv_b, m.q, q_latent);
     if (is_watched(layer)) keep_map(plan, layer, absorbed);
@@ -312,10 +324,24 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
     }
 }
 
-// Every key and value is used by many rows of the chunk: worth expanding once. Block by block of the cache,
-// as many positions as the plan has rows, the chunk's own last.
+// Every key and value is used by many rows of the chunk: worth expanding once, or, of plain attention, whose
+// cache has them as they are, unpaging. Block by block of the cache, as many positions as the plan has rows,
+// the chunk's own last.
 void Model::attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
     Workspace& m = work_;
+    AttentionShape shape = shape_;
+    Rows q = m.q, kv = m.kv;
+    HeadRanges heads = shape_.ranges();
+    if (shape_.is_plain()) { // queries and keys are rotated
+        shape.nope_dim = shape_.key_floats();
+        shape.rope_dim = 0;
+        q = cached_queries();
+        kv = {m.cached.address, row_floats, row_floats};
+    } else if (const uint32_t nope = shape_.nope_dim, value = shape_.value_dim; w.kv_b.split()) {
+        heads = {nope, shape_.n_heads * nope, value};
+    } else {
+        heads = {nope + value, nope, nope + value};
+    }
     for (uint32_t i = 0; i <= kind.history; ++i) {
         const bool own = i == kind.history;
         const auto label = [&](const char* name) {
@@ -324,15 +350,17 @@ void Model::attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, ui
         StepMemory block = step_;
         if (!own) block.state = {state.address + block_header_at(i), sizeof(StepHeader)};
         const Expanded expanded{{block.state.address, sizeof(StepHeader)},
-                                {m.latent.address, 4ull * plan.rows() * row_floats},
-                                m.kv,
-                                w.kv_b.split(),
+                                {m.cached.address, 4ull * plan.rows() * row_floats},
+                                kv,
+                                heads,
                                 (i == 0 ? EXPANDED_FIRST : 0u) | (own ? EXPANDED_LAST : 0u)};
-        latent_read(plan, label("latent_read"), step_, expanded.header, cache[layer], expanded.latent);
-        expand_kv(plan, label("kv_b"), block, shape_, w.kv_b,
-                  {m.latent.address, config.kv_lora_rank, row_floats}, m.kv);
-        if (own) plan.tap(label("kv"), m.kv);
-        expanded_attention(plan, label("expanded_attention"), step_, shape_, m.q, expanded,
+        cache_read(plan, label("cache_read"), step_, expanded.header, cache[layer], expanded.latent);
+        if (!shape_.is_plain()) {
+            expand_kv(plan, label("kv_b"), block, shape_, w.kv_b,
+                      {m.cached.address, config.kv_lora_rank, row_floats}, m.kv);
+            if (own) plan.tap(label("kv"), m.kv);
+        }
+        expanded_attention(plan, label("expanded_attention"), step_, shape, q, expanded,
                            {m.running.address, 8ull * plan.rows() * config.n_heads}, m.attended);
     }
 }

@@ -57,7 +57,8 @@ class Model : public ModelMemory {
     void upload_rope(uint32_t context);
     void build(Plan& plan, StepKind kind);
     void attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
-    void attend_plainly(Plan& plan, const LayerWeights& w, const Input& x, uint32_t layer);
+    void attend_plainly(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x, uint32_t layer);
+    Rows cached_queries() const;
     void attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x, uint32_t layer);
     void attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer);
     void feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint32_t moe_layer);

@@ -58,8 +58,7 @@ ModelMemory::ModelMemory(const ModelConfig& c, const WeightSource& source, const
               c.v_head_dim, c.kv_lora_rank,     static_cast<float>(c.softmax_scale())};
     routing_ = routing_shape(c);
     for (uint32_t i = 0; i < c.n_layers; ++i) n_moe_layers += c.is_moe(i);
-    const uint32_t first = c.is_mla() ? c.kv_lora_rank : c.n_heads * c.qk_head_dim(); // parts of a cache row
-    row_floats = static_cast<uint32_t>(round_up(first, 4) + round_up(c.cache_dim() - first, 4));
+    row_floats = shape_.row_floats();
     row_bytes = cache_row_bytes(options.cache_format, row_floats);
     page_bytes = PAGE_TOKENS * row_bytes;
     max_pages = div_up(options.context, PAGE_TOKENS);
@@ -135,13 +134,24 @@ void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& 
         return memory.allocate("workspace", gpu::Placement::device, size);
     };
     work_.attended = rows(memory, n, c.n_heads * c.v_head_dim);
-    const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
+    const uint32_t q_cols = c.n_heads * c.qk_head_dim();
     if (!c.is_mla()) {
         work_.q = rows(memory, n, q_cols);
         work_.k = rows(memory, n, q_cols);
         work_.v = rows(memory, n, c.n_heads * c.v_head_dim);
-        return;
+    } else {
+        allocate_latent_workspace(memory, n);
     }
+    work_.cached = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
+    work_.q_cached = bytes(4ull * n * c.n_heads * shape_.key_floats());
+    const uint64_t partial = partial_row_bytes(caps, shape_);
+    work_.partial = bytes(std::max(partial, std::min(partial * n, PARTIAL_BYTES)));
+    work_.running = bytes(8ull * n * c.n_heads);
+}
+
+void ModelMemory::allocate_latent_workspace(Memory& memory, uint32_t n) {
+    const ModelConfig& c = config;
+    const uint32_t q_cols = c.n_heads * c.qk_head_dim(), first = c.q_lora_rank ? c.q_lora_rank : q_cols;
     work_.q_kv_a = rows(memory, n, first + c.latent_dim());
     if (c.q_lora_rank) {
         work_.q_a = rows(memory, n, c.q_lora_rank);
@@ -150,11 +160,6 @@ void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& 
         work_.q = work_.q_kv_a.columns(0, q_cols);
     }
     work_.kv = rows(memory, n, c.n_heads * (c.qk_nope_head_dim + c.v_head_dim));
-    work_.latent = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
-    work_.q_latent = bytes(4ull * n * c.n_heads * row_floats);
-    const uint64_t partial = partial_row_bytes(caps, shape_);
-    work_.partial = bytes(std::max(partial, std::min(partial * n, PARTIAL_BYTES)));
-    work_.running = bytes(8ull * n * c.n_heads);
 }
 
 // What matrices need that could not be stacked.

@@ -33,6 +33,7 @@ struct Rows {
     uint32_t cols = 0, stride = 0;
     View span(uint64_t rows) const { return {address, rows == 0 ? 0 : ((rows - 1) * stride + cols) * 4}; }
     Rows columns(uint32_t first, uint32_t count) const { return {address + 4ull * first, count, stride}; }
+    Rows from(uint64_t row) const { return {address + 4 * row * stride, cols, stride}; }
 };
 
 // A tensor offered to taps as it is after the op before `op_index`.

@@ -135,13 +135,13 @@ void traffic(B b, const MatMul& p) {
 }
 
 // The cache row of each token, written with its rotation.
-template <class Params> void write_cache(B b, const Params& p, uint32_t rope_dim, uint32_t row_bytes) {
+template <class Params> void write_cache(B b, const Params& p, uint32_t rope_dim) {
     for (uint32_t t = 0; t < b.n; ++t) {
         const StepRow& r = b.row(t);
         b.read(p.rope + 4ull * r.position * rope_dim, 4ull * rope_dim);
         b.read(p.pages + 4ull * (r.sequence * p.max_pages + r.position / PAGE_TOKENS), 4);
-        b.write(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, row_bytes), row_bytes);
-        b.out.writes.back().packed = row_bytes != 4 * p.row_floats;
+        b.write(b.cache_row(p.cache, p.pages, r, p.max_pages, p.page_bytes, p.row_bytes), p.row_bytes);
+        b.out.writes.back().packed = p.row_bytes != 4 * p.row_floats;
     }
 }
 
@@ -149,12 +149,12 @@ void traffic(B b, const LatentWrite& p) {
     b.state(p.state);
     b.read_rows(p.kv, b.n, p.latent_dim + p.rope_dim, p.kv_stride);
     b.read(p.weight, 4ull * p.latent_dim);
-    write_cache(b, p, p.rope_dim, p.row_bytes);
+    write_cache(b, p, p.rope_dim);
     b.out.flops = b.n * (4.0 * p.latent_dim + 3.0 * p.rope_dim);
     b.out.shape = fmt::format("{} + {}", p.latent_dim, p.rope_dim);
 }
 
-void traffic(B b, const LatentRead& p) {
+void traffic(B b, const CacheRead& p) {
     b.header(p.block);
     b.read(p.state + sizeof(StepHeader), sizeof(StepRow));
     const uint32_t first = b.words(p.block + offsetof(StepHeader, first), 1).front();
@@ -192,8 +192,9 @@ void traffic(B b, const ExpandKeys& p) {
 }
 
 // The parts of attention over the cache that have positions: where, and how long, for each row and head.
-template <class Params, class Take> void each_part(B b, const Params& p, const Take& take) {
-    const uint64_t part_bytes = 4ull * (pad4(p.latent_dim) + 4);
+template <class Params, class Take>
+void each_part(B b, const Params& p, uint32_t value_dim, const Take& take) {
+    const uint64_t part_bytes = 4ull * (pad4(value_dim) + 4);
     for (uint32_t t = p.first_row; t < std::min(p.last_row, b.n); ++t) {
         const uint32_t used = reference::parts_used(b.row(t), p.n_parts);
         for (uint32_t h = 0; h < p.n_heads; ++h)
@@ -202,36 +203,50 @@ template <class Params, class Take> void each_part(B b, const Params& p, const T
     }
 }
 
-void traffic(B b, const LatentAttention& p) {
+void traffic(B b, const CachedAttention& p) {
     b.state(p.state);
     const uint32_t rows = std::min(p.last_row, b.n) - std::min(p.first_row, b.n);
-    b.read(p.q + 4ull * p.first_row * p.n_heads * p.row_floats, 4ull * rows * p.n_heads * p.row_floats);
+    b.read(p.q + 4ull * p.first_row * p.n_heads * p.key_floats, 4ull * rows * p.n_heads * p.key_floats);
     std::map<uint32_t, uint32_t> ends;
     const double positions = b.sequences(
         p.first_row, p.last_row, [](const StepRow& r) { return r.position + 1; }, ends);
     for (const auto& [sequence, end] : ends)
         b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, p.row_bytes);
-    each_part(b, p, [&](ADDRESS address, uint64_t bytes) { b.write(address, bytes); });
-    b.products(p.n_heads, 2.0 * p.latent_dim + p.rope_dim, positions);
+    each_part(b, p, p.value_dim, [&](ADDRESS address, uint64_t bytes) { b.write(address, bytes); });
+    b.products(p.n_heads, p.key_floats + p.value_dim, positions);
     b.out.shape = fmt::format("{} heads, {} positions of {}", p.n_heads,
-                              rows ? static_cast<uint64_t>(positions / rows) : 0, p.latent_dim + p.rope_dim);
+                              rows ? static_cast<uint64_t>(positions / rows) : 0, p.row_floats);
+}
+
+// Reads the parts; returns how many.
+template <class Params> double read_parts(B b, const Params& p, uint32_t value_dim) {
+    double parts = 0;
+    each_part(b, p, value_dim, [&](ADDRESS address, uint64_t bytes) {
+        b.read(address, bytes);
+        parts += double(bytes) / (4.0 * (pad4(value_dim) + 4));
+    });
+    b.products(parts, value_dim, 1);
+    return parts;
+}
+
+void traffic(B b, const AttentionJoin& p) {
+    b.state(p.state);
+    const uint32_t rows = std::min(p.last_row, b.n) - std::min(p.first_row, b.n);
+    const double parts = read_parts(b, p, p.value_dim);
+    b.write_rows(p.y + 4ull * p.first_row * p.y_stride, rows, p.n_heads * p.value_dim, p.y_stride);
+    b.out.shape = fmt::format("{} heads x {} parts of {}", p.n_heads,
+                              rows ? static_cast<uint64_t>(parts / rows / p.n_heads) : 0, p.value_dim);
 }
 
 void traffic(B b, const AttentionCombine& p) {
     b.state(p.state);
     const uint32_t rows = std::min(p.last_row, b.n) - std::min(p.first_row, b.n);
-    double parts = 0;
-    const uint64_t part_bytes = 4ull * (pad4(p.latent_dim) + 4);
-    each_part(b, p, [&](ADDRESS address, uint64_t bytes) {
-        b.read(address, bytes);
-        parts += double(bytes) / part_bytes;
-    });
+    const double parts = read_parts(b, p, p.latent_dim);
     for (uint32_t h = 0; h < p.n_heads; ++h)
         b.matrix(p.weights + (uint64_t{h} * (p.skipped_rows + p.value_dim) + p.skipped_rows) * p.row_bytes,
                  p.value_dim, p.row_bytes);
     b.write_rows(p.y + 4ull * p.first_row * p.y_stride, rows, p.n_heads * p.value_dim, p.y_stride);
     b.products(double(p.n_heads) * p.value_dim, p.latent_dim, rows);
-    b.products(parts, p.latent_dim, 1);
     b.out.shape =
         fmt::format("{} heads x {} parts, {} to {}", p.n_heads,
                     rows ? static_cast<uint64_t>(parts / rows / p.n_heads) : 0, p.latent_dim, p.value_dim);
@@ -252,7 +267,7 @@ void traffic(B b, const ExpandedAttention& p) {
         keys = std::min(block_rows, r.position + 1 - std::min(first, r.position + 1));
         pairs += keys;
     }
-    b.read_rows(p.kv, keys, p.n_heads * (p.nope_dim + p.value_dim), p.kv_stride);
+    b.read_rows(p.kv, keys, p.v_first + (p.n_heads - 1) * p.v_stride + p.value_dim, p.kv_stride);
     for (uint32_t j = 0; j < keys; ++j)
         b.read(p.latent + 4ull * (uint64_t{j} * p.row_floats + latent4), 4ull * p.rope_dim);
     const bool reads_before = !(p.place & EXPANDED_FIRST);
@@ -265,34 +280,18 @@ void traffic(B b, const ExpandedAttention& p) {
 
 void traffic(B b, const KvWrite& p) {
     b.state(p.state);
+    b.read_rows(p.q, b.n, p.n_heads * p.head_dim, p.q_stride);
     b.read_rows(p.k, b.n, p.n_heads * p.head_dim, p.k_stride);
     b.read_rows(p.v, b.n, p.n_heads * p.value_dim, p.v_stride);
-    write_cache(b, p, p.head_dim, 4 * p.row_floats);
-    b.out.flops = 3.0 * b.n * p.n_heads * p.head_dim;
+    write_cache(b, p, p.head_dim);
+    b.write(p.y, 4ull * b.n * p.n_heads * pad4(p.head_dim));
+    b.out.flops = 6.0 * b.n * p.n_heads * p.head_dim;
     b.out.shape = fmt::format("{} heads x {} + {}", p.n_heads, p.head_dim, p.value_dim);
-}
-
-void traffic(B b, const PlainAttention& p) {
-    b.state(p.state);
-    b.read_rows(p.q, b.n, p.n_heads * p.head_dim, p.q_stride);
-    for (uint32_t t = 0; t < b.n; ++t)
-        b.read(p.rope + 4ull * b.row(t).position * p.head_dim, 4ull * p.head_dim);
-    std::map<uint32_t, uint32_t> ends;
-    const double positions = b.sequences(
-        0, b.n, [](const StepRow& r) { return r.position + 1; }, ends);
-    for (const auto& [sequence, end] : ends)
-        b.cached(p.cache, p.pages, sequence, end, p.max_pages, p.page_bytes, 4 * p.row_floats);
-    b.write_rows(p.y, b.n, p.n_heads * p.value_dim, p.y_stride);
-    b.products(p.n_heads, p.head_dim + p.value_dim, positions);
-    b.out.shape = fmt::format("{} heads x {}, {} positions", p.n_heads, p.head_dim,
-                              static_cast<uint64_t>(positions / std::max(1u, b.n)));
 }
 
 void traffic(B b, const AttentionMap& p) {
     b.state(p.state);
     b.read_rows(p.q + 4ull * p.first_head * p.key_floats, b.n, p.n_heads * p.key_floats, p.q_stride);
-    for (uint32_t t = 0; p.rope && t < b.n; ++t)
-        b.read(p.rope + 4ull * b.row(t).position * p.key_floats, 4ull * p.key_floats);
     std::map<uint32_t, uint32_t> ends;
     const double positions = b.sequences(
         0, b.n, [](const StepRow& r) { return r.position + 1; }, ends);
@@ -410,15 +409,15 @@ const std::map<std::string_view, Handler> handlers = {
     {"rms_norm", with_params<RmsNorm>},
     {"matmul", with_params<MatMul>},
     {"latent_write", with_params<LatentWrite>},
-    {"latent_read", with_params<LatentRead>},
+    {"cache_read", with_params<CacheRead>},
     {"absorb", with_params<Absorb>},
     {"absorb_split", with_params<AbsorbSplit>},
     {"expand_keys", with_params<ExpandKeys>},
-    {"latent_attention", with_params<LatentAttention>},
+    {"cached_attention", with_params<CachedAttention>},
     {"attention_combine", with_params<AttentionCombine>},
     {"expanded_attention", with_params<ExpandedAttention>},
     {"kv_write", with_params<KvWrite>},
-    {"plain_attention", with_params<PlainAttention>},
+    {"attention_join", with_params<AttentionJoin>},
     {"attention_map", with_params<AttentionMap>},
     {"router", with_params<Router>},
     {"expert_sort", with_params<ExpertSort>},

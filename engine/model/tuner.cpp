@@ -205,9 +205,9 @@ std::vector<Trial> tune(Model& model, Executor& executor, const std::vector<Step
                         const std::vector<Trial>& known, const TunerOptions& options) {
     check(executor.gpu() != nullptr, "a device is tuned, not the reference");
     Tuner tuner(model, executor, rows, options);
-    const StepKind kinds[] = {{StepKind::Mode::decode, 1},
-                              {StepKind::Mode::prefill, bucket_for(static_cast<uint32_t>(rows.size())),
-                               model.config.is_mla(), false}};
+    const StepKind kinds[] = {
+        {StepKind::Mode::decode, 1},
+        {StepKind::Mode::prefill, bucket_for(static_cast<uint32_t>(rows.size())), true}};
     std::vector<Trial> trials;
     for (const StepKind& kind : kinds) tuner.run(kind, known, trials);
     return trials;

@@ -63,17 +63,10 @@ uint64_t fnv1a(uint64_t hash, std::span<const std::byte> bytes) {
 }
 
 namespace {
-CacheFormat cache_format_of(const ModelConfig& config, const LoadOptions& options) {
-    for (const CacheFormat format : CACHE_FORMATS) {
-        if (name_of(format) != options.cache_format) continue;
-        if (config.is_mla() || format == CacheFormat::f32) return format;
-        throw Error({.what = "only a latent cache can be rounded",
-                     .where = "cache_format",
-                     .expected = "f32, since this model has plain attention",
-                     .got = options.cache_format,
-                     .fix = "leave out --cache-type"});
-    }
-    throw Error({.what = "no such format of the latent cache",
+CacheFormat cache_format_of(const LoadOptions& options) {
+    for (const CacheFormat format : CACHE_FORMATS)
+        if (name_of(format) == options.cache_format) return format;
+    throw Error({.what = "no such format of the cache",
                  .where = "cache_format",
                  .expected = "f32, f16 or q8",
                  .got = printable(options.cache_format),
@@ -109,7 +102,7 @@ ModelOptions model_options(const ModelConfig& config, const LoadOptions& options
         .pages = div_up(cache_tokens, PAGE_TOKENS) + options.spare_contexts * div_up(context, PAGE_TOKENS),
         .chunk = options.chunk,
         .trace = options.trace,
-        .cache_format = cache_format_of(config, options),
+        .cache_format = cache_format_of(options),
         .taps = options.taps,
         .weights = {.keep_mtp = options.keep_mtp, .experts_on_host = options.experts_on_host}};
     return wanted;
@@ -313,7 +306,7 @@ StepKind Engine::Impl::prefill_kind(uint32_t begin, uint32_t end, bool expanded)
 
 void Engine::Impl::prefill_chunk(Session::Impl& s) {
     const uint32_t begin = s.cached, end = std::min(s.prefill_end, begin + chunk);
-    const bool expanded = model->config.is_mla() && attention_costs.worth_expanding(end - begin, begin);
+    const bool expanded = attention_costs.worth_expanding(end - begin, begin);
     make_room(s, begin, end);
     run_rows(prefill_kind(begin, end, expanded), s, begin, end);
     s.cached = end;

@@ -164,8 +164,7 @@ AttentionCosts choose_kernels_for(Model& model, Executor& executor, const std::s
                                   const std::vector<StepRow>& rows,
                                   const std::function<void(size_t, size_t)>& progress) {
     check_tier_option(option);
-    const bool latent = model.config.is_mla();
-    const AttentionCosts counted = latent ? counted_costs(model.config) : AttentionCosts();
+    const AttentionCosts counted = counted_costs(model.config);
     if (is_tier(option)) {
         model.set_tiers(Tiers(by_name<Tier>(TIERS, option)));
         return counted;
@@ -175,7 +174,6 @@ AttentionCosts choose_kernels_for(Model& model, Executor& executor, const std::s
     const bool anew = option == "tune";
     Tuning tuning = remembered_tuning(executor.gpu()->info());
     tune_tiers(model, executor, anew, rows, progress, tuning);
-    if (!latent) return counted;
     const std::string key = attention_key(model, static_cast<uint32_t>(rows.size()));
     if (const auto it = tuning.attention.find(key); it != tuning.attention.end() && !anew) return it->second;
     const std::optional<AttentionCosts> costs = measured_costs(model, executor, rows);

@@ -11,7 +11,14 @@ struct Attention {
     AttentionShape shape;
     uint32_t half_split = 0;
     uint32_t latent4() const { return static_cast<uint32_t>(round_up(shape.latent_dim, 4)); }
-    uint32_t row_floats() const { return latent4() + static_cast<uint32_t>(round_up(shape.rope_dim, 4)); }
+    uint32_t row_floats() const { return shape.row_floats(); }
+    // Whether a number of a cache row, or of a key in it, is padding.
+    bool is_padding(uint32_t c) const {
+        const HeadRanges heads = shape.ranges();
+        if (!shape.is_plain()) return c < latent4() ? c >= shape.latent_dim : c >= latent4() + shape.rope_dim;
+        return c < heads.value_first ? c % heads.key_step >= shape.rope_dim
+                                     : (c - heads.value_first) % heads.value_step >= shape.value_dim;
+    }
     uint32_t head_dim() const { return shape.nope_dim + shape.rope_dim; }
     uint32_t kv_b_rows() const { return shape.n_heads * (shape.nope_dim + shape.value_dim); }
     std::string name() const {
@@ -72,8 +79,8 @@ inline std::vector<StepRow> scattered_rows(uint32_t n_rows) {
     return rows;
 }
 
-// A cache as latent_write leaves it: random rows with zeros in their padding, for the positions that `rows`
-// see; poison elsewhere.
+// A cache as latent_write or kv_write leaves it: random rows with zeros in their padding, for the positions
+// that `rows` see; poison elsewhere.
 inline Tensor random_cache(const Attention& a, const std::vector<StepRow>& rows) {
     const uint32_t row_floats = a.row_floats();
     std::vector<float> values(uint64_t{N_PAGES} * PAGE_TOKENS * row_floats, std::bit_cast<float>(SENTINEL));
@@ -82,9 +89,7 @@ inline Tensor random_cache(const Attention& a, const std::vector<StepRow>& rows)
         for (uint32_t j = 0; j <= row.position; ++j)
             for (uint32_t c = 0; c < row_floats; ++c) {
                 const uint64_t i = uint64_t{cache_row_of(row, j)} * row_floats + c;
-                const bool pad =
-                    c < a.latent4() ? c >= a.shape.latent_dim : c >= a.latent4() + a.shape.rope_dim;
-                values[i] = pad ? 0 : random[i];
+                values[i] = a.is_padding(c) ? 0 : random[i];
             }
     return tensor(N_PAGES * PAGE_TOKENS, row_floats, values, row_floats);
 }
@@ -102,15 +107,20 @@ inline Buffer packed_cache(const Tensor& cache, CacheFormat format) {
     return buffer(bytes);
 }
 
-// Queries in the latent space, as absorb leaves them.
-inline Tensor random_q_latent(const Attention& a, uint32_t n_rows) {
-    const uint32_t row_floats = a.row_floats(), rows = n_rows * a.shape.n_heads;
-    auto values = random_floats("q latent " + a.name(), uint64_t{rows} * row_floats);
-    for (uint64_t i = 0; i < values.size(); ++i) {
-        const auto c = static_cast<uint32_t>(i % row_floats);
-        if (c < a.latent4() ? c >= a.shape.latent_dim : c >= a.latent4() + a.shape.rope_dim) values[i] = 0;
-    }
-    return tensor(rows, row_floats, values, row_floats);
+// Queries as the cache's keys are, which absorb and kv_write make.
+inline Tensor random_cached_queries(const Attention& a, uint32_t n_rows) {
+    const uint32_t key_floats = a.shape.key_floats(), rows = n_rows * a.shape.n_heads;
+    auto values = random_floats("queries " + a.name(), uint64_t{rows} * key_floats);
+    for (uint64_t i = 0; i < values.size(); ++i)
+        if (a.is_padding(static_cast<uint32_t>(i % key_floats))) values[i] = 0;
+    return tensor(rows, key_floats, values, key_floats);
+}
+
+// Where expand_kv leaves keys and values.
+inline HeadRanges expanded_ranges(const Attention& a, bool split) {
+    const uint32_t nope = a.shape.nope_dim, value = a.shape.value_dim;
+    if (split) return {nope, a.shape.n_heads * nope, value};
+    return {nope + value, nope, nope + value};
 }
 
 } // namespace fathom::test

@@ -11,16 +11,7 @@ struct MapCase {
     uint32_t width = 64, first_head = 0, n_heads = 0; // 0: all
     uint32_t parts = 0;                               // 0: as the device has it
     CacheFormat cache = CacheFormat::f32;
-    bool plain = false;
 };
-
-// Attention with keys of its own for each head: row_floats are those of all keys, without values.
-Step plain_step(const Attention& a, const std::vector<StepRow>& rows, uint32_t row_floats) {
-    Step step = attention_step(a, rows);
-    step.shape.row_floats = row_floats;
-    step.shape.page_bytes = 4 * PAGE_TOKENS * row_floats;
-    return step;
-}
 
 void check_map(const Attention& a, const MapCase& c, const std::vector<StepRow>& rows, Worst& worst) {
     const Scratch scratch;
@@ -28,15 +19,9 @@ void check_map(const Attention& a, const MapCase& c, const std::vector<StepRow>&
     const auto what = fmt::format("attention_map {} of {} rows, width {}, {} parts, cache {}", a.name(),
                                   n_rows, c.width, c.parts, name_of(c.cache));
     const uint32_t bucket = bucket_of(n_rows), heads = c.n_heads ? c.n_heads : a.shape.n_heads - c.first_head;
-    // Of plain attention the rows are keys, in the place of the latent: random, padded with zeros at the end.
-    Attention cached = a;
-    if (c.plain) cached.shape.latent_dim = a.shape.n_heads * a.shape.rope_dim;
-    if (c.plain) cached.shape.rope_dim = 0;
-    const uint32_t row_floats = cached.row_floats();
-    const Step step = c.plain ? plain_step(a, rows, row_floats) : attention_step(a, rows, c.cache);
-    const Tensor q = c.plain ? random_tensor(what + " q", bucket, a.shape.n_heads * a.shape.rope_dim)
-                             : random_q_latent(a, bucket);
-    const Buffer cache = packed_cache(random_cache(cached, rows), c.cache);
+    const Step step = attention_step(a, rows, c.cache);
+    const Tensor q = random_cached_queries(a, bucket);
+    const Buffer cache = packed_cache(random_cache(a, rows), c.cache);
     const uint32_t cols = heads * c.width, ring_rows = 2 * bucket;
     const Tensor map = output(ring_rows, cols + 3, cols + 3);
     for (const Side side : SIDES) {
@@ -46,7 +31,7 @@ void check_map(const Attention& a, const MapCase& c, const std::vector<StepRow>&
             side, bucket,
             [&](Plan& plan, Side) {
                 Rows queries = q.rows(side);
-                if (!c.plain) queries.cols = queries.stride = a.shape.n_heads * row_floats;
+                queries.cols = queries.stride = a.shape.n_heads * a.shape.key_floats();
                 const View view{map.view[side].address + 12, map.view[side].bytes - 12};
                 attention_map(plan, "attention_map", step.memory(side), a.shape, queries, cache.view[side],
                               {view, cols + 3, ring_rows, c.first_head, heads, c.width});
@@ -105,5 +90,6 @@ TEST_CASE("ops: attention_map of plain attention") {
         {{3, 0, 6, 5, 0, 0.4f}, 1}, {{5, 0, 14, 14, 0, 0.27f}, 0}, {{2, 0, 70, 130, 0, 0.12f}, 0}};
     for (const Attention& a : plain)
         for (const uint32_t width : {3u, 50u, 512u})
-            check_map(a, {width, 1, 0, 0, CacheFormat::f32, true}, scattered_rows(9), worst);
+            check_map(a, {width, 1, 0, 0, width == 50 ? CacheFormat::q8 : CacheFormat::f32},
+                      scattered_rows(9), worst);
 }

@@ -1,4 +1,4 @@
-// Kernels latent_write, latent_read, absorb, latent_attention with attention_combine, and expanded_attention
+// Kernels latent_write, cache_read, absorb, latent_attention with attention_combine, and expanded_attention
 // against their references, over scattered pages of several sequences.
 #include "gpu/attention.h"
 
@@ -85,7 +85,7 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
     const Weights kv_b = random_weights(what, c.format, a.kv_b_rows(), a.shape.latent_dim);
     const Weights v_b =
         random_weights(what, c.format, a.shape.n_heads * a.shape.value_dim, a.shape.latent_dim);
-    const Tensor q = random_q_latent(a, bucket), cache = random_cache(a, rows);
+    const Tensor q = random_cached_queries(a, bucket), cache = random_cache(a, rows);
     const Buffer packed = packed_cache(cache, c.cache);
     const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
     for (const Side side : SIDES) {
@@ -107,19 +107,18 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
     compare(y, n_rows, 1e-11, worst, what);
 }
 
-void check_latent_read(const Attention& a, uint32_t n_rows, uint32_t first, CacheFormat format,
-                       Worst& worst) {
+void check_cache_read(const Attention& a, uint32_t n_rows, uint32_t first, CacheFormat format, Worst& worst) {
     const Scratch scratch;
     const auto what =
-        fmt::format("latent_read {} of {} rows from {}, cache {}", a.name(), n_rows, first, name_of(format));
+        fmt::format("cache_read {} of {} rows from {}, cache {}", a.name(), n_rows, first, name_of(format));
     const auto rows = chunk_rows(1, first + n_rows);
     const Step step = attention_step(a, rows, format, {{7, 0, 0, 1}, {n_rows, 0, 0, first}});
     const uint32_t bucket = bucket_of(n_rows);
     const Buffer cache = packed_cache(random_cache(a, rows), format);
     const Tensor y = output(bucket, a.row_floats(), a.row_floats());
     run(bucket, [&](Plan& plan, Side side) {
-        latent_read(plan, "latent_read", step.memory(side), step.block(side, 1), cache.view[side],
-                    y.view[side]);
+        cache_read(plan, "cache_read", step.memory(side), step.block(side, 1), cache.view[side],
+                   y.view[side]);
     });
     compare(y, n_rows, 1e-14, worst, what); // q8: a product that may be rounded in another way
 }
@@ -149,7 +148,7 @@ void check_expanded(const Attention& a, uint32_t n_rows, uint32_t first, Worst& 
             const bool own = i == n_blocks;
             expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
                                {own ? step.header(side) : step.block(side, i), latent[i].view[side],
-                                kv[i].rows(side), split,
+                                kv[i].rows(side), expanded_ranges(a, split),
                                 (i == 0 ? EXPANDED_FIRST : 0u) | (own ? EXPANDED_LAST : 0u)},
                                running.view[side], y.rows(side));
         }
@@ -210,12 +209,12 @@ TEST_CASE("ops: latent_write into a cache of halves or bytes") {
     }
 }
 
-TEST_CASE("ops: latent_read") {
-    Worst worst("latent_read");
+TEST_CASE("ops: cache_read") {
+    Worst worst("cache_read");
     for (const CacheFormat format : {CacheFormat::f32, CacheFormat::f16, CacheFormat::q8})
         for (const Attention& a : SHAPES)
             for (const uint32_t n_rows : {1u, 7u, 65u})
-                for (const uint32_t first : {0u, 61u}) check_latent_read(a, n_rows, first, format, worst);
+                for (const uint32_t first : {0u, 61u}) check_cache_read(a, n_rows, first, format, worst);
 }
 
 TEST_CASE("ops: latent_attention over a cache of halves or bytes" * doctest::test_suite("formats")) {

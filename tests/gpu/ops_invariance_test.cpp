@@ -186,7 +186,8 @@ TEST_CASE("ops: invariance of expanded_attention to the room in the step and to 
                         {step.block(side, 0), older.view[side], before.rows(side), false, EXPANDED_FIRST},
                         running.view[side], y.rows(side));
                 expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
-                                   {step.header(side), latent.view[side], kv.rows(side), false,
+                                   {step.header(side), latent.view[side], kv.rows(side),
+                                    expanded_ranges(a, false),
                                     EXPANDED_LAST | (history ? 0u : EXPANDED_FIRST)},
                                    running.view[side], y.rows(side));
             });

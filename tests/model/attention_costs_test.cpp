@@ -31,18 +31,29 @@ TEST_CASE("attention costs: the dearer way is never taken") {
     CHECK(costs.worth_expanding(36, 3000));
 }
 
+TEST_CASE("attention costs: counted, of plain attention") {
+    const AttentionCosts costs = counted_costs(find_preset("moe-16b")->config);
+    CHECK(costs.absorb_row == 0);
+    CHECK(costs.absorbed_pair > costs.expanded_pair);
+    CHECK(!costs.worth_expanding(31, 0));
+    CHECK(costs.worth_expanding(32, 0));
+    CHECK(costs.worth_expanding(512, 1u << 14));
+}
+
 TEST_CASE("attention costs: measured of a prompt's step") {
     const auto gpu = gpu_executor();
-    const auto model = model_of("v3_base", *gpu);
-    prepare(*model, *gpu, situations().front()); // page tables
     std::vector<StepRow> rows;
     for (uint32_t t = 0; t < 16; ++t) rows.push_back({t, t, 1});
-    const auto costs = measured_costs(*model, *gpu, rows);
-    REQUIRE(costs.has_value());
-    for (const double cost :
-         {costs->expand_row, costs->expanded_pair, costs->absorb_row, costs->absorbed_pair}) {
-        CHECK(cost > 0);
-        CHECK(cost < 1);
+    for (const char* name : {"v3_base", "v1_plain"}) {
+        const auto model = model_of(name, *gpu);
+        prepare(*model, *gpu, situations().front()); // page tables
+        const auto costs = measured_costs(*model, *gpu, rows);
+        REQUIRE(costs.has_value());
+        for (const double cost :
+             {costs->expand_row, costs->expanded_pair, costs->absorb_row, costs->absorbed_pair}) {
+            CHECK(cost > 0); // of plain attention a row pays for the join of its parts
+            CHECK(cost < 1);
+        }
     }
     const auto reference = make_reference_executor();
     const auto slow = model_of("v3_base", *reference);

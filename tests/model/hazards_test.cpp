@@ -179,8 +179,8 @@ bool is_list(const std::vector<Op>& ops, View view) {
 }
 bool shows(const std::vector<Op>& ops, size_t barrier) {
     const bool sorted = barrier > 0 && ops[barrier - 1].module == "expert_sort" && reads_lists(ops[barrier]);
-    const bool past = barrier > 0 && ops[barrier - 1].module == "latent_write" &&
-                      ops[barrier].label.ends_with(".history.latent_read");
+    const bool past = barrier > 0 && ops[barrier - 1].module.ends_with("_write") &&
+                      ops[barrier].label.ends_with(".history.cache_read");
     return !sorted && !past && ops[barrier].module != "expert_sort";
 }
 

@@ -12,7 +12,6 @@ using namespace reference;
 namespace {
 
 void attention_map_reference(const AttentionMap& p) {
-    std::vector<float> query(p.key_floats), key(p.key_floats);
     for (uint32_t t = 0; t < n_rows(p.state); ++t) {
         const StepRow& r = step_row(p.state, t);
         const uint32_t pool = attention_pool(r.position + 1, p.width);
@@ -20,20 +19,14 @@ void attention_map_reference(const AttentionMap& p) {
         for (uint32_t i = 0; i < p.n_heads; ++i) {
             const uint32_t h = p.first_head + i;
             const float* q = row(p.q, t, p.q_stride) + uint64_t{h} * p.key_floats;
-            if (p.rope)
-                rotate(p.rope, r.position, p.key_floats, p.half_split, q, query.data());
-            else
-                std::copy_n(q, p.key_floats, query.data());
             std::vector<double> scores;
             for (uint32_t j = 0; j <= r.position; ++j) {
                 const ADDRESS cached =
                     cache_row(p.cache, p.pages, r, j, p.max_pages, p.page_bytes, p.row_bytes);
-                if (p.rope)
-                    std::copy_n(floats(cached) + uint64_t{h} * p.key_step, p.key_floats, key.data());
-                else
-                    key = read_cache_row(p.cache_format, cached, p.key_floats);
+                const auto numbers = read_cache_row(p.cache_format, cached, p.row_floats);
                 double score = 0;
-                for (uint32_t c = 0; c < p.key_floats; ++c) score += double(query[c]) * key[c];
+                for (uint32_t c = 0; c < p.key_floats; ++c)
+                    score += double(q[c]) * numbers[h * p.key_step + c];
                 scores.push_back(score * p.scale);
             }
             for (size_t first = 0; first < scores.size(); first += pool) {
@@ -60,36 +53,19 @@ uint32_t parts_for(const Plan& plan, uint32_t n_heads, uint32_t max_pages) {
 
 void attention_map(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
                    Rows q, View cache, const MapRing& ring) {
-    const bool plain = shape.latent_dim == 0;
-    const uint32_t key_floats = plain ? shape.rope_dim : step.row_floats;
+    const uint32_t key_floats = shape.key_floats();
     check(4 * (key_floats + 2 * WORKGROUP) <= plan.caps().shared_bytes, "one query fits shared memory");
-    const AttentionMap p{step.state.address,
-                         q.address,
-                         plain ? step.rope.address : 0,
-                         step.pages.address,
-                         cache.address,
-                         ring.view.address,
-                         ring.first_head,
-                         ring.n_heads,
-                         key_floats,
-                         plain ? key_floats : 0,
-                         q.stride,
-                         step.half_split,
-                         step.max_pages,
-                         step.page_bytes,
-                         plain ? 4 * step.row_floats : step.row_bytes,
-                         step.cache_format,
-                         ring.width,
-                         ring.stride,
-                         ring.rows,
+    const AttentionMap p{step.state.address, q.address,         step.pages.address,
+                         cache.address,      ring.view.address, ring.first_head,
+                         ring.n_heads,       key_floats,        shape.ranges().key_step,
+                         q.stride,           step.max_pages,    step.page_bytes,
+                         step.row_floats,    step.row_bytes,    step.cache_format,
+                         ring.width,         ring.stride,       ring.rows,
                          shape.scale};
-    std::vector<View> reads{step.state, q.span(plan.rows()), step.pages, cache};
-    if (plain) reads.push_back(step.rope);
     plan.add<attention_map_reference>(
         "attention_map", label, p, {parts_for(plan, ring.n_heads, step.max_pages), ring.n_heads, plan.rows()},
-        {static_cast<uint32_t>(round_up(key_floats, 4)), step.row_floats,
-         plain ? CACHE_F32 : step.cache_format},
-        std::move(reads), {ring.view});
+        {key_floats, step.row_floats, step.cache_format},
+        {step.state, q.span(plan.rows()), step.pages, cache}, {ring.view});
 }
 
 } // namespace fathom

@@ -61,15 +61,25 @@ struct StepMemory {
     View pages; // page tables: (sequences, max_pages)
     View rope;  // (positions, rope_dim / 2) pairs of cos and sin
     uint32_t max_pages = 0;
-    uint32_t page_bytes = 0;                          // of one page of one layer
-    uint32_t row_floats = 0;                          // numbers of one cache row
-    uint32_t row_bytes = 0, cache_format = CACHE_F32; // of a latent cache's; plain attention has f32
+    uint32_t page_bytes = 0; // of one page of one layer
+    uint32_t row_floats = 0; // numbers of one cache row
+    uint32_t row_bytes = 0, cache_format = CACHE_F32;
     uint32_t half_split = 0;
 };
 
-struct AttentionShape {
+// Where a row of numbers has the key and the value of head h: at h * key_step, value_first + h * value_step.
+struct HeadRanges {
+    uint32_t key_step = 0, value_first = 0, value_step = 0;
+};
+
+struct AttentionShape { // plain attention: rope_dim is the whole head, nope_dim and latent_dim are 0
     uint32_t n_heads = 0, nope_dim = 0, rope_dim = 0, value_dim = 0, latent_dim = 0;
     float scale = 0;
+    bool is_plain() const { return latent_dim == 0; }
+    uint32_t row_floats() const; // of a cache row
+    HeadRanges
+    ranges() const; // of a cache row; a latent one is all heads' key, and its beginning their value
+    uint32_t key_floats() const { return is_plain() ? ranges().key_step : row_floats(); }
 };
 
 struct RoutingShape {
@@ -110,7 +120,7 @@ void latent_attention(Plan&, const std::string& label, const StepMemory&, const 
 uint64_t partial_row_bytes(const gpu::Caps&, const AttentionShape&); // of `partial` for one token row
 // Cache rows of a block of positions, as many as its header in the step's state says, at most the plan's
 // rows: as floats and unpaged into y (rows, row_floats).
-void latent_read(Plan&, const std::string& label, const StepMemory&, View block, View cache, View y);
+void cache_read(Plan&, const std::string& label, const StepMemory&, View block, View cache, View y);
 // Keys and values from latent rows, into kv (T, n_heads * (nope + value)): head by head, or all keys before
 // all values where kv_b is split.
 void expand_kv(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&,
@@ -123,7 +133,7 @@ uint32_t history_blocks(uint32_t bucket, uint32_t before);
 struct Expanded {
     View header, latent;
     Rows kv;
-    bool split = false; // as kv_b
+    HeadRanges heads; // of a row of kv
     uint32_t place = EXPANDED_FIRST | EXPANDED_LAST;
 };
 // Between a chunk's blocks `running` (T, n_heads, 2) and y keep what has been summed.
@@ -137,15 +147,16 @@ struct MapRing {
     uint32_t stride = 0, rows = 0;
     uint32_t first_head = 0, n_heads = 0, width = 0; // heads watched, bins of each at most
 };
-// For those who watch; of latent attention `q` are the absorbed queries, (T, n_heads * row_floats).
+// For those who watch; `q` (T, heads * key floats) as absorb or kv_write leaves them.
 void attention_map(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
                    View cache, const MapRing& ring);
 
-// Plain multi-head attention: rope_dim is the whole head, nope_dim and latent_dim are 0.
-void kv_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows k, Rows v,
-              View cache);
-void plain_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
-                     View cache, Rows y);
+// Plain multi-head attention: rotated keys and values into the cache, rotated queries into y (T, heads, key
+// floats); and attention over the cache, as latent_attention.
+void kv_write(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q, Rows k,
+              Rows v, View cache, View y);
+void plain_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, View q,
+                     View cache, View partial, Rows y);
 
 struct RouterMemory {
     View bias, control, experts, expert_weights; // bias may be absent (no bytes)

@@ -86,6 +86,30 @@ inline void rotate(ADDRESS rope, uint32_t position, uint32_t rope_dim, uint32_t 
     }
 }
 
+// What attention over the cache left of a head: `used` parts, each `values` numbers, the largest score and
+// the sum.
+struct JoinedParts {
+    double sum = 0;
+    JoinedParts(const float* parts, uint32_t used, uint32_t values) : parts_(parts), stride_(values + 4) {
+        double largest = -1.7e38;
+        for (uint32_t i = 0; i < used; ++i) largest = std::max<double>(largest, parts[i * stride_ + values]);
+        for (uint32_t i = 0; i < used; ++i) {
+            weights_.push_back(std::exp(parts[i * stride_ + values] - largest));
+            sum += weights_.back() * parts[i * stride_ + values + 1];
+        }
+    }
+    double value(uint32_t c) const { // still to be divided by the sum
+        double joined = 0;
+        for (size_t i = 0; i < weights_.size(); ++i) joined += weights_[i] * parts_[i * stride_ + c];
+        return joined;
+    }
+
+  private:
+    const float* parts_;
+    size_t stride_;
+    std::vector<double> weights_;
+};
+
 // Softmax weights of one query over some keys, unnormalised, with their maximum; scores are replaced by
 // weights.
 struct Softmax {

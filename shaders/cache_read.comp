@@ -7,7 +7,7 @@ layout(constant_id = 1) const uint ROW_FLOATS = 8;
 #include "cache.glsl"
 #include "cached.glsl"
 layout(local_size_x = WORKGROUP) in;
-layout(push_constant) uniform Push { LatentRead p; };
+layout(push_constant) uniform Push { CacheRead p; };
 
 void main() {
     const StepHeader block = StepIn(p.block).header;

@@ -1,0 +1,27 @@
+// Attention over the cache in parts, which latent and plain attention share: shaders/cached_attention.comp.
+#pragma once
+
+#include "model/ops/ops.h"
+
+#include <functional>
+
+namespace fathom {
+
+constexpr uint32_t ATTENTION_TILE_PAGES = 4; // keys of a tile, in pages; see shaders/softmax.glsl
+
+// Queries that share a tile of keys: as many as leave room in shared memory and registers, at most eight.
+uint32_t attention_queries(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted);
+
+// Rows [first, last) of a step, of at most `most` together, and what `parts` ranges of the cache sum up to
+// for each of their heads.
+struct JoinedRows {
+    uint32_t first, last, most, parts;
+    View partial;
+};
+// q (T, heads, key floats) as absorb or kv_write leaves them. Adds the launches for as many rows at a time as
+// `partial` holds, each followed by what `join` adds.
+void cached_attention(Plan& plan, const std::string& label, const StepMemory& step,
+                      const AttentionShape& shape, View q, View cache, View partial,
+                      const std::function<void(const JoinedRows&)>& join);
+
+} // namespace fathom

@@ -1,0 +1,197 @@
+// The cache: its rows in every format, read back, and attention over it in parts. Shapes and formulas: the
+// shaders of these names.
+#include "model/ops/cached.h"
+#include "model/ops/reference.h"
+
+#include "base/error.h"
+#include "base/numbers.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace fathom {
+
+using namespace reference;
+
+namespace reference {
+
+void write_cache_row(uint32_t format, std::span<const float> numbers, ADDRESS row) {
+    const auto n = static_cast<uint32_t>(numbers.size());
+    if (format == CACHE_F32) std::copy(numbers.begin(), numbers.end(), floats(row));
+    if (format == CACHE_F16)
+        for (uint32_t i = 0; i < n; ++i) at<uint16_t>(row)[i] = f32_to_f16(numbers[i]);
+    if (format != CACHE_Q8) return;
+    for (uint32_t first = 0; first < n; first += 32) {
+        const auto block = numbers.subspan(first, std::min(32u, n - first));
+        float most = 0;
+        for (const float x : block) most = std::max(most, std::abs(x));
+        const float inverse = most > 0 ? 127 / most : 0;
+        for (size_t i = 0; i < block.size(); ++i)
+            at<int8_t>(row)[first + i] = static_cast<int8_t>(std::nearbyint(block[i] * inverse));
+        floats(row + CACHE_SCALES_AT(n))[first / 32] = most / 127;
+    }
+}
+
+std::vector<float> read_cache_row(uint32_t format, ADDRESS row, uint32_t row_floats) {
+    std::vector<float> numbers(row_floats);
+    for (uint32_t i = 0; i < row_floats; ++i)
+        numbers[i] = format == CACHE_F32   ? floats(row)[i]
+                     : format == CACHE_F16 ? f16_to_f32(at<uint16_t>(row)[i])
+                                           : floats(row + CACHE_SCALES_AT(row_floats))[i / 32] *
+                                                 static_cast<float>(at<int8_t>(row)[i]);
+    return numbers;
+}
+
+} // namespace reference
+
+namespace {
+
+void cache_read_reference(const CacheRead& p) {
+    const StepHeader& block = header(p.block);
+    const StepRow& r = step_row(p.state, 0);
+    for (uint32_t i = 0; i < block.n_rows; ++i) {
+        const auto numbers = read_cache_row(
+            p.cache_format,
+            cache_row(p.cache, p.pages, r, block.first + i, p.max_pages, p.page_bytes, p.row_bytes),
+            p.row_floats);
+        std::copy(numbers.begin(), numbers.end(), row(p.y, i, p.row_floats));
+    }
+}
+
+// The partial result of head h over positions [first, last), whose rows are `cached`.
+void sum_part(const CachedAttention& p, const std::vector<std::vector<float>>& cached, uint32_t h,
+              uint32_t first, uint32_t last, const float* q, float* y) {
+    const uint32_t key = h * p.key_step, value = p.value_first + h * p.value_step, value4 = pad4(p.value_dim);
+    std::vector<double> scores;
+    for (uint32_t j = first; j < last; ++j) {
+        double score = 0;
+        for (uint32_t c = 0; c < p.key_floats; ++c) score += double(q[c]) * cached[j][key + c];
+        scores.push_back(score * p.scale);
+    }
+    const Softmax softmax(scores);
+    for (uint32_t c = 0; c < value4; ++c) {
+        double sum = 0;
+        for (uint32_t j = first; j < last; ++j) sum += scores[j - first] * cached[j][value + c];
+        y[c] = static_cast<float>(sum);
+    }
+    y[value4] = static_cast<float>(softmax.largest);
+    y[value4 + 1] = static_cast<float>(softmax.sum);
+    y[value4 + 2] = y[value4 + 3] = 0;
+}
+
+void cached_attention_reference(const CachedAttention& p) {
+    for (uint32_t t = p.first_row; t < std::min(p.last_row, n_rows(p.state)); ++t) {
+        const StepRow& r = step_row(p.state, t);
+        const uint32_t length = r.position + 1;
+        const uint32_t pages = div_up(length, PAGE_TOKENS), per_part = div_up(pages, p.n_parts);
+        std::vector<std::vector<float>> cached;
+        for (uint32_t j = 0; j < length; ++j)
+            cached.push_back(read_cache_row(
+                p.cache_format, cache_row(p.cache, p.pages, r, j, p.max_pages, p.page_bytes, p.row_bytes),
+                p.row_floats));
+        for (uint32_t h = 0; h < p.n_heads; ++h)
+            for (uint32_t part = 0; part * per_part < pages; ++part) {
+                const uint32_t first = std::min(part * per_part * PAGE_TOKENS, length);
+                const uint32_t last = std::min(first + per_part * PAGE_TOKENS, length);
+                const uint64_t nth = uint64_t{t - p.first_row} * p.n_heads + h;
+                sum_part(p, cached, h, first, last, row(p.q, uint64_t{t} * p.n_heads + h, p.key_floats),
+                         row(p.partial, nth * p.n_parts + part, pad4(p.value_dim) + 4));
+            }
+    }
+}
+
+// Heads that share a read of the cache: one where each has a range of its own.
+uint32_t group_of(const gpu::Caps& caps, const AttentionShape& shape) {
+    return attention_queries(caps, 0, shape.is_plain() ? 1 : std::bit_ceil(shape.n_heads));
+}
+
+// Ranges that the cache is cut into: as the device says, and on a GPU so many that heads and ranges together
+// fill it. By shapes alone, so that a token's bits do not depend on its company.
+uint32_t parts_for(const gpu::Caps& caps, const AttentionShape& shape) {
+    constexpr uint32_t WORKGROUPS = 256, MOST = 64; // joining them costs as much as it reads
+    if (caps.cpu) return caps.attention_parts;
+    const uint32_t groups = div_up(shape.n_heads, group_of(caps, shape));
+    return std::max(caps.attention_parts, std::min(std::bit_ceil(div_up(WORKGROUPS, groups)), MOST));
+}
+
+uint32_t cached_values(const AttentionShape& shape) { // numbers of a head's value, as the cache has it
+    return shape.is_plain() ? shape.value_dim : shape.latent_dim;
+}
+
+} // namespace
+
+HeadRanges AttentionShape::ranges() const {
+    if (!is_plain()) return {};
+    return {pad4(rope_dim), n_heads * pad4(rope_dim), pad4(value_dim)};
+}
+
+uint32_t AttentionShape::row_floats() const {
+    const HeadRanges heads = ranges();
+    return is_plain() ? heads.value_first + n_heads * heads.value_step : pad4(latent_dim) + pad4(rope_dim);
+}
+
+uint32_t attention_queries(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted) {
+    const uint32_t bytes = 4 * (floats_per_query + ATTENTION_TILE_PAGES * PAGE_TOKENS + 2 * WORKGROUP / 4);
+    const uint32_t queries =
+        std::min({caps.registers / 64, 8u, wanted, (std::min(caps.shared_bytes, 32768u) - 512) / bytes});
+    check(queries > 0, "one query fits shared memory");
+    return std::bit_floor(queries);
+}
+
+uint64_t partial_row_bytes(const gpu::Caps& caps, const AttentionShape& shape) {
+    return 4ull * shape.n_heads * parts_for(caps, shape) * (pad4(cached_values(shape)) + 4);
+}
+
+void cached_attention(Plan& plan, const std::string& label, const StepMemory& step,
+                      const AttentionShape& shape, View q, View cache, View partial,
+                      const std::function<void(const JoinedRows&)>& join) {
+    const HeadRanges heads = shape.ranges();
+    const uint32_t parts = parts_for(plan.caps(), shape), queries = group_of(plan.caps(), shape);
+    const uint32_t values = cached_values(shape), key_floats = shape.key_floats();
+    const uint64_t row_bytes = partial_row_bytes(plan.caps(), shape);
+    const auto most = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
+    check(most > 0, "partial results of one row fit their buffer");
+    for (uint32_t first = 0; first < plan.rows(); first += most) {
+        const uint32_t last = std::min(first + most, plan.rows());
+        const JoinedRows rows{first, last, most, parts, {partial.address, row_bytes * (last - first)}};
+        const CachedAttention p{step.state.address,
+                                q.address,
+                                step.pages.address,
+                                cache.address,
+                                partial.address,
+                                shape.n_heads,
+                                key_floats,
+                                heads.key_step,
+                                values,
+                                heads.value_first,
+                                heads.value_step,
+                                step.row_floats,
+                                step.row_bytes,
+                                step.cache_format,
+                                step.max_pages,
+                                step.page_bytes,
+                                parts,
+                                first,
+                                last,
+                                shape.scale};
+        plan.add<cached_attention_reference>("cached_attention", label, p,
+                                             {parts, div_up(shape.n_heads, queries), last - first},
+                                             {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP),
+                                              ATTENTION_TILE_PAGES, step.cache_format, key_floats},
+                                             {step.state, q, step.pages, cache}, {rows.partial});
+        join(rows);
+    }
+}
+
+void cache_read(Plan& plan, const std::string& label, const StepMemory& step, View block, View cache,
+                View y) {
+    const CacheRead p{block.address,  step.state.address, step.pages.address, cache.address,
+                      y.address,      step.max_pages,     step.page_bytes,    step.row_floats,
+                      step.row_bytes, step.cache_format};
+    plan.add<cache_read_reference>("cache_read", label, p, {1, plan.rows(), 1},
+                                   {step.cache_format, step.row_floats}, {step.state, step.pages, cache},
+                                   {y});
+}
+
+} // namespace fathom
