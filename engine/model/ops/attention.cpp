@@ -168,7 +168,7 @@ void absorb(Plan& plan, const std::string& label, const StepMemory& step, const 
                        shape.value_dim,    shape.latent_dim, q.stride,       w.row_bytes,
                        step.row_floats,    step.half_split};
         FATHOM_ADD_BY_FORMAT(plan, absorb, w.format, label, p,
-                             {div_up(shape.latent_dim, 8 * WORKGROUP), shape.n_heads, blocks}, {tokens},
+                             {div_up(shape.latent_dim, WORKGROUP), shape.n_heads, blocks}, {tokens},
                              reads, {y});
         return;
     }
