@@ -13,6 +13,7 @@ namespace fathom::gpu {
 namespace {
 
 constexpr uint64_t MAX_BLOCK = 1ull << 30, ALIGNMENT = 256, STAGING_BYTES = 32ull << 20;
+constexpr uint64_t TAIL_BYTES = 64ull << 10; // behind a software device's block, see its quirk in probe.cpp
 
 constexpr const char* PLACEMENT_NAMES[N_PLACEMENTS] = {"device", "shared", "readback", "host"};
 
@@ -70,7 +71,8 @@ Block Device::Impl::create_block(uint64_t bytes, Placement placement) {
     const auto needs = block.buffer.getMemoryRequirements();
     const vk::MemoryAllocateFlagsInfo flags(vk::MemoryAllocateFlagBits::eDeviceAddress);
     const uint32_t type = memory_type(memory_properties, info, needs.memoryTypeBits, placement);
-    block.memory = device.allocateMemory(vk::MemoryAllocateInfo(needs.size, type, &flags));
+    const uint64_t tail = info.caps.cpu ? TAIL_BYTES : 0;
+    block.memory = device.allocateMemory(vk::MemoryAllocateInfo(needs.size + tail, type, &flags));
     block.buffer.bindMemory(*block.memory, 0);
     block.address = device.getBufferAddress({*block.buffer});
     const auto flags_of_type = memory_properties.memoryTypes[type].propertyFlags;

@@ -263,15 +263,19 @@ void Model::attention(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t
 void Model::attend_plainly(Plan& plan, StepKind kind, const LayerWeights& w, const Input& x, uint32_t layer) {
     Workspace& m = work_;
     const auto label = [&](const char* name) { return fmt::format("layers.{}.{}", layer, name); };
-    matmul(plan, label("q"), step_, w.q_kv_a, x, m.q, false);
+    const uint32_t keys = config.n_heads * config.qk_head_dim(), values = config.n_heads * config.v_head_dim;
+    matmul(plan, label("qkv"), step_, w.q_kv_a, x, m.q_kv_a.columns(0, w.q_kv_a.rows), false);
+    // What is not stacked goes elsewhere, for as columns of one buffer the two would exclude each other.
+    const Rows k = w.k.rows ? m.k : m.q_kv_a.columns(keys, keys);
+    const Rows v = w.v.rows ? m.v : m.q_kv_a.columns(2 * keys, values);
+    if (w.k.rows) matmul(plan, label("k"), step_, w.k, x.untold(), k, false);
+    if (w.v.rows) matmul(plan, label("v"), step_, w.v, x.untold(), v, false);
     plan.tap(label("q"), m.q);
-    matmul(plan, label("k"), step_, w.k, x.untold(), m.k, false);
-    plan.tap(label("k"), m.k);
-    matmul(plan, label("v"), step_, w.v, x.untold(), m.v, false);
-    plan.tap(label("v"), m.v);
+    plan.tap(label("k"), k);
+    plan.tap(label("v"), v);
     const Rows queries = cached_queries();
     const View q = queries.span(plan.rows());
-    kv_write(plan, label("kv_write"), step_, shape_, m.q, m.k, m.v, cache[layer], q);
+    kv_write(plan, label("kv_write"), step_, shape_, m.q, k, v, cache[layer], q);
     if (is_watched(layer)) keep_map(plan, layer, queries);
     if (kind.expanded)
         attend_expanded(plan, kind, w, layer);

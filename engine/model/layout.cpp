@@ -124,9 +124,18 @@ class Builder {
 
     void plain_attention(LayerWeights& w) {
         const uint32_t keys = c.n_heads * c.qk_head_dim(), values = c.n_heads * c.v_head_dim;
-        matrix("attention", w.q_kv_a, keys, {whole(add(Role::q, {keys, c.dim}))});
-        matrix("attention", w.k, keys, {whole(add(Role::k, {keys, c.dim}))});
-        matrix("attention", w.v, values, {whole(add(Role::v, {values, c.dim}))});
+        const size_t q = add(Role::q, {keys, c.dim}), k = add(Role::k, {keys, c.dim}),
+                     v = add(Role::v, {values, c.dim});
+        std::vector<Piece> stacked{whole(q)}; // k behind q, v behind both, as far as the formats allow it
+        if (format_of(k) == format_of(q)) {
+            stacked.push_back(whole(k, keys));
+            if (format_of(v) == format_of(q)) stacked.push_back(whole(v, 2 * keys));
+        }
+        const size_t n = stacked.size();
+        matrix("attention", w.q_kv_a, keys * std::min<size_t>(n, 2) + (n == 3 ? values : 0),
+               std::move(stacked));
+        if (n < 2) matrix("attention", w.k, keys, {whole(k)});
+        if (n < 3) matrix("attention", w.v, values, {whole(v)});
     }
 
     void latent_attention(LayerWeights& w) {

@@ -2,9 +2,9 @@
 // which tensors fill them. Made from a configuration and the tensors' formats alone, so that it also says
 // what a model takes before anything is loaded.
 //
-// Matrices that read the same activations are stacked (q or q_a with kv_a), experts lie in banks, with the
-// shared experts behind the routed ones, each wherever the formats allow it: where they differ, or a part
-// would cut a block, the parts stay matrices of their own.
+// Matrices that read the same activations are stacked (q or q_a with kv_a, q with k and v), experts lie in
+// banks, with the shared experts behind the routed ones, each wherever the formats allow it: where they
+// differ, or a part would cut a block, the parts stay matrices of their own.
 #pragma once
 
 #include "model/executor.h"

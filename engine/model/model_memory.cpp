@@ -135,12 +135,11 @@ void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& 
     };
     work_.attended = rows(memory, n, c.n_heads * c.v_head_dim);
     const uint32_t q_cols = c.n_heads * c.qk_head_dim();
-    if (!c.is_mla()) {
-        work_.q = rows(memory, n, q_cols);
-        work_.k = rows(memory, n, q_cols);
-        work_.v = rows(memory, n, c.n_heads * c.v_head_dim);
-    } else {
+    if (c.is_mla()) {
         allocate_latent_workspace(memory, n);
+    } else {
+        work_.q_kv_a = rows(memory, n, 2 * q_cols + c.n_heads * c.v_head_dim);
+        work_.q = work_.q_kv_a.columns(0, q_cols);
     }
     work_.cached = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
     work_.q_cached = bytes(4ull * n * c.n_heads * shape_.key_floats());
@@ -169,6 +168,10 @@ void ModelMemory::allocate_unstacked_workspace(Memory& memory, uint32_t n) {
     };
     if (any([](const LayerWeights& w) { return w.kv_a.rows != 0; }))
         work_.kv_a = rows(memory, n, config.latent_dim());
+    if (any([](const LayerWeights& w) { return w.k.rows != 0; }))
+        work_.k = rows(memory, n, config.n_heads * config.qk_head_dim());
+    if (any([](const LayerWeights& w) { return w.v.rows != 0; }))
+        work_.v = rows(memory, n, config.n_heads * config.v_head_dim);
     if (!any([](const LayerWeights& w) { return w.shared.down.rows != 0; })) return;
     work_.shared_act = rows(memory, n, config.n_shared_experts * config.expert_dim);
     work_.shared_out = rows(memory, n, config.dim);

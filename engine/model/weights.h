@@ -13,13 +13,14 @@ namespace fathom {
 
 struct LayerWeights {
     View attn_norm, ffn_norm; // (dim)
-    Matrix q_kv_a;  // q or q_a (n_heads * qk_head_dim or q_lora_rank), then kv_a (kv_lora_rank + rope)
-    Matrix kv_a;    // kv_a alone, where it could not be stacked; else without rows
-    View q_a_norm;  // (q_lora_rank), with q-LoRA
-    Matrix q_b;     // (n_heads * qk_head_dim, q_lora_rank), with q-LoRA
+    Matrix q_kv_a; // q or q_a (n_heads * qk_head_dim or q_lora_rank), then kv_a (kv_lora_rank + rope); plain:
+                   // q, then k and v
+    Matrix kv_a;   // kv_a alone, where it could not be stacked; else without rows
+    View q_a_norm; // (q_lora_rank), with q-LoRA
+    Matrix q_b;    // (n_heads * qk_head_dim, q_lora_rank), with q-LoRA
     View kv_a_norm; // (kv_lora_rank)
     KvB kv_b;
-    Matrix k, v; // (n_heads * head, dim) in plain attention, where q_kv_a holds q alone
+    Matrix k, v; // (n_heads * head, dim) in plain attention, where they are not behind q in q_kv_a
     Matrix o;    // (dim, n_heads * v_head_dim)
     bool moe = false;
     Matrix router;    // (n_routed_experts, dim), MoE layers

@@ -39,7 +39,7 @@ std::optional<size_t> stage_of(std::string_view label, uint32_t n_layers) {
                                         {"latent_write", 0},
                                         {"q_a_norm", 0},
                                         {"q_b", 0},
-                                        {"q", 0},
+                                        {"qkv", 0},
                                         {"k", 0},
                                         {"v", 0},
                                         {"kv_write", 0},

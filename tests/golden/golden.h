@@ -144,14 +144,15 @@ inline Tensor to_fp8(Tensor& tensor) {
     return scales;
 }
 
-// Formats as a file of mixed ones has them: kv_a apart from q, up from gate, the shared experts from the
-// routed ones; some matrices in FP8.
+// Formats as a file of mixed ones has them: kv_a and v apart from q, in the first layer k too, up from gate,
+// the shared experts from the routed ones; some matrices in FP8.
 inline void mix(std::vector<Tensor>& tensors) {
     std::vector<Tensor> scales;
     for (Tensor& tensor : tensors) {
         const auto ends = [&](std::string_view suffix) { return tensor.name.ends_with(suffix); };
         const bool shared = tensor.name.find("shared_experts") != std::string::npos;
-        if (ends("kv_a_proj_with_mqa.weight") || shared)
+        if (ends("kv_a_proj_with_mqa.weight") || ends("v_proj.weight") ||
+            ends("layers.0.self_attn.k_proj.weight") || shared)
             to_halves(tensor, DType::bf16);
         else if (ends("up_proj.weight") || ends("embed_tokens.weight"))
             to_halves(tensor, DType::f16);

@@ -22,8 +22,9 @@ using namespace fathom::test;
 namespace {
 
 using Bytes = std::vector<std::byte>;
-// q-LoRA, groups, one shared expert; neither, odd sizes, two; matrices that cannot be stacked
-const char* const CASES[] = {"v3_base", "v2_odd", "mixed v3_base"};
+// q-LoRA, groups, one shared expert; neither, odd sizes, two; matrices that cannot be stacked; plain
+// attention
+const char* const CASES[] = {"v3_base", "v2_odd", "mixed v3_base", "v1_plain", "mixed v1_plain"};
 
 // An executor whose whole memory is one piece, with gaps between the buffers.
 class Laboratory final : public Executor {

@@ -65,6 +65,8 @@ TEST_CASE("plan: dispatches of a decode layer") {
     CHECK(plan.ops().size() == dense + 2 * moe + 3); // embed, logits, sample
     const auto without = model_of("v2_greedy", *executor);
     CHECK(ops_of_layer(without->plan({StepKind::Mode::decode, 1}), 1) <= 9);
+    const auto plain = model_of("v1_plain", *executor);
+    CHECK(ops_of_layer(plain->plan({StepKind::Mode::decode, 1}), 1) <= 8);
 }
 
 TEST_CASE("plan: a plan is built once for each kind of step") {

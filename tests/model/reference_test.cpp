@@ -61,7 +61,7 @@ TEST_CASE("reference: every tensor of every kind of step is the CPU executor's")
     ModelOptions options = small_options();
     options.taps = {"*"};
     for (const char* name : {"v3_base", "v3_odd", "v3_bf16", "v3_half_split", "v2_odd", "v2_groups", "v2_f16",
-                             "mixed v3_base", "mixed v2_odd"}) {
+                             "mixed v3_base", "mixed v2_odd", "v1_plain", "mixed v1_plain"}) {
         INFO(std::string(name));
         // A device of its own: GPU-assisted validation looks every access up among all buffers, one after the
         // other, and lavapipe gives up on a shader after 65535 iterations of all its loops.
