@@ -96,8 +96,9 @@ class Bench(unittest.TestCase):
             self.assertGreater(roof["last"], 0, roof)
         names = [row["name"] for row in self.report["model"]]
         self.assertEqual(names[0], "prefill 128")  # longer ones where the machine is quick enough
-        for name in ("decode", "decode x 8"):
-            self.assertIn(name, names)
+        self.assertIn("decode", names)
+        if "decode x 8" not in names:  # a slow machine leaves it out, and says so
+            self.assertIn("decode x 8: would take", " ".join(self.report["skipped"]))
         self.assertGreater(self.report["peak_bytes"], 0)
 
     def test_table_in_a_pipe_is_plain(self):
