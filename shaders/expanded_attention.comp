@@ -3,7 +3,7 @@
 // Attention of a prefill chunk to a block of positions, with keys and values expanded from the latent:
 // s[t, h, j] = scale * (q_nope . k_nope[j] + rotated q_pe . k_pe[j]) for the positions up to and with t's
 // own, y = softmax(s) v. Blocks are dispatched one after the other; what they sum up goes on in y and
-// `running`.   Grid: (T / QUERIES, heads). The shape of latent_attention, with QUERIES rows of one head in
+// `running`.   Grid: (T / QUERIES, heads). The shape of cached_attention, with QUERIES rows of one head in
 // place of the heads of one row. k_pe comes rotated from the block's latent rows; k_nope and v from kv.
 #include "common.glsl"
 layout(constant_id = 0) const uint QUERIES = 4;  // token rows of a tile
