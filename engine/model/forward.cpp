@@ -335,16 +335,13 @@ void Model::attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, ui
     Workspace& m = work_;
     AttentionShape shape = shape_;
     Rows q = m.q, kv = m.kv;
-    HeadRanges heads = shape_.ranges();
+    HeadRanges heads = expanded_ranges(shape_, w.kv_b.split());
     if (shape_.is_plain()) { // queries and keys are rotated
         shape.nope_dim = shape_.key_floats();
         shape.rope_dim = 0;
         q = cached_queries();
         kv = {m.cached.address, row_floats, row_floats};
-    } else if (const uint32_t nope = shape_.nope_dim, value = shape_.value_dim; w.kv_b.split()) {
-        heads = {nope, shape_.n_heads * nope, value};
-    } else {
-        heads = {nope + value, nope, nope + value};
+        heads = shape_.ranges();
     }
     for (uint32_t i = 0; i <= kind.history; ++i) {
         const bool own = i == kind.history;

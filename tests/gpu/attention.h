@@ -116,11 +116,4 @@ inline Tensor random_cached_queries(const Attention& a, uint32_t n_rows) {
     return tensor(rows, key_floats, values, key_floats);
 }
 
-// Where expand_kv leaves keys and values.
-inline HeadRanges expanded_ranges(const Attention& a, bool split) {
-    const uint32_t nope = a.shape.nope_dim, value = a.shape.value_dim;
-    if (split) return {nope, a.shape.n_heads * nope, value};
-    return {nope + value, nope, nope + value};
-}
-
 } // namespace fathom::test

@@ -148,7 +148,7 @@ void check_expanded(const Attention& a, uint32_t n_rows, uint32_t first, Worst& 
             const bool own = i == n_blocks;
             expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
                                {own ? step.header(side) : step.block(side, i), latent[i].view[side],
-                                kv[i].rows(side), expanded_ranges(a, split),
+                                kv[i].rows(side), expanded_ranges(a.shape, split),
                                 (i == 0 ? EXPANDED_FIRST : 0u) | (own ? EXPANDED_LAST : 0u)},
                                running.view[side], y.rows(side));
         }

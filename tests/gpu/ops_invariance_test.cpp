@@ -187,7 +187,7 @@ TEST_CASE("ops: invariance of expanded_attention to the room in the step and to 
                         running.view[side], y.rows(side));
                 expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
                                    {step.header(side), latent.view[side], kv.rows(side),
-                                    expanded_ranges(a, false),
+                                    expanded_ranges(a.shape, false),
                                     EXPANDED_LAST | (history ? 0u : EXPANDED_FIRST)},
                                    running.view[side], y.rows(side));
             });

@@ -220,6 +220,12 @@ void latent_attention(Plan& plan, const std::string& label, const StepMemory& st
     });
 }
 
+HeadRanges expanded_ranges(const AttentionShape& shape, bool split) {
+    const uint32_t nope = shape.nope_dim, both = shape.nope_dim + shape.value_dim;
+    if (split) return {nope, shape.n_heads * nope, shape.value_dim};
+    return {both, nope, both};
+}
+
 uint32_t history_blocks(uint32_t bucket, uint32_t before) {
     const uint32_t blocks = div_up(before, bucket);
     return static_cast<uint32_t>(round_up(blocks, std::max(std::bit_floor(blocks) / 2, 1u)));

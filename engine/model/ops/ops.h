@@ -125,6 +125,7 @@ void cache_read(Plan&, const std::string& label, const StepMemory&, View block, 
 // all values where kv_b is split.
 void expand_kv(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, const KvB&,
                Rows latent, Rows kv);
+HeadRanges expanded_ranges(const AttentionShape&, bool split); // of a row that expand_kv makes
 // Blocks of `bucket` rows that hold the positions before a chunk, rounded up to two significant bits: so that
 // there are few plans, for the price of some launches that find nothing.
 uint32_t history_blocks(uint32_t bucket, uint32_t before);
