@@ -3,20 +3,16 @@
 // A result depends on its own weights and activations alone, and on the tier: never on TOKENS, nor on what
 // else the tile holds.
 //
-// Halves hold 16 times the weight and a 64th of the activation: activations of deep layers come near 65504,
-// weights near the least normal half. What is out of range all the same is clamped.
+// Tiles hold W_SCALE times the weight and X_SCALE times the activation. What is out of the range of halves
+// all the same is clamped.
 layout(constant_id = 0) const uint TOKENS = 16;
 #if TIER == TIER_TILED
 #define CELL vec4
 #define STRIDE 9u // cells from row to row: 8, and one that spreads rows over the banks
-#define W_SCALE 1.0
-#define X_SCALE 1.0
 #define RANGE 3.4e38
 #else
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #define CELL f16vec4
-#define W_SCALE 16.0
-#define X_SCALE (1.0 / 64.0)
 #define RANGE 65504.0
 #if TIER == TIER_HALF
 #define STRIDE 9u
@@ -26,7 +22,10 @@ layout(constant_id = 0) const uint TOKENS = 16;
 #endif
 const uint X_LOADS = (TOKENS * 4u + WORKGROUP - 1u) / WORKGROUP; // chunks of activations for an invocation
 shared CELL w_tile[WORKGROUP * STRIDE];
-shared CELL x_tile[TOKENS * STRIDE];
+#ifndef X_SPANS
+#define X_SPANS 1u // of activations that there is room for
+#endif
+shared CELL x_tile[X_SPANS * TOKENS * STRIDE];
 
 CELL cell(vec4 v, float scale) { return CELL(clamp(v * scale, vec4(-RANGE), vec4(RANGE))); }
 
@@ -76,21 +75,13 @@ void stage_x(uvec2 x[X_LOADS], uint span, uint n) {
 #include "block_lanes.glsl"
 #endif
 
-// As in product.glsl; `norm` is not for these tiers, which many tokens take.
-void product(uint block, uint n_out, uint tokens, uint n_in, uvec2 norm, float eps) {
-    const uint first = block * WORKGROUP, row = first + thread_index();
-    const uvec2 w = weight_row(min(row / PARTS, n_out - 1u), row % PARTS);
-    uvec2 x[X_LOADS];
-    [[unroll]] for (uint load = 0; load < X_LOADS; ++load) x[load] =
-        x_row(min((load * WORKGROUP + thread_index()) / 4u, tokens - 1u));
-    SUM sums[N_SUMS];
-    clear(sums);
-    for (uint span = 0; 32u * span < n_in; ++span) {
-        stage_weights(w, span, n_in);
-        stage_x(x, span, n_in);
+// Adds the products of `n` terms: of this invocation's weight row with the activations of its loads.
+void add_product(uvec2 w, uvec2 x[X_LOADS], uint n, inout SUM sums[N_SUMS]) {
+    for (uint span = 0; 32u * span < n; ++span) {
+        stage_weights(w, span, n);
+        stage_x(x, span, n);
         barrier();
-        add_tiles(sums);
+        add_tiles(sums, 0u);
         barrier();
     }
-    store_sums(sums, first / PARTS, n_out, tokens);
 }

@@ -11,14 +11,14 @@ uint lane_token(uint j) { return thread_index() / 16u + 8u * j; }
 
 void clear(out SUM sums[N_SUMS]) { [[unroll]] for (uint i = 0; i < N_SUMS; ++i) sums[i] = 0; }
 
-void add_tiles(inout SUM sums[N_SUMS]) {
+void add_tiles(inout SUM sums[N_SUMS], uint x_at) { // x_at: cells before the span of activations
 #if TIER == TIER_HALF
     f16vec2 part[N_SUMS]; // sums of 16 products each
     [[unroll]] for (uint i = 0; i < N_SUMS; ++i) part[i] = f16vec2(0);
 #endif
     for (uint k = 0; k < 8u; ++k) {
         CELL x[LANE_TOKENS];
-        [[unroll]] for (uint j = 0; j < LANE_TOKENS; ++j) x[j] = x_tile[lane_token(j) * STRIDE + k];
+        [[unroll]] for (uint j = 0; j < LANE_TOKENS; ++j) x[j] = x_tile[x_at + lane_token(j) * STRIDE + k];
         [[unroll]] for (uint i = 0; i < LANE_ROWS; ++i) {
             const CELL w = w_tile[lane_row(i) * STRIDE + k];
             [[unroll]] for (uint j = 0; j < LANE_TOKENS; ++j) {

@@ -14,7 +14,7 @@ shared float staged[STAGED]; // a matrix of sums for each subgroup
 
 void clear(out SUM sums[N_SUMS]) { [[unroll]] for (uint i = 0; i < N_SUMS; ++i) sums[i] = SUM(0.0); }
 
-void add_tiles(inout SUM sums[N_SUMS]) {
+void add_tiles(inout SUM sums[N_SUMS], uint x_at) { // x_at: cells before the span of activations
     [[unroll]] for (uint k = 0; k < 32u / K; ++k) {
         coopmat<float16_t, gl_ScopeSubgroup, M, K, gl_MatrixUseA> w[ROW_TILES];
         coopmat<float16_t, gl_ScopeSubgroup, K, N, gl_MatrixUseB> x;
@@ -22,7 +22,7 @@ void add_tiles(inout SUM sums[N_SUMS]) {
             coopMatLoad(w[i], w_tile, (gl_SubgroupID * SUBGROUP + i * M) * STRIDE + k * K / 4u, STRIDE,
                         gl_CooperativeMatrixLayoutRowMajor);
         [[unroll]] for (uint j = 0; j < TOKEN_TILES; ++j) {
-            coopMatLoad(x, x_tile, j * N * STRIDE + k * K / 4u, STRIDE,
+            coopMatLoad(x, x_tile, x_at + j * N * STRIDE + k * K / 4u, STRIDE,
                         gl_CooperativeMatrixLayoutColumnMajor);
             [[unroll]] for (uint i = 0; i < ROW_TILES; ++i) sums[i * TOKEN_TILES + j] =
                 coopMatMulAdd(w[i], x, sums[i * TOKEN_TILES + j]);

@@ -183,13 +183,20 @@ struct AttentionJoin { // the same without raising: y[t, h] = ctx[t, h]
 
 // Attention of a prefill chunk to a block of positions, with keys and values expanded from the latent;
 // causal. Blocks follow each other: until the last one y is not divided by the sum.
+// Queries of a prompt, rotated and padded as expanded_attention takes them.
+struct RotateQueries {
+    ADDRESS state, q, rope, y; // q (T, heads * (nope + rope)); y (T, heads, nope and rope each padded to 4)
+    uint n_heads, nope_dim, rope_dim, q_stride, half_split;
+};
+#define QUERY_SLICE 512 // numbers of a workgroup
+
 struct ExpandedAttention {
-    // block: a header; q (T, heads, nope + rope) unrotated; kv (n_rows, heads * (nope + value)): keys of head
-    // h at h * k_stride, values at v_first + h * v_stride; latent (n_rows, row_floats); running (T, heads)
-    // pairs of the largest score so far and the sum of exp(score - largest); y (T, heads * value)
-    ADDRESS state, block, q, kv, rope, latent, running, y;
-    uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, q_stride, kv_stride, y_stride;
-    uint row_floats, half_split, k_stride, v_first, v_stride;
+    // block: a header; q as RotateQueries leaves it; kv (n_rows, heads * (nope + value)): keys of head h at
+    // h * k_stride, values at v_first + h * v_stride; latent (n_rows, row_floats); running (T, heads) pairs
+    // of the largest score so far and the sum of exp(score - largest); y (T, heads * value)
+    ADDRESS state, block, q, kv, latent, running, y;
+    uint n_heads, nope_dim, rope_dim, value_dim, latent_dim, kv_stride, y_stride;
+    uint row_floats, k_stride, v_first, v_stride;
     uint place; // EXPANDED_FIRST and EXPANDED_LAST of the chunk's blocks
     float scale;
 };
@@ -319,7 +326,8 @@ static_assert(fits_push_constants<Embed> && fits_push_constants<RmsNorm> && fits
               fits_push_constants<AbsorbSplit> && fits_push_constants<ExpandKeys> &&
               fits_push_constants<KvWrite> && fits_push_constants<CachedAttention> &&
               fits_push_constants<AttentionCombine> && fits_push_constants<AttentionJoin> &&
-              fits_push_constants<ExpandedAttention> && fits_push_constants<AttentionMap> &&
+              fits_push_constants<RotateQueries> && fits_push_constants<ExpandedAttention> &&
+              fits_push_constants<AttentionMap> &&
               fits_push_constants<Router> &&
               fits_push_constants<ExpertSort> && fits_push_constants<MoeUp> && fits_push_constants<MoeDown> &&
               fits_push_constants<MoeReduce> && fits_push_constants<Sample> &&

@@ -12,7 +12,27 @@ void store(uint n, uint t, float sum[PARTS]);
 void normed(uint t, float scale);
 
 #if TIER >= TIER_TILED
+#if TIER == TIER_TILED
+#define W_SCALE 1.0
+#define X_SCALE 1.0
+#else // activations of deep layers come near 65504, weights near the least normal half
+#define W_SCALE 16.0
+#define X_SCALE (1.0 / 64.0)
+#endif
 #include "block.glsl"
+
+// As below; `norm` is not for these tiers, which many tokens take.
+void product(uint block, uint n_out, uint tokens, uint n_in, uvec2 norm, float eps) {
+    const uint first = block * WORKGROUP, row = first + thread_index();
+    const uvec2 w = weight_row(min(row / PARTS, n_out - 1u), row % PARTS);
+    uvec2 x[X_LOADS];
+    [[unroll]] for (uint load = 0; load < X_LOADS; ++load) x[load] =
+        x_row(min((load * WORKGROUP + thread_index()) / 4u, tokens - 1u));
+    SUM sums[N_SUMS];
+    clear(sums);
+    add_product(w, x, n_in, sums);
+    store_sums(sums, first / PARTS, n_out, tokens);
+}
 #else
 layout(constant_id = 0) const uint K_LANES = 4;
 layout(constant_id = 1) const uint ROWS = 1;

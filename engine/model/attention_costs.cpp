@@ -63,7 +63,7 @@ std::optional<AttentionCosts> measured_costs(Model& model, Executor& executor,
     if (a.empty() || e.empty()) return {};
     const double layers = model.config.n_layers, pairs = double(n) * (n + 1) / 2;
     return AttentionCosts{
-        .expand_row = (e["cache_read"] + e["kv_b"] + e["kv_b.keys"]) / layers / n,
+        .expand_row = (e["rotate_queries"] + e["cache_read"] + e["kv_b"] + e["kv_b.keys"]) / layers / n,
         .expanded_pair = e["expanded_attention"] / layers / pairs,
         .absorb_row = (a["absorb"] + a["latent_attention.combine"] + a["plain_attention.join"]) / layers / n,
         .absorbed_pair = (a["latent_attention"] + a["plain_attention"]) / layers / pairs,

@@ -334,15 +334,17 @@ void Model::attend_to_latent(Plan& plan, StepKind kind, const LayerWeights& w, c
 void Model::attend_expanded(Plan& plan, StepKind kind, const LayerWeights& w, uint32_t layer) {
     Workspace& m = work_;
     AttentionShape shape = shape_;
-    Rows q = m.q, kv = m.kv;
+    Rows kv = m.kv;
     HeadRanges heads = expanded_ranges(shape_, w.kv_b.split());
     if (shape_.is_plain()) { // queries and keys are rotated
         shape.nope_dim = shape_.key_floats();
         shape.rope_dim = 0;
-        q = cached_queries();
         kv = {m.cached.address, row_floats, row_floats};
         heads = shape_.ranges();
+    } else {
+        rotate_queries(plan, fmt::format("layers.{}.rotate_queries", layer), step_, shape_, m.q, m.q_cached);
     }
+    const View q{m.q_cached.address, 4ull * plan.rows() * shape.n_heads * shape.query_floats()};
     for (uint32_t i = 0; i <= kind.history; ++i) {
         const bool own = i == kind.history;
         const auto label = [&](const char* name) {

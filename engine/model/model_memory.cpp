@@ -142,7 +142,7 @@ void ModelMemory::allocate_attention_workspace(Memory& memory, const gpu::Caps& 
         work_.q = work_.q_kv_a.columns(0, q_cols);
     }
     work_.cached = bytes(4ull * n * row_floats + 32); // rows are read in whole chunks of eight
-    work_.q_cached = bytes(4ull * n * c.n_heads * shape_.key_floats());
+    work_.q_cached = bytes(4ull * n * c.n_heads * std::max(shape_.key_floats(), shape_.query_floats()) + 32);
     const uint64_t partial = partial_row_bytes(caps, shape_);
     work_.partial = bytes(std::max(partial, std::min(partial * n, PARTIAL_BYTES)));
     work_.running = bytes(8ull * n * c.n_heads);

@@ -23,7 +23,7 @@ std::string_view name_of(Tier tier);
 // A matrix product, as far as the choice of its kernel goes. Not how many tokens it takes at once: the tokens
 // of one prompt, or those of all that is generated, are computed alike in whatever company.
 struct Product {
-    std::string kernel; // "matmul", "moe_up", "moe_down"
+    std::string kernel; // "matmul", "moe_up", "moe_down", "expanded_attention"
     Format format = Format::f32;
     uint32_t n_out = 0, n_in = 0;
     bool prefill = false;

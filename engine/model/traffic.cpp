@@ -252,18 +252,27 @@ void traffic(B b, const AttentionCombine& p) {
                     rows ? static_cast<uint64_t>(parts / rows / p.n_heads) : 0, p.latent_dim, p.value_dim);
 }
 
+void traffic(B b, const RotateQueries& p) {
+    b.state(p.state);
+    b.read_rows(p.q, b.n, p.n_heads * (p.nope_dim + p.rope_dim), p.q_stride);
+    for (uint32_t t = 0; t < b.n; ++t)
+        b.read(p.rope + 4ull * b.row(t).position * p.rope_dim, 4ull * p.rope_dim);
+    b.write(p.y, 4ull * b.n * p.n_heads * (pad4(p.nope_dim) + pad4(p.rope_dim)));
+    b.out.flops = 3.0 * b.n * p.n_heads * p.rope_dim;
+    b.out.shape = fmt::format("{} heads x {} + {}", p.n_heads, p.nope_dim, p.rope_dim);
+}
+
 void traffic(B b, const ExpandedAttention& p) {
     b.state(p.state);
     const uint32_t head_dim = p.nope_dim + p.rope_dim, latent4 = pad4(p.latent_dim);
     b.read(p.block, sizeof(StepHeader));
     const uint32_t block_rows = b.rows_of(p.block),
                    first = b.words(p.block + offsetof(StepHeader, first), 1).front();
-    b.read_rows(p.q, b.n, p.n_heads * head_dim, p.q_stride);
+    b.read(p.q, 4ull * b.n * p.n_heads * (pad4(p.nope_dim) + pad4(p.rope_dim)));
     double pairs = 0;
     uint32_t keys = 0;
     for (uint32_t t = 0; t < b.n; ++t) {
         const StepRow& r = b.row(t);
-        b.read(p.rope + 4ull * r.position * p.rope_dim, 4ull * p.rope_dim);
         keys = std::min(block_rows, r.position + 1 - std::min(first, r.position + 1));
         pairs += keys;
     }
@@ -415,6 +424,7 @@ const std::map<std::string_view, Handler> handlers = {
     {"expand_keys", with_params<ExpandKeys>},
     {"cached_attention", with_params<CachedAttention>},
     {"attention_combine", with_params<AttentionCombine>},
+    {"rotate_queries", with_params<RotateQueries>},
     {"expanded_attention", with_params<ExpandedAttention>},
     {"kv_write", with_params<KvWrite>},
     {"attention_join", with_params<AttentionJoin>},

@@ -46,6 +46,7 @@ std::optional<size_t> stage_of(std::string_view label, uint32_t n_layers) {
                                         {"absorb", 1},
                                         {"latent_attention", 1},
                                         {"history", 1},
+                                        {"rotate_queries", 1},
                                         {"cache_read", 1},
                                         {"kv_b", 1},
                                         {"expanded_attention", 1},

@@ -1,6 +1,8 @@
 // Kernels latent_write, cache_read, absorb, latent_attention with attention_combine, and expanded_attention
 // against their references, over scattered pages of several sequences.
 #include "gpu/attention.h"
+#include "model/ops/product.h"
+#include "model/traffic.h"
 
 using namespace fathom;
 using namespace fathom::test;
@@ -123,10 +125,18 @@ void check_cache_read(const Attention& a, uint32_t n_rows, uint32_t first, Cache
     compare(y, n_rows, 1e-14, worst, what); // q8: a product that may be rounded in another way
 }
 
+struct ExpandedCase {
+    bool split = false; // all keys before all values
+    Tier tier = Tier::base;
+    double limit = 1e-11; // exp as above
+};
+
 // A chunk that attends to `first` positions before it, in blocks of its bucket, and to itself.
-void check_expanded(const Attention& a, uint32_t n_rows, uint32_t first, Worst& worst, bool split = false) {
+void check_expanded(const Attention& a, uint32_t n_rows, uint32_t first, Worst& worst,
+                    const ExpandedCase& c = {}) {
     const Scratch scratch;
-    const auto what = fmt::format("expanded_attention {} of {} rows from {}", a.name(), n_rows, first);
+    const auto what = fmt::format("expanded_attention {} {} of {} rows from {}{}", name_of(c.tier), a.name(),
+                                  n_rows, first, c.split ? ", split" : "");
     const uint32_t bucket = bucket_of(n_rows), n_blocks = history_blocks(bucket, first);
     std::vector<StepHeader> headers;
     for (uint32_t i = 0; i < n_blocks; ++i) {
@@ -143,18 +153,26 @@ void check_expanded(const Attention& a, uint32_t n_rows, uint32_t first, Worst& 
     }
     const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
     const Tensor running = output(bucket * a.shape.n_heads, 2, 2);
-    run(bucket, [&](Plan& plan, Side side) {
-        for (uint32_t i = 0; i <= n_blocks; ++i) {
-            const bool own = i == n_blocks;
-            expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
-                               {own ? step.header(side) : step.block(side, i), latent[i].view[side],
-                                kv[i].rows(side), expanded_ranges(a.shape, split),
-                                (i == 0 ? EXPANDED_FIRST : 0u) | (own ? EXPANDED_LAST : 0u)},
-                               running.view[side], y.rows(side));
-        }
-    });
-    compare(y, n_rows, 1e-11, worst, what);
-    compare(running, n_blocks ? n_rows * a.shape.n_heads : 0, 1e-11, worst, what + " running");
+    const uint32_t query_floats = a.shape.query_floats();
+    const Tensor rotated = output(bucket * a.shape.n_heads, query_floats, query_floats);
+    run(
+        bucket,
+        [&](Plan& plan, Side side) {
+            rotate_queries(plan, "rotate", step.memory(side), a.shape, q.rows(side), rotated.view[side]);
+            for (uint32_t i = 0; i <= n_blocks; ++i) {
+                const bool own = i == n_blocks;
+                expanded_attention(plan, "expanded", step.memory(side), a.shape, rotated.view[side],
+                                   {own ? step.header(side) : step.block(side, i), latent[i].view[side],
+                                    kv[i].rows(side), expanded_ranges(a.shape, c.split),
+                                    (i == 0 ? EXPANDED_FIRST : 0u) | (own ? EXPANDED_LAST : 0u)},
+                                   running.view[side], y.rows(side));
+                if (side == GPU) CHECK(tier_of(plan.ops().back().module) == c.tier);
+            }
+        },
+        0, c.tier);
+    compare(rotated, n_rows * a.shape.n_heads, 1e-13, worst, what + " queries");
+    compare(y, n_rows, c.limit, worst, what);
+    compare(running, n_blocks ? n_rows * a.shape.n_heads : 0, c.limit, worst, what + " running");
 }
 
 } // namespace
@@ -270,15 +288,32 @@ TEST_CASE("ops: expanded_attention") {
         for (const uint32_t n_rows : {1u, 2u, 7u, 65u}) check_expanded(a, n_rows, 0, worst);
     check_expanded(SHAPES[0], 256, 0, worst);
     check_expanded(SHAPES[1], 300, 0, worst);
-    for (const Attention& a : SHAPES) check_expanded(a, 7, 0, worst, true);
+    for (const Attention& a : SHAPES) check_expanded(a, 7, 0, worst, {.split = true});
 }
 
 TEST_CASE("ops: expanded_attention to blocks of what came before") {
     Worst worst("expanded_attention");
     for (const Attention& a : SHAPES)
-        for (const uint32_t first : {1u, 31u, 32u, 61u}) check_expanded(a, 31, first, worst, first == 61);
+        for (const uint32_t first : {1u, 31u, 32u, 61u})
+            check_expanded(a, 31, first, worst, {.split = first == 61});
     for (const uint32_t first : {7u, 20u, 33u, 70u})
         check_expanded(SHAPES[0], 3, first, worst); // up to 20 blocks
     check_expanded(SHAPES[1], 65, 300, worst);
     check_expanded(SHAPES[3], 250, 130, worst);
+}
+
+TEST_CASE("ops: expanded_attention in every tier") {
+    const Attention with_values_of_two_tiles{{2, 96, 32, 200, 64, 0.1f}, 0};
+    for (const Tier tier : {Tier::tiled, Tier::matrix}) {
+        if (!is_possible(tier, attention_product(SHAPES[5].shape, true), executor(GPU).caps())) {
+            MESSAGE(executor(GPU).device_name() << " has no expanded_attention " << name_of(tier));
+            continue;
+        }
+        Worst worst(fmt::format("expanded_attention {}", name_of(tier)));
+        const ExpandedCase c{false, tier, tier == Tier::matrix ? 1e-6 : 1e-11}; // factors in f16
+        for (const Attention& a : {SHAPES[1], SHAPES[3], SHAPES[5], with_values_of_two_tiles})
+            for (const uint32_t n_rows : {1u, 15u, 65u, 140u})
+                for (const uint32_t first : {0u, 61u, 128u}) check_expanded(a, n_rows, first, worst, c);
+        check_expanded(SHAPES[5], 7, 61, worst, {true, tier, c.limit});
+    }
 }

@@ -3,6 +3,8 @@
 // bits.
 #include "gpu/attention.h"
 #include "gpu/moe.h"
+#include "model/ops/product.h"
+#include "model/traffic.h"
 
 #include <array>
 #include <bit>
@@ -73,6 +75,58 @@ std::vector<StepRow> attention_rows(const std::vector<uint32_t>& which) {
     std::vector<StepRow> rows;
     for (const uint32_t r : which) rows.push_back({r, (r * 37 + 60) % POSITIONS, r % SEQUENCES});
     return rows;
+}
+
+void check_expanded_invariance(const Attention& a, Tier tier) {
+    for (const bool history : {false, true}) { // a block of 61 positions before the chunk
+        const auto chunk_of = [&](uint32_t n_rows, uint32_t bucket) {
+            std::vector<StepRow> rows;
+            std::vector<uint32_t> which;
+            for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 61 + t, 1}), which.push_back(t);
+            const Step step = attention_step(a, rows, CacheFormat::f32, {{61, 0, 0, 0}});
+            const Tensor q = rows_of("q", which, bucket, a.shape.n_heads * a.head_dim());
+            const Tensor kv = rows_of("kv", which, bucket, a.kv_b_rows()),
+                         before = random_tensor("before", 61, a.kv_b_rows());
+            const Tensor latent = random_tensor("latent", bucket, a.row_floats(), 1, a.row_floats()),
+                         older = random_tensor("older", 61, a.row_floats(), 1, a.row_floats());
+            const Tensor running = output(bucket * a.shape.n_heads, 2, 2),
+                         y = output(bucket, a.shape.n_heads * a.shape.value_dim),
+                         rotated =
+                             output(bucket * a.shape.n_heads, a.shape.query_floats(), a.shape.query_floats());
+            const HeadRanges heads = expanded_ranges(a.shape, false);
+            const auto build = [&](Plan& plan, Side side) {
+                const View queries = rotated.view[side], sums = running.view[side];
+                rotate_queries(plan, "rotate", step.memory(side), a.shape, q.rows(side), queries);
+                if (history)
+                    expanded_attention(
+                        plan, "history", step.memory(side), a.shape, queries,
+                        {step.block(side, 0), older.view[side], before.rows(side), heads, EXPANDED_FIRST},
+                        sums, y.rows(side));
+                expanded_attention(plan, "expanded", step.memory(side), a.shape, queries,
+                                   {step.header(side), latent.view[side], kv.rows(side), heads,
+                                    EXPANDED_LAST | (history ? 0u : EXPANDED_FIRST)},
+                                   sums, y.rows(side));
+                CHECK(tier_of(plan.ops().back().module) == tier);
+            };
+            run(GPU, bucket, build, executor(GPU).caps(), tier);
+            return split(y, n_rows);
+        };
+        const auto whole = chunk_of(200, 256);
+        for (const auto& [n_rows, bucket] : {std::pair(1u, 1u),
+                                             {2u, 2u},
+                                             {3u, 4u},
+                                             {3u, 256u},
+                                             {8u, 8u},
+                                             {31u, 32u},
+                                             {64u, 64u},
+                                             {100u, 128u}}) {
+            const auto part = chunk_of(n_rows, bucket);
+            for (uint32_t t = 0; t < n_rows; ++t)
+                if (part[t] != whole[t])
+                    FAIL_CHECK(
+                        fmt::format("row {} has other bits in a chunk of {} of {}", t, n_rows, bucket));
+        }
+    }
 }
 
 } // namespace
@@ -165,50 +219,10 @@ TEST_CASE("ops: invariance of absorb and latent_attention") {
 }
 
 TEST_CASE("ops: invariance of expanded_attention to the room in the step and to later rows") {
-    const Attention& a = SHAPES[0];
-    for (const bool history : {false, true}) { // a block of 61 positions before the chunk
-        const auto chunk_of = [&](uint32_t n_rows, uint32_t bucket) {
-            std::vector<StepRow> rows;
-            std::vector<uint32_t> which;
-            for (uint32_t t = 0; t < n_rows; ++t) rows.push_back({t, 61 + t, 1}), which.push_back(t);
-            const Step step = attention_step(a, rows, CacheFormat::f32, {{61, 0, 0, 0}});
-            const Tensor q = rows_of("q", which, bucket, a.shape.n_heads * a.head_dim());
-            const Tensor kv = rows_of("kv", which, bucket, a.kv_b_rows()),
-                         before = random_tensor("before", 61, a.kv_b_rows());
-            const Tensor latent = random_tensor("latent", bucket, a.row_floats(), 1, a.row_floats()),
-                         older = random_tensor("older", 61, a.row_floats(), 1, a.row_floats());
-            const Tensor running = output(bucket * a.shape.n_heads, 2, 2),
-                         y = output(bucket, a.shape.n_heads * a.shape.value_dim);
-            run_gpu(bucket, [&](Plan& plan, Side side) {
-                if (history)
-                    expanded_attention(
-                        plan, "history", step.memory(side), a.shape, q.rows(side),
-                        {step.block(side, 0), older.view[side], before.rows(side), false, EXPANDED_FIRST},
-                        running.view[side], y.rows(side));
-                expanded_attention(plan, "expanded", step.memory(side), a.shape, q.rows(side),
-                                   {step.header(side), latent.view[side], kv.rows(side),
-                                    expanded_ranges(a.shape, false),
-                                    EXPANDED_LAST | (history ? 0u : EXPANDED_FIRST)},
-                                   running.view[side], y.rows(side));
-            });
-            return split(y, n_rows);
-        };
-        const auto whole = chunk_of(200, 256);
-        for (const auto& [n_rows, bucket] : {std::pair(1u, 1u),
-                                             {2u, 2u},
-                                             {3u, 4u},
-                                             {3u, 256u},
-                                             {8u, 8u},
-                                             {31u, 32u},
-                                             {64u, 64u},
-                                             {100u, 128u}}) {
-            const auto part = chunk_of(n_rows, bucket);
-            for (uint32_t t = 0; t < n_rows; ++t)
-                if (part[t] != whole[t])
-                    FAIL_CHECK(
-                        fmt::format("row {} has other bits in a chunk of {} of {}", t, n_rows, bucket));
-        }
-    }
+    check_expanded_invariance(SHAPES[0], Tier::base);
+    for (const Tier tier : {Tier::tiled, Tier::matrix})
+        if (is_possible(tier, attention_product(SHAPES[1].shape, true), executor(GPU).caps()))
+            check_expanded_invariance(SHAPES[1], tier);
 }
 
 TEST_CASE("ops: invariance of router") {

@@ -106,13 +106,12 @@ void check_expanded(const Attention& a, uint32_t n_rows, uint32_t first, Worst& 
     AttentionShape shape = a.shape;
     shape.nope_dim = a.shape.key_floats();
     shape.rope_dim = 0;
-    const uint32_t cols = a.shape.n_heads * a.shape.key_floats();
     run(bucket, [&](Plan& plan, Side side) {
         for (const bool own : {false, true}) {
             if (!own && first == 0) continue;
             const View block = own ? step.header(side) : step.block(side, 0);
             cache_read(plan, "read", step.memory(side), block, cache.view[side], unpaged.view[side]);
-            expanded_attention(plan, "expanded", step.memory(side), shape, {q.view[side].address, cols, cols},
+            expanded_attention(plan, "expanded", step.memory(side), shape, q.view[side],
                                {block, unpaged.view[side], unpaged.rows(side), a.shape.ranges(),
                                 (own && first ? 0u : EXPANDED_FIRST) | (own ? EXPANDED_LAST : 0u)},
                                running.view[side], y.rows(side));

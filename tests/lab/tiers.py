@@ -41,6 +41,8 @@ def main() -> None:
             wrong = [trial for trial in found if trial["failure"]]
             missing = {"base", "tiled", "half", "matrix"} | ({"int8"} if options else set())
             missing -= told
+            missing |= {f"attention {tier}" for tier in ("base", "tiled", "matrix")} - {
+                f"attention {trial['tier']}" for trial in found if trial["kernel"] == "expanded_attention"}
             print(f"{' '.join(options) or 'as stored'}: {len(found)} trials, {sorted(told)}")
             if wrong or missing or len(text.split()) < 6:
                 sys.exit(f"wrong: {wrong}\nnot tried: {missing}\ntext: {text}")

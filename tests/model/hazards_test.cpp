@@ -180,7 +180,8 @@ bool is_list(const std::vector<Op>& ops, View view) {
 }
 bool shows(const std::vector<Op>& ops, size_t barrier) {
     const bool sorted = barrier > 0 && ops[barrier - 1].module == "expert_sort" && reads_lists(ops[barrier]);
-    const bool past = barrier > 0 && ops[barrier - 1].module.ends_with("_write") &&
+    const size_t write = barrier - (barrier > 1 && ops[barrier - 1].module == "rotate_queries" ? 2 : 1);
+    const bool past = barrier > 0 && ops[write].module.ends_with("_write") &&
                       ops[barrier].label.ends_with(".history.cache_read");
     return !sorted && !past && ops[barrier].module != "expert_sort";
 }

@@ -3,6 +3,7 @@
 // formulas: the shaders of these names.
 #include "base/numbers.h"
 #include "model/ops/cached.h"
+#include "model/ops/product.h"
 #include "model/ops/reference.h"
 
 #include "base/error.h"
@@ -102,24 +103,34 @@ template <Format F> void attention_combine_reference(const AttentionCombine& p) 
     }
 }
 
+void rotate_queries_reference(const RotateQueries& p) {
+    const uint32_t nope4 = pad4(p.nope_dim), step = nope4 + pad4(p.rope_dim);
+    for (uint32_t t = 0; t < n_rows(p.state); ++t)
+        for (uint32_t h = 0; h < p.n_heads; ++h) {
+            const float* q = row(p.q, t, p.q_stride) + h * (p.nope_dim + p.rope_dim);
+            float* y = row(p.y, uint64_t{t} * p.n_heads + h, step);
+            std::fill_n(y, step, 0.0f);
+            std::copy_n(q, p.nope_dim, y);
+            rotate(p.rope, step_row(p.state, t).position, p.rope_dim, p.half_split, q + p.nope_dim,
+                   y + nope4);
+        }
+}
+
 void expanded_attention_reference(const ExpandedAttention& p) {
-    const uint32_t head_dim = p.nope_dim + p.rope_dim;
+    const uint32_t nope4 = pad4(p.nope_dim), query_floats = nope4 + pad4(p.rope_dim);
     const StepHeader& block = header(p.block);
-    std::vector<float> query(head_dim);
     std::vector<double> scores;
     for (uint32_t t = 0; t < n_rows(p.state); ++t)
         for (uint32_t h = 0; h < p.n_heads; ++h) {
             const uint32_t position = step_row(p.state, t).position;
-            const float* q = row(p.q, t, p.q_stride) + h * head_dim;
-            std::copy_n(q, p.nope_dim, query.begin());
-            rotate(p.rope, position, p.rope_dim, p.half_split, q + p.nope_dim, &query[p.nope_dim]);
+            const float* query = row(p.q, uint64_t{t} * p.n_heads + h, query_floats);
             scores.clear();
             for (uint32_t j = 0; j < block.n_rows && block.first + j <= position; ++j) {
                 const float* nope = row(p.kv, j, p.kv_stride) + h * p.k_stride;
                 const float* k_pe = row(p.latent, j, p.row_floats) + pad4(p.latent_dim);
                 double score = 0;
                 for (uint32_t d = 0; d < p.nope_dim; ++d) score += double(query[d]) * nope[d];
-                for (uint32_t d = 0; d < p.rope_dim; ++d) score += double(query[p.nope_dim + d]) * k_pe[d];
+                for (uint32_t d = 0; d < p.rope_dim; ++d) score += double(query[nope4 + d]) * k_pe[d];
                 scores.push_back(score * p.scale);
             }
             if (scores.empty()) continue;
@@ -168,8 +179,8 @@ void absorb(Plan& plan, const std::string& label, const StepMemory& step, const 
                        shape.value_dim,    shape.latent_dim, q.stride,       w.row_bytes,
                        step.row_floats,    step.half_split};
         FATHOM_ADD_BY_FORMAT(plan, absorb, w.format, label, p,
-                             {div_up(shape.latent_dim, WORKGROUP), shape.n_heads, blocks}, {tokens},
-                             reads, {y});
+                             {div_up(shape.latent_dim, WORKGROUP), shape.n_heads, blocks}, {tokens}, reads,
+                             {y});
         return;
     }
     const AbsorbSplit p{step.state.address, q.address,       w.view.address, step.rope.address, y.address,
@@ -231,15 +242,23 @@ uint32_t history_blocks(uint32_t bucket, uint32_t before) {
     return static_cast<uint32_t>(round_up(blocks, std::max(std::bit_floor(blocks) / 2, 1u)));
 }
 
+void rotate_queries(Plan& plan, const std::string& label, const StepMemory& step, const AttentionShape& shape,
+                    Rows q, View y) {
+    const RotateQueries p{step.state.address, q.address,     step.rope.address,
+                          y.address,          shape.n_heads, shape.nope_dim,
+                          shape.rope_dim,     q.stride,      step.half_split};
+    const uint32_t numbers = shape.n_heads * shape.query_floats();
+    plan.add<rotate_queries_reference>(
+        "rotate_queries", label, p, {div_up(numbers, QUERY_SLICE), plan.rows(), 1}, {},
+        {step.state, q.span(plan.rows()), step.rope}, {{y.address, 4ull * plan.rows() * numbers}});
+}
+
 void expanded_attention(Plan& plan, const std::string& label, const StepMemory& step,
-                        const AttentionShape& shape, Rows q, const Expanded& block, View running, Rows y) {
-    const uint32_t head_floats = pad4(shape.nope_dim) + pad4(shape.rope_dim);
-    const uint32_t queries = attention_queries(plan.caps(), head_floats, plan.rows());
+                        const AttentionShape& shape, View q, const Expanded& block, View running, Rows y) {
     const ExpandedAttention p{step.state.address,
                               block.header.address,
                               q.address,
                               block.kv.address,
-                              step.rope.address,
                               block.latent.address,
                               running.address,
                               y.address,
@@ -248,26 +267,29 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
                               shape.rope_dim,
                               shape.value_dim,
                               shape.latent_dim,
-                              q.stride,
                               block.kv.stride,
                               y.stride,
                               step.row_floats,
-                              step.half_split,
                               block.heads.key_step,
                               block.heads.value_first,
                               block.heads.value_step,
                               block.place,
                               shape.scale};
-    std::vector<View> reads{step.state, q.span(plan.rows()), block.kv.span(plan.rows()), step.rope,
-                            block.latent},
+    std::vector<View> reads{step.state, q, block.kv.span(plan.rows()), block.latent},
         writes{y.span(plan.rows())};
     if (!(block.place & EXPANDED_FIRST)) reads.insert(reads.end(), {running, y.span(plan.rows())});
     if (!(block.place & EXPANDED_LAST)) writes.push_back(running);
-    plan.add<expanded_attention_reference>(
-        "expanded_attention", label, p, {div_up(plan.rows(), queries), shape.n_heads, 1},
-        {queries, head_floats / 4, div_up(shape.value_dim, WORKGROUP), ATTENTION_TILE_PAGES,
-         shape.nope_dim % 4 == 0 && p.k_stride % 4 == 0},
-        reads, writes);
+    // Tiles are made of keys in loads of 16 bytes.
+    const bool whole = shape.nope_dim % 4 == 0 && p.k_stride % 4 == 0 && p.kv_stride % 4 == 0;
+    ProductLaunch launch{Tier::base, {whole, plan.caps().registers >= 512 ? 16u : 8u}, 0, WORKGROUP};
+    if (const Product product = attention_product(shape, plan.prefill()); whole) {
+        plan.note(product);
+        if (tier_for(plan, product) != Tier::base) launch = launch_for(plan, product, 1, plan.rows(), false);
+    }
+    static const auto modules = modules_of("expanded_attention", Format::f32);
+    plan.add<expanded_attention_reference>(modules[static_cast<size_t>(launch.tier)], label, p,
+                                           {div_up(plan.rows(), launch.tokens), shape.n_heads, 1},
+                                           launch.constants, reads, writes);
 }
 
 } // namespace fathom

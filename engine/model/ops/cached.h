@@ -9,9 +9,6 @@ namespace fathom {
 
 constexpr uint32_t ATTENTION_TILE_PAGES = 4; // keys of a tile, in pages; see shaders/softmax.glsl
 
-// Queries that share a tile of keys: as many as leave room in shared memory and registers, at most eight.
-uint32_t attention_queries(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted);
-
 // Rows [first, last) of a step, of at most `most` together, and what `parts` ranges of the cache sum up to
 // for each of their heads.
 struct JoinedRows {

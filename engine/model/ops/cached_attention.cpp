@@ -101,9 +101,14 @@ void cached_attention_reference(const CachedAttention& p) {
     }
 }
 
-// Heads that share a read of the cache: one where each has a range of its own.
+// Heads that share a read of the cache: one where each has a range of its own, else as many as leave room in
+// shared memory and registers, at most eight.
 uint32_t group_of(const gpu::Caps& caps, const AttentionShape& shape) {
-    return attention_queries(caps, 0, shape.is_plain() ? 1 : std::bit_ceil(shape.n_heads));
+    if (shape.is_plain()) return 1;
+    const uint32_t bytes = 4 * (ATTENTION_TILE_PAGES * PAGE_TOKENS + 2 * WORKGROUP / 4);
+    const uint32_t room = (std::min(caps.shared_bytes, 32768u) - 512) / bytes;
+    return std::bit_floor(
+        std::max(1u, std::min({caps.registers / 64, 8u, std::bit_ceil(shape.n_heads), room})));
 }
 
 // Ranges that the cache is cut into: as the device says, and on a GPU so many that heads and ranges together
@@ -131,13 +136,7 @@ uint32_t AttentionShape::row_floats() const {
     return is_plain() ? heads.value_first + n_heads * heads.value_step : pad4(latent_dim) + pad4(rope_dim);
 }
 
-uint32_t attention_queries(const gpu::Caps& caps, uint32_t floats_per_query, uint32_t wanted) {
-    const uint32_t bytes = 4 * (floats_per_query + ATTENTION_TILE_PAGES * PAGE_TOKENS + 2 * WORKGROUP / 4);
-    const uint32_t queries =
-        std::min({caps.registers / 64, 8u, wanted, (std::min(caps.shared_bytes, 32768u) - 512) / bytes});
-    check(queries > 0, "one query fits shared memory");
-    return std::bit_floor(queries);
-}
+uint32_t AttentionShape::query_floats() const { return pad4(nope_dim) + pad4(rope_dim); }
 
 uint64_t partial_row_bytes(const gpu::Caps& caps, const AttentionShape& shape) {
     return 4ull * shape.n_heads * parts_for(caps, shape) * (pad4(cached_values(shape)) + 4);

@@ -80,6 +80,7 @@ struct AttentionShape { // plain attention: rope_dim is the whole head, nope_dim
     HeadRanges
     ranges() const; // of a cache row; a latent one is all heads' key, and its beginning their value
     uint32_t key_floats() const { return is_plain() ? ranges().key_step : row_floats(); }
+    uint32_t query_floats() const; // of a head of rotate_queries: nope and rope, each padded to four
 };
 
 struct RoutingShape {
@@ -137,8 +138,11 @@ struct Expanded {
     HeadRanges heads; // of a row of kv
     uint32_t place = EXPANDED_FIRST | EXPANDED_LAST;
 };
+// A chunk's queries as expanded_attention takes them: y (T, n_heads, query_floats).
+void rotate_queries(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
+                    View y);
 // Between a chunk's blocks `running` (T, n_heads, 2) and y keep what has been summed.
-void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, Rows q,
+void expanded_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, View q,
                         const Expanded& block, View running, Rows y);
 
 // A ring that attention maps are written into: one row for each token, `stride` floats apart; of one layer,

@@ -38,19 +38,30 @@ const gpu::MatrixShape* matrix_shape(const gpu::Caps& caps) {
     return caps.pinned_subgroups && BLOCK_ROWS % caps.subgroup_size == 0 ? best : nullptr;
 }
 
-uint32_t most_tokens(Tier tier, const gpu::Caps& caps) { // of a tile: by the sums that a lane keeps
-    if (caps.registers < (tier == Tier::half ? 256u : 128u)) return LEAST_TOKENS;
+bool is_attention(const Product& product) { return product.kernel == "expanded_attention"; }
+
+uint32_t most_tokens(Tier tier, const gpu::Caps& caps, bool attention) { // of a tile: by what a lane keeps
+    if (caps.registers < (tier == Tier::half || attention ? 256u : 128u)) return LEAST_TOKENS;
     return tier == Tier::matrix && caps.registers >= 256 ? 64 : 32;
 }
 
-uint32_t shared_bytes(Tier tier, uint32_t tokens) { // of a workgroup of block.glsl
-    const uint32_t cell = tier == Tier::tiled ? 16 : 8, stride = tier == Tier::matrix ? 10 : 9;
-    return (BLOCK_ROWS + tokens) * stride * cell + (tier == Tier::matrix ? BLOCK_ROWS * 32 : 0);
+// Of a workgroup of shaders/block.glsl, or of attention_block.glsl, which includes it.
+uint32_t shared_bytes(Tier tier, const Product& product, uint32_t tokens) {
+    const bool matrix = tier == Tier::matrix, attention = is_attention(product);
+    const uint32_t cell = tier == Tier::tiled ? 16 : 8, stride = matrix ? 10 : 9, spans = attention ? 4 : 1;
+    uint32_t bytes = (BLOCK_ROWS + spans * tokens) * stride * cell + (matrix ? BLOCK_ROWS * 32 : 0);
+    if (attention) bytes += tokens * 4 * (8 + 8 + 2) + (matrix ? tokens * 4 * (BLOCK_ROWS + 4) : 0);
+    return bytes;
 }
 
-ProductLaunch block_launch(Tier tier, const gpu::Caps& caps, uint32_t rows, uint32_t tokens) {
-    uint32_t tile = std::clamp(std::bit_ceil(tokens), LEAST_TOKENS, most_tokens(tier, caps));
-    while (tile > LEAST_TOKENS && shared_bytes(tier, tile) > caps.shared_bytes) tile /= 2;
+ProductLaunch block_launch(Tier tier, const gpu::Caps& caps, const Product& product, uint32_t rows,
+                           uint32_t tokens) {
+    // Two workgroups of 32 KiB hide each other's latency; but matrices are made so fast that what is read for
+    // them counts for more.
+    const uint32_t room = tier == Tier::matrix ? caps.shared_bytes : std::min(caps.shared_bytes, 32768u);
+    uint32_t tile =
+        std::clamp(std::bit_ceil(tokens), LEAST_TOKENS, most_tokens(tier, caps, is_attention(product)));
+    while (tile > LEAST_TOKENS && shared_bytes(tier, product, tile) > room) tile /= 2;
     ProductLaunch launch{tier, {tile}, div_up(rows, BLOCK_ROWS), tile};
     if (tier != Tier::matrix) return launch;
     const gpu::MatrixShape& shape = *matrix_shape(caps);
@@ -89,27 +100,32 @@ std::string_view name_of(Tier tier) {
     return names[static_cast<size_t>(tier)];
 }
 
+Product attention_product(const AttentionShape& shape, bool prefill) {
+    return {"expanded_attention", Format::f32, shape.value_dim, shape.nope_dim + shape.rope_dim, prefill};
+}
+
 std::string Product::text() const {
     return fmt::format("{} {} {} x {}, {}", kernel, name_of(format), n_out, n_in,
                        prefill ? "prefill" : "decode");
 }
 
 bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps) {
+    if (tier == Tier::base) return true;
+    if (!is_built(tier, product)) return false;
     switch (tier) {
-    case Tier::base:
-        return true;
     case Tier::int8:
-        return caps.int8_dot && is_built(tier, product) && product.n_in % SPAN == 0 &&
+        return caps.int8_dot && product.n_in % SPAN == 0 &&
                product.n_in / SPAN * INT8_SPAN_BYTES <= caps.shared_bytes;
-    case Tier::tiled:
-        break;
     case Tier::half:
         if (!caps.float16) return false;
         break;
     case Tier::matrix:
         if (!caps.float16 || !matrix_shape(caps)) return false;
+        break;
+    default:
+        break;
     }
-    return product.prefill && shared_bytes(tier, LEAST_TOKENS) <= caps.shared_bytes;
+    return product.prefill && shared_bytes(tier, product, LEAST_TOKENS) <= caps.shared_bytes;
 }
 
 double error_limit(Tier tier) {
@@ -136,7 +152,7 @@ ProductLaunch launch_for(const Plan& plan, const Product& product, uint32_t part
     if (tier == Tier::base || tier == Tier::int8)
         return lanes_launch(tier, plan.caps(), product, parts, tokens, normed);
     check(!normed, "tiles are made of what is normed already");
-    return block_launch(tier, plan.caps(), product.n_out * parts, tokens);
+    return block_launch(tier, plan.caps(), product, product.n_out * parts, tokens);
 }
 
 ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed) {

@@ -1,7 +1,7 @@
 // How a matrix product is launched in each tier.
 #pragma once
 
-#include "model/plan.h"
+#include "model/ops/ops.h"
 
 #include <vector>
 
@@ -14,6 +14,9 @@ bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps);
 double error_limit(Tier tier);
 // What the plan's tiers say, or the base tier where that is not possible.
 Tier tier_for(const Plan& plan, const Product& product);
+
+// The product of expanded_attention: queries with keys, and what they weigh with values.
+Product attention_product(const AttentionShape& shape, bool prefill);
 
 // Tokens of a tile whose sums lanes keep in registers, at most.
 uint32_t most_lane_tokens(const gpu::Caps& caps);
