@@ -4,6 +4,7 @@
 #     // variants: FORMAT=F32,F16,BF16
 #     // variants: FORMAT=* TIER=BASE,HALF
 #     // variants: FORMAT=* TIER=MATRIX requires GL_KHR_cooperative_matrix
+#     // variants: TIER=BASE,TILED
 # give one module for each format and tier, compiled with -DFORMAT=FORMAT_<format> and
 # -DTIER=TIER_<tier>; FORMAT=* means every format of the table in shaders/formats.h, FORMAT=INT8 those
 # whose quants are whole numbers. A shader without such a line is one module. A line that requires an
@@ -55,12 +56,12 @@ function(fathom_variants shader out)
   endif()
   file(STRINGS "${shader}" lines REGEX "^// variants: ")
   foreach(line ${lines})
-    if(NOT line MATCHES "^// variants: FORMAT=([^ ]+)( TIER=([^ ]+))?( requires ([A-Za-z0-9_]+))?$")
+    if(NOT line MATCHES "^// variants:( FORMAT=([^ ]+))?( TIER=([^ ]+))?( requires ([A-Za-z0-9_]+))?$")
       message(FATAL_ERROR "${shader}: cannot read its variants line '${line}'")
     endif()
-    string(REPLACE "," ";" formats "${CMAKE_MATCH_1}")
-    string(REPLACE "," ";" tiers "${CMAKE_MATCH_3}")
-    set(extension "${CMAKE_MATCH_5}")
+    string(REPLACE "," ";" formats "${CMAKE_MATCH_2}")
+    string(REPLACE "," ";" tiers "${CMAKE_MATCH_4}")
+    set(extension "${CMAKE_MATCH_6}")
     if(NOT extension)
       set(extension "${requires}")
     endif()
@@ -68,6 +69,9 @@ function(fathom_variants shader out)
       set(formats ${FATHOM_FORMATS})
     elseif(formats STREQUAL "INT8")
       set(formats ${FATHOM_INT8_FORMATS})
+    endif()
+    if(NOT formats)
+      set(formats "-")
     endif()
     if(NOT tiers)
       set(tiers "-")
@@ -77,7 +81,7 @@ function(fathom_variants shader out)
         message(FATAL_ERROR "${shader}: TIER=${tier} is not in shaders/tiers.h (${FATHOM_TIERS})")
       endif()
       foreach(format ${formats})
-        if(NOT format IN_LIST FATHOM_FORMATS)
+        if(NOT format STREQUAL "-" AND NOT format IN_LIST FATHOM_FORMATS)
           message(FATAL_ERROR "${shader}: FORMAT=${format} is not in shaders/formats.h (${FATHOM_FORMATS})")
         endif()
         list(APPEND found "${format}|${tier}|${extension}")

@@ -5,8 +5,8 @@
 // y = softmax(s) v. Queries come rotated (rotate_queries), k_pe from the block's latent rows; k_nope and v
 // from kv. Blocks are dispatched one after the other; what they sum up goes on in y and `running`.
 // Grid: (T / queries of a workgroup, heads).
-// variants: FORMAT=F32 TIER=BASE,TILED
-// variants: FORMAT=F32 TIER=MATRIX requires GL_KHR_cooperative_matrix
+// variants: TIER=BASE,TILED
+// variants: TIER=MATRIX requires GL_KHR_cooperative_matrix
 #include "common.glsl"
 #include "cache.glsl"
 layout(push_constant) uniform Push { ExpandedAttention p; };
@@ -31,9 +31,9 @@ uint keys_of(uint t) {
 }
 
 #if TIER == TIER_BASE
-#include "attention_lanes.glsl"
+#include "expanded_lanes.glsl"
 #else
-#include "attention_block.glsl"
+#include "expanded_block.glsl"
 #endif
 layout(local_size_x = WORKGROUP) in;
 

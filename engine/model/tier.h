@@ -20,11 +20,14 @@ enum class Tier : uint8_t {
 inline constexpr Tier TIERS[] = {Tier::base, Tier::int8, Tier::tiled, Tier::half, Tier::matrix};
 std::string_view name_of(Tier tier);
 
+// "matmul_int8_q4_k"; the base tier and an absent format are left out.
+std::string module_name(std::string_view kernel, Tier tier, std::string_view format = "");
+
 // A matrix product, as far as the choice of its kernel goes. Not how many tokens it takes at once: the tokens
 // of one prompt, or those of all that is generated, are computed alike in whatever company.
 struct Product {
-    std::string kernel; // "matmul", "moe_up", "moe_down", "expanded_attention"
-    Format format = Format::f32;
+    std::string kernel;          // "matmul", "moe_up", "moe_down", "expanded_attention", "cached_attention"
+    Format format = Format::f32; // of the weights; of attention: of the keys and values, or what is like it
     uint32_t n_out = 0, n_in = 0;
     bool prefill = false;
     auto operator<=>(const Product&) const = default;

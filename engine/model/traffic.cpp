@@ -457,10 +457,10 @@ Module parts_of(std::string_view name) {
     for (const Format format : FORMATS) {
         if (!take_word(module.kernel, name_of(format))) continue;
         module.format = name_of(format);
-        for (const Tier tier : TIERS)
-            if (take_word(module.kernel, name_of(tier))) module.tier = tier;
         break;
     }
+    for (const Tier tier : TIERS)
+        if (take_word(module.kernel, name_of(tier))) module.tier = tier;
     return module;
 }
 

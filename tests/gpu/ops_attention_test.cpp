@@ -66,6 +66,8 @@ struct LatentCase {
     uint32_t lanes = 0;      // 0: as the device has it
     bool split = false;      // values have a matrix of their own
     CacheFormat cache = CacheFormat::f32;
+    Tier tier = Tier::base;
+    double limit = 1e-11; // scores of size 1 through f32 exp: lavapipe's and SwiftShader's are good to 1e-6
 };
 
 // Rows of one chunk that begins at `first`.
@@ -80,8 +82,8 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
     const Scratch scratch;
     const auto n_rows = static_cast<uint32_t>(rows.size());
     const auto what =
-        fmt::format("latent_attention {} {} of {} rows from {}, {} parts, cache {}", name_of(c.format),
-                    a.name(), n_rows, rows[0].position, c.parts, name_of(c.cache));
+        fmt::format("latent_attention {} {} {} of {} rows from {}, {} parts, cache {}", name_of(c.tier),
+                    name_of(c.format), a.name(), n_rows, rows[0].position, c.parts, name_of(c.cache));
     const Step step = attention_step(a, rows, c.cache);
     const uint32_t bucket = bucket_of(n_rows);
     const Weights kv_b = random_weights(what, c.format, a.kv_b_rows(), a.shape.latent_dim);
@@ -102,11 +104,11 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
                 const KvB both = c.split ? KvB{{}, {}, v_b.matrix(side)} : KvB{kv_b.matrix(side), {}, {}};
                 latent_attention(plan, "latent_attention", step.memory(side), a.shape, both, q.view[side],
                                  packed.view[side], partial, y.rows(side));
+                if (side == GPU) CHECK(tier_of(plan.ops().front().module) == c.tier);
             },
-            caps);
+            caps, c.tier);
     }
-    // Scores of size 1 through f32 exp: lavapipe's and SwiftShader's exp are good to about 1e-6.
-    compare(y, n_rows, 1e-11, worst, what);
+    compare(y, n_rows, c.limit, worst, what);
 }
 
 void check_cache_read(const Attention& a, uint32_t n_rows, uint32_t first, CacheFormat format, Worst& worst) {
@@ -302,10 +304,33 @@ TEST_CASE("ops: expanded_attention to blocks of what came before") {
     check_expanded(SHAPES[3], 250, 130, worst);
 }
 
+TEST_CASE("ops: latent_attention in every tier and format of the cache") {
+    const Attention of_many_heads{{33, 16, 8, 16, 96, 0.2f}, 0};
+    for (const Tier tier : {Tier::tiled, Tier::matrix}) {
+        if (!is_possible(tier, cached_product(SHAPES[5].shape, CACHE_F32, false), executor(GPU).caps())) {
+            MESSAGE(executor(GPU).device_name() << " has no cached_attention " << name_of(tier));
+            continue;
+        }
+        Worst worst(fmt::format("latent_attention {}", name_of(tier)));
+        LatentCase c{.tier = tier, .limit = tier == Tier::matrix ? 1e-6 : 1e-11}; // factors in f16
+        for (const CacheFormat format : {CacheFormat::f32, CacheFormat::f16, CacheFormat::q8}) {
+            c.cache = format;
+            for (const Attention& a : {SHAPES[0], SHAPES[2], SHAPES[4], SHAPES[5], of_many_heads})
+                for (const uint32_t n_rows : {1u, 7u})
+                    check_latent_attention(a, c, scattered_rows(n_rows), worst);
+        }
+        c.cache = CacheFormat::f32;
+        for (const uint32_t parts : {1u, 3u}) {
+            c.parts = parts;
+            check_latent_attention(SHAPES[3], c, scattered_rows(16), worst);
+        }
+    }
+}
+
 TEST_CASE("ops: expanded_attention in every tier") {
     const Attention with_values_of_two_tiles{{2, 96, 32, 200, 64, 0.1f}, 0};
     for (const Tier tier : {Tier::tiled, Tier::matrix}) {
-        if (!is_possible(tier, attention_product(SHAPES[5].shape, true), executor(GPU).caps())) {
+        if (!is_possible(tier, expanded_product(SHAPES[5].shape, true), executor(GPU).caps())) {
             MESSAGE(executor(GPU).device_name() << " has no expanded_attention " << name_of(tier));
             continue;
         }

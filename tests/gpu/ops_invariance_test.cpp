@@ -77,6 +77,31 @@ std::vector<StepRow> attention_rows(const std::vector<uint32_t>& which) {
     return rows;
 }
 
+void check_latent_invariance(const Attention& a, Tier tier) {
+    std::vector<uint32_t> all(256);
+    for (uint32_t r = 0; r < 256; ++r) all[r] = r;
+    const Tensor cache = random_cache(a, attention_rows(all));
+    const Weights kv_b = random_weights("kv_b", Format::bf16, a.kv_b_rows(), a.shape.latent_dim);
+    check_rows("latent_attention " + a.name(), [&](const auto& which, uint32_t bucket) {
+        const Step step = attention_step(a, attention_rows(which));
+        const Tensor q = rows_of("q", which, bucket, a.shape.n_heads * a.head_dim());
+        const Tensor q_latent = output(bucket * a.shape.n_heads, a.row_floats(), a.row_floats());
+        const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
+        // Room for seven rows: larger steps go in blocks.
+        const View partial = Scratch::take(GPU, 7 * partial_row_bytes(executor(GPU).caps(), a.shape));
+        const auto build = [&](Plan& plan, Side side) {
+            absorb(plan, "absorb", step.memory(side), a.shape, {kv_b.matrix(side), {}, {}}, q.rows(side),
+                   q_latent.view[side]);
+            latent_attention(plan, "latent_attention", step.memory(side), a.shape,
+                             {kv_b.matrix(side), {}, {}}, q_latent.view[side], cache.view[side], partial,
+                             y.rows(side));
+            CHECK(tier_of(plan.ops()[1].module) == tier);
+        };
+        run(GPU, bucket, build, executor(GPU).caps(), tier);
+        return split(y, static_cast<uint32_t>(which.size()));
+    });
+}
+
 void check_expanded_invariance(const Attention& a, Tier tier) {
     for (const bool history : {false, true}) { // a block of 61 positions before the chunk
         const auto chunk_of = [&](uint32_t n_rows, uint32_t bucket) {
@@ -194,34 +219,16 @@ TEST_CASE("ops: invariance of matmul") {
 }
 
 TEST_CASE("ops: invariance of absorb and latent_attention") {
-    for (const Attention& a : {SHAPES[0], SHAPES[3]}) {
-        std::vector<uint32_t> all(256);
-        for (uint32_t r = 0; r < 256; ++r) all[r] = r;
-        const Tensor cache = random_cache(a, attention_rows(all));
-        const Weights kv_b = random_weights("kv_b", Format::bf16, a.kv_b_rows(), a.shape.latent_dim);
-        check_rows("latent_attention " + a.name(), [&](const auto& which, uint32_t bucket) {
-            const Step step = attention_step(a, attention_rows(which));
-            const Tensor q = rows_of("q", which, bucket, a.shape.n_heads * a.head_dim());
-            const Tensor q_latent = output(bucket * a.shape.n_heads, a.row_floats(), a.row_floats());
-            const Tensor y = output(bucket, a.shape.n_heads * a.shape.value_dim);
-            // Room for seven rows: larger steps go in blocks.
-            const View partial = Scratch::take(GPU, 7 * partial_row_bytes(executor(GPU).caps(), a.shape));
-            run_gpu(bucket, [&](Plan& plan, Side side) {
-                absorb(plan, "absorb", step.memory(side), a.shape, {kv_b.matrix(side), {}, {}}, q.rows(side),
-                       q_latent.view[side]);
-                latent_attention(plan, "latent_attention", step.memory(side), a.shape,
-                                 {kv_b.matrix(side), {}, {}}, q_latent.view[side], cache.view[side], partial,
-                                 y.rows(side));
-            });
-            return split(y, static_cast<uint32_t>(which.size()));
-        });
-    }
+    for (const Attention& a : {SHAPES[0], SHAPES[3]}) check_latent_invariance(a, Tier::base);
+    for (const Tier tier : {Tier::tiled, Tier::matrix})
+        if (is_possible(tier, cached_product(SHAPES[3].shape, CACHE_F32, false), executor(GPU).caps()))
+            check_latent_invariance(SHAPES[3], tier);
 }
 
 TEST_CASE("ops: invariance of expanded_attention to the room in the step and to later rows") {
     check_expanded_invariance(SHAPES[0], Tier::base);
     for (const Tier tier : {Tier::tiled, Tier::matrix})
-        if (is_possible(tier, attention_product(SHAPES[1].shape, true), executor(GPU).caps()))
+        if (is_possible(tier, expanded_product(SHAPES[1].shape, true), executor(GPU).caps()))
             check_expanded_invariance(SHAPES[1], tier);
 }
 

@@ -50,6 +50,8 @@ TEST_CASE("traffic: a module's name has its kernel, tier and format") {
     CHECK(tier_of("moe_up_q8_0") == Tier::base);
     CHECK(format_of("matmul_half_iq4_nl") == "iq4_nl");
     CHECK(format_of("rms_norm") == "");
+    CHECK(tier_of("cached_attention_matrix") == Tier::matrix);
+    CHECK(kernel_of("cached_attention_matrix") == "cached_attention");
     Op unknown;
     unknown.module = "no_such_kernel";
     CHECK_THROWS_AS(traffic_of(unknown, {}), std::logic_error);

@@ -282,11 +282,11 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
     // Tiles are made of keys in loads of 16 bytes.
     const bool whole = shape.nope_dim % 4 == 0 && p.k_stride % 4 == 0 && p.kv_stride % 4 == 0;
     ProductLaunch launch{Tier::base, {whole, plan.caps().registers >= 512 ? 16u : 8u}, 0, WORKGROUP};
-    if (const Product product = attention_product(shape, plan.prefill()); whole) {
+    if (const Product product = expanded_product(shape, plan.prefill()); whole) {
         plan.note(product);
         if (tier_for(plan, product) != Tier::base) launch = launch_for(plan, product, 1, plan.rows(), false);
     }
-    static const auto modules = modules_of("expanded_attention", Format::f32);
+    static const auto modules = modules_of("expanded_attention");
     plan.add<expanded_attention_reference>(modules[static_cast<size_t>(launch.tier)], label, p,
                                            {div_up(plan.rows(), launch.tokens), shape.n_heads, 1},
                                            launch.constants, reads, writes);

@@ -1,6 +1,7 @@
 // The cache: its rows in every format, read back, and attention over it in parts. Shapes and formulas: the
 // shaders of these names.
 #include "model/ops/cached.h"
+#include "model/ops/product.h"
 #include "model/ops/reference.h"
 
 #include "base/error.h"
@@ -151,6 +152,7 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
     const uint64_t row_bytes = partial_row_bytes(plan.caps(), shape);
     const auto most = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
     check(most > 0, "partial results of one row fit their buffer");
+    static const auto modules = modules_of("cached_attention");
     for (uint32_t first = 0; first < plan.rows(); first += most) {
         const uint32_t last = std::min(first + most, plan.rows());
         const JoinedRows rows{first, last, most, parts, {partial.address, row_bytes * (last - first)}};
@@ -174,11 +176,24 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
                                 first,
                                 last,
                                 shape.scale};
-        plan.add<cached_attention_reference>("cached_attention", label, p,
-                                             {parts, div_up(shape.n_heads, queries), last - first},
-                                             {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP),
-                                              ATTENTION_TILE_PAGES, step.cache_format, key_floats},
-                                             {step.state, q, step.pages, cache}, {rows.partial});
+        ProductLaunch launch{Tier::base,
+                             {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP),
+                              ATTENTION_TILE_PAGES, step.cache_format, key_floats},
+                             0,
+                             queries};
+        if (!shape.is_plain()) { // else heads share nothing that a tile could
+            const Product product = cached_product(shape, step.cache_format, plan.prefill());
+            plan.note(product);
+            if (tier_for(plan, product) != Tier::base) {
+                launch = launch_for(plan, product, 1, shape.n_heads, false);
+                launch.constants.resize(5); // those of shaders/block.glsl
+                launch.constants.insert(launch.constants.end(), {step.row_floats, step.cache_format});
+            }
+        }
+        plan.add<cached_attention_reference>(modules[static_cast<size_t>(launch.tier)], label, p,
+                                             {parts, div_up(shape.n_heads, launch.tokens), last - first},
+                                             launch.constants, {step.state, q, step.pages, cache},
+                                             {rows.partial});
         join(rows);
     }
 }

@@ -19,9 +19,12 @@ constexpr uint32_t SPAN = 32;                 // terms that it takes at a time
 constexpr uint32_t INT8_SPAN_BYTES = 44;      // of shared memory; see shaders/int8.glsl
 constexpr uint32_t INT8_SHARED_BYTES = 16384; // that leave room for more than one workgroup
 
+bool is_attention(const Product& product) { return product.kernel.ends_with("_attention"); }
+
 // Whether the product has a kernel of this tier: which formats do, its shader says, and the build.
 bool is_built(Tier tier, const Product& product) {
-    const std::string name = fmt::format("{}_{}_{}", product.kernel, name_of(tier), name_of(product.format));
+    const std::string name =
+        module_name(product.kernel, tier, is_attention(product) ? "" : name_of(product.format));
     const auto all = gpu::modules();
     return std::any_of(all.begin(), all.end(),
                        [&](const gpu::Module& module) { return module.name == name; });
@@ -37,8 +40,6 @@ const gpu::MatrixShape* matrix_shape(const gpu::Caps& caps) {
     }
     return caps.pinned_subgroups && BLOCK_ROWS % caps.subgroup_size == 0 ? best : nullptr;
 }
-
-bool is_attention(const Product& product) { return product.kernel == "expanded_attention"; }
 
 uint32_t most_tokens(Tier tier, const gpu::Caps& caps, bool attention) { // of a tile: by what a lane keeps
     if (caps.registers < (tier == Tier::half || attention ? 256u : 128u)) return LEAST_TOKENS;
@@ -100,8 +101,22 @@ std::string_view name_of(Tier tier) {
     return names[static_cast<size_t>(tier)];
 }
 
-Product attention_product(const AttentionShape& shape, bool prefill) {
+Product expanded_product(const AttentionShape& shape, bool prefill) {
     return {"expanded_attention", Format::f32, shape.value_dim, shape.nope_dim + shape.rope_dim, prefill};
+}
+
+Product cached_product(const AttentionShape& shape, uint32_t cache_format, bool prefill) {
+    const Format format = cache_format == CACHE_F32   ? Format::f32
+                          : cache_format == CACHE_F16 ? Format::f16
+                                                      : Format::q8_0;
+    return {"cached_attention", format, shape.latent_dim, shape.key_floats(), prefill};
+}
+
+std::string module_name(std::string_view kernel, Tier tier, std::string_view format) {
+    std::string name(kernel);
+    if (tier != Tier::base) name += fmt::format("_{}", name_of(tier));
+    if (!format.empty()) name += fmt::format("_{}", format);
+    return name;
 }
 
 std::string Product::text() const {
@@ -125,7 +140,9 @@ bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps) {
     default:
         break;
     }
-    return product.prefill && shared_bytes(tier, product, LEAST_TOKENS) <= caps.shared_bytes;
+    // Tiles are for many rows: of a prompt, or all heads that share a key.
+    return (product.prefill || is_attention(product)) &&
+           shared_bytes(tier, product, LEAST_TOKENS) <= caps.shared_bytes;
 }
 
 double error_limit(Tier tier) {

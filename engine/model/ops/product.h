@@ -15,8 +15,10 @@ double error_limit(Tier tier);
 // What the plan's tiers say, or the base tier where that is not possible.
 Tier tier_for(const Plan& plan, const Product& product);
 
-// The product of expanded_attention: queries with keys, and what they weigh with values.
-Product attention_product(const AttentionShape& shape, bool prefill);
+// The products of expanded_attention, and of cached_attention over latents: queries with keys, and what they
+// weigh with values.
+Product expanded_product(const AttentionShape& shape, bool prefill);
+Product cached_product(const AttentionShape& shape, uint32_t cache_format, bool prefill);
 
 // Tokens of a tile whose sums lanes keep in registers, at most.
 uint32_t most_lane_tokens(const gpu::Caps& caps);

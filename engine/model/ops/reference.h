@@ -127,18 +127,17 @@ namespace fathom {
 // Appends an op whose kernel and reference exist once for each weight format; of the tier's kernel.
 #define FATHOM_ADD_TIER(plan, kernel, tier, format, ...)                                                     \
     by_format(format, [&]<Format F>() {                                                                      \
-        static const auto modules = modules_of(#kernel, F);                                                  \
+        static const auto modules = modules_of(#kernel, name_of(F));                                         \
         (plan).add<kernel##_reference<F>>(modules[static_cast<size_t>(tier)], __VA_ARGS__);                  \
     })
 #define FATHOM_ADD_BY_FORMAT(plan, kernel, format, ...)                                                      \
     FATHOM_ADD_TIER(plan, kernel, Tier::base, format, __VA_ARGS__)
 
-inline std::array<std::string, std::size(TIERS)> modules_of(std::string_view kernel, Format format) {
+// By tier: ops refer to their module's name, so that those who ask keep these.
+inline std::array<std::string, std::size(TIERS)> modules_of(std::string_view kernel,
+                                                            std::string_view format = "") {
     std::array<std::string, std::size(TIERS)> modules;
-    for (const Tier tier : TIERS)
-        modules[static_cast<size_t>(tier)] = std::string(kernel) + "_" +
-                                             (tier == Tier::base ? "" : std::string(name_of(tier)) + "_") +
-                                             std::string(name_of(format));
+    for (const Tier tier : TIERS) modules[static_cast<size_t>(tier)] = module_name(kernel, tier, format);
     return modules;
 }
 

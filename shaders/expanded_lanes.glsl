@@ -45,11 +45,13 @@ void add_values(uvec2 y, uint k0, uint keys, uint h, bool is_first, float before
     for (uint c0 = 0; c0 < p.value_dim; c0 += SUMS) {
         float value[SUMS];
         [[unroll]] for (uint c = 0; c < SUMS; ++c) value[c] = 0;
-        for (uint k = 0; k < keys; ++k) {
-            const float weight = tile[k * WORKGROUP + thread_index()];
-            const uvec2 row = at(value_row(k0 + k, h), 4u * c0);
-            [[unroll]] for (uint c = 0; c < SUMS; ++c) // past the end: the last one again, never written
-                value[c] = fma(weight, FloatsIn(row).v[min(c, p.value_dim - c0 - 1u)], value[c]);
+        for (uint k = 0; k < keys; k += 4u) {
+            [[unroll]] for (uint u = 0; u < 4u; ++u) { // past the end: the last one again, of weight 0
+                const float weight = tile[(k + u) * WORKGROUP + thread_index()];
+                const uvec2 row = at(value_row(k0 + min(k + u, keys - 1u), h), 4u * c0);
+                [[unroll]] for (uint c = 0; c < SUMS; ++c) // past the end: the last one again, never written
+                    value[c] = fma(weight, FloatsIn(row).v[min(c, p.value_dim - c0 - 1u)], value[c]);
+            }
         }
         [[unroll]] for (uint c = 0; c < SUMS; ++c) {
             if (c0 + c >= p.value_dim) continue;
@@ -84,11 +86,12 @@ void attend(uint t0, uint rows, uint h) {
         const float before = exp(largest - most);
         largest = most;
         sum *= before;
-        for (uint k = 0; k < keys; ++k) {
-            const float s = tile[k * WORKGROUP + thread_index()], weight = s > LOWEST ? exp(s - most) : 0.0;
-            tile[k * WORKGROUP + thread_index()] = weight;
-            sum += weight;
-        }
+        for (uint k = 0; k < keys; k += 4u)
+            [[unroll]] for (uint i = k * WORKGROUP + thread_index(), u = 0; u < 4u; ++u, i += WORKGROUP) {
+                const float weight = tile[i] > LOWEST ? exp(tile[i] - most) : 0.0;
+                tile[i] = weight;
+                sum += weight;
+            }
         const bool finished = is_last && k0 + KEYS >= all;
         add_values(y, k0, keys, h, is_first && k0 == 0u, before, finished ? 1.0 / sum : 1.0);
     }
