@@ -16,7 +16,8 @@ struct CheckLimits {
     double error = 1e-4; // as in Verdict
     double flops = 4e8;  // of the reference, unless one row takes more
 };
-// The op as a launch of its own, behind a barrier; `wrong`, a test hook, halves its workgroups.
+// The op as a launch of its own, behind a barrier; `wrong`, a test hook, leaves out half of its workgroups,
+// or all.
 gpu::Dispatch launch_alone(const Op& op, bool wrong);
 // Runs `launch`, which is `op` unless a test has spoiled it, once on the device. What `op` writes is filled
 // with NaN before, unless it reads that, too.

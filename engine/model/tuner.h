@@ -27,7 +27,7 @@ struct TunerOptions {
     // Told of all trials so far before each one starts, which then is marked as failed: should the device be
     // lost over it, or a compiler crash, the next start knows.
     std::function<void(const std::vector<Trial>&)> save;
-    std::string wrong; // test hook: kernels of this tier are launched with half their workgroups
+    std::string wrong; // test hook: launches of this tier are spoiled, as launch_alone() says
 };
 
 // Every trial of the products for which `known` has chosen none yet, but for those that it knows to fail
