@@ -1,4 +1,4 @@
-// The numbers of the latent cache; see shaders/params.h. Plain attention has f32.
+// The numbers of the cache, of latents or of keys and values; see shaders/params.h.
 #pragma once
 
 #include "base/numbers.h"

@@ -81,7 +81,9 @@ TEST_CASE("ops: matmul in every tier and format" * doctest::test_suite("formats"
         Worst worst(fmt::format("matmul {}", name_of(tier)));
         for (uint32_t f = 0; f < std::size(FORMATS); ++f)
             for (const uint32_t n_in : widths_of(FORMATS[f]))
-                if (can(tier, FORMATS[f], 33, n_in)) check_matmul(FORMATS[f], 65, 33, n_in, tier, worst);
+                for (const uint32_t n_rows : {1u, 65u})
+                    if (can(tier, FORMATS[f], 33, n_in))
+                        check_matmul(FORMATS[f], n_rows, 33, n_in, tier, worst);
     }
 }
 

@@ -41,8 +41,9 @@ def main() -> None:
             wrong = [trial for trial in found if trial["failure"]]
             missing = {"base", "tiled", "half", "matrix"} | ({"int8"} if options else set())
             missing -= told
-            missing |= {f"attention {tier}" for tier in ("base", "tiled", "matrix")} - {
-                f"attention {trial['tier']}" for trial in found if trial["kernel"] == "expanded_attention"}
+            missing |= {(kernel, tier) for kernel in ("expanded_attention", "cached_attention")
+                        for tier in ("base", "tiled", "matrix")}
+            missing -= {(trial["kernel"], trial["tier"]) for trial in found}
             print(f"{' '.join(options) or 'as stored'}: {len(found)} trials, {sorted(told)}")
             if wrong or missing or len(text.split()) < 6:
                 sys.exit(f"wrong: {wrong}\nnot tried: {missing}\ntext: {text}")

@@ -153,6 +153,18 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
     const auto most = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
     check(most > 0, "partial results of one row fit their buffer");
     static const auto modules = modules_of("cached_attention");
+    ProductLaunch launch{Tier::base,
+                         {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP), ATTENTION_TILE_PAGES,
+                          step.cache_format, key_floats},
+                         0,
+                         queries};
+    const Product product = cached_product(shape, step.cache_format, plan.prefill());
+    // Heads of plain attention share nothing that a tile could.
+    if (!shape.is_plain() && tier_for(plan, product) != Tier::base) {
+        launch = launch_for(plan, product, 1, shape.n_heads, false);
+        launch.constants.resize(5); // those of shaders/block.glsl
+        launch.constants.insert(launch.constants.end(), {step.row_floats, step.cache_format});
+    }
     for (uint32_t first = 0; first < plan.rows(); first += most) {
         const uint32_t last = std::min(first + most, plan.rows());
         const JoinedRows rows{first, last, most, parts, {partial.address, row_bytes * (last - first)}};
@@ -176,20 +188,7 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
                                 first,
                                 last,
                                 shape.scale};
-        ProductLaunch launch{Tier::base,
-                             {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP),
-                              ATTENTION_TILE_PAGES, step.cache_format, key_floats},
-                             0,
-                             queries};
-        if (!shape.is_plain()) { // else heads share nothing that a tile could
-            const Product product = cached_product(shape, step.cache_format, plan.prefill());
-            plan.note(product);
-            if (tier_for(plan, product) != Tier::base) {
-                launch = launch_for(plan, product, 1, shape.n_heads, false);
-                launch.constants.resize(5); // those of shaders/block.glsl
-                launch.constants.insert(launch.constants.end(), {step.row_floats, step.cache_format});
-            }
-        }
+        if (!shape.is_plain()) plan.note(product);
         plan.add<cached_attention_reference>(modules[static_cast<size_t>(launch.tier)], label, p,
                                              {parts, div_up(shape.n_heads, launch.tokens), last - first},
                                              launch.constants, {step.state, q, step.pages, cache},
