@@ -40,6 +40,11 @@ class Model : public ModelMemory {
   public:
     Model(const ModelConfig& config, const WeightSource& source, const ModelOptions& options,
           Executor& executor);
+    ~Model() { forget_plans(); }
+    Model(const Model&) = delete;
+
+    // The executor has forgotten them then, too, which may end; no step may be under way, as with ~Model().
+    void forget_plans();
 
     // Where a step finds its rows, and a prefill the blocks of what came before them.
     void write_step(StepKind kind, std::span<const StepRow> rows, uint32_t trace_slot = 0) const;
@@ -68,7 +73,6 @@ class Model : public ModelMemory {
     Input normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out,
                  Trace told = {});
     void keep_map(Plan& plan, uint32_t layer, Rows q); // of a layer that is watched
-    void forget_plans();
     bool is_watched(uint32_t layer) const;
     bool is_wanted(const std::string& tap) const;
     void keep_tap(Plan& plan, const TapPoint& point);

@@ -138,6 +138,7 @@ bool Engine::Impl::recover(const gpu::DeviceLost& loss) try {
     if (device_epoch++ != 0) throw loss;
     log::warning("{}; loading the model again", loss.what());
     options.lose_at_submit = 0;
+    model->forget_plans();
     executor.reset(); // its memory first: a device has not room for two
     executor = make_executor(options);
     source([&](const FitQuestion& question) { load(question); });
