@@ -25,6 +25,8 @@ enum class BYTES : uint64_t {}; // a size, no address
 #define PAGE_TOKENS 64
 #define MAX_ROWS 1024     // token rows of one step
 #define MAX_CANDIDATES 20 // most probable tokens kept by the sampler
+#define SAMPLE_TILE 4096  // tokens of a workgroup of the sampler
+#define SAMPLE_WORDS (2u + 2u * MAX_CANDIDATES) // that it leaves: see sample.comp
 #define SAMPLED_RING 4    // steps of a sequence whose sampled tokens are kept
 #define MAX_BIAS 1024     // entries of a session's bias list
 #define MAX_ACTIVE 32     // experts chosen for one token, at most
@@ -226,8 +228,9 @@ struct AttentionMap {
 
 // Scores, selection and weights of a token's experts; see router.comp.
 struct Router {
-    // weights (E, dim) in FORMAT; bias (E) or 0; norm (dim) or 0, by which x is normed
-    ADDRESS state, weights, bias, control, x, norm, experts, expert_weights, trace;
+    // weights (E, dim) in FORMAT; bias (E) or 0; norm (dim) or 0, by which x is normed; arrivals: see
+    // arrival.glsl, E words of a token
+    ADDRESS state, weights, bias, control, x, norm, experts, expert_weights, trace, arrivals;
     uint n_experts, dim, row_bytes, x_stride, n_active, n_groups, n_active_groups, flags;
     uint n_slots;      // columns of experts and expert_weights: active, then shared
     uint trace_stride; // 32-bit words between tokens in the trace ring; 0: no trace
@@ -281,8 +284,9 @@ struct MoeReduce {                       // y[t] += sum over slots of weight * x
 };
 
 struct Sample {
-    // logits, adjusted (rows, vocab); sampled (sequences, SAMPLED_RING)
-    ADDRESS state, logits, adjusted, samplers, counts, bias, mask, sampled;
+    // logits, adjusted (rows, vocab); sampled (sequences, SAMPLED_RING); arrivals: see arrival.glsl,
+    // SAMPLE_WORDS of a row and SAMPLE_TILE tokens
+    ADDRESS state, logits, adjusted, samplers, counts, bias, mask, sampled, arrivals;
     uint vocab, logits_stride, mask_words, reserved;
 };
 

@@ -3,17 +3,21 @@
 // The experts of a token: logits = weights x, scores = sigmoid or softmax, keys = scores + bias (+ steering),
 // the best groups if there are groups, the best n_active keys of those, weights = scores (never keys),
 // normalised, scaled. Equal keys go to the lower expert. Experts of dropped groups are never chosen.
-// Grid: (1, T). All invocations compute logits; the first subgroup selects, so that no round needs a barrier.
+// Grid: (blocks of experts, T). A token's workgroups share out the experts, whose weights are far more than
+// one of them reads quickly; the last to be done selects, with its first subgroup, so that no round needs a
+// barrier.
 // variants: FORMAT=*
 #include "common.glsl"
 layout(constant_id = 0) const uint K_LANES = 4;
 layout(constant_id = 1) const uint N_EXPERTS = 8;
 layout(constant_id = 2) const bool NORM = false;
+layout(constant_id = 3) const uint SHARE = 8; // experts of a workgroup
 #include "dequant.glsl"
 #define TILE_ROWS 1
 #define TOKENS 1
 #include "tile.glsl"
 #include "trace.glsl"
+#include "arrival.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { Router p; };
 
@@ -23,18 +27,25 @@ shared float key[N_EXPERTS];
 shared float group_key[N_EXPERTS];
 shared uint chosen[MAX_ACTIVE]; // of the first invocation alone
 
-void compute_scores(uint t) {
+// The logits of this workgroup's experts.
+void compute_logits(uint t, uvec2 logits) {
     const uvec2 x[1] = {at(p.x, t, 4u * p.x_stride)};
     const NormedBy norm = normed_by(p.norm, p.eps, x, p.dim);
-    const uint lanes_groups = WORKGROUP / K_LANES;
-    for (uint e0 = 0; e0 < N_EXPERTS; e0 += lanes_groups) { // uniform: all lanes shuffle together
+    const uint end = min((gl_WorkGroupID.x + 1u) * SHARE, N_EXPERTS);
+    for (uint e0 = gl_WorkGroupID.x * SHARE; e0 < end; e0 += WORKGROUP / K_LANES) {
+        // Lanes of a subgroup shuffle together: either all of them have an expert to do, or none.
+        if (e0 + gl_SubgroupID * gl_SubgroupSize / K_LANES >= end) break;
         const uint e = e0 + thread_index() / K_LANES;
-        const uvec2 w[1] = {at(p.weights, min(e, N_EXPERTS - 1u), p.row_bytes)};
+        const uvec2 w[1] = {at(p.weights, min(e, end - 1u), p.row_bytes)};
         float logit[TILE];
         tile_dots(w, x, norm, p.dim, logit);
-        if (thread_index() % K_LANES == 0u && e < N_EXPERTS) score[e] = logit[0];
+        if (thread_index() % K_LANES == 0u && e < end) Shared(logits).v[e] = floatBitsToUint(logit[0]);
     }
-    barrier();
+}
+
+void compute_scores(uvec2 logits) {
+    for (uint e = thread_index(); e < N_EXPERTS; e += WORKGROUP)
+        score[e] = uintBitsToFloat(Shared(logits).v[e]);
     if ((p.flags & ROUTER_SIGMOID) != 0u) {
         for (uint e = thread_index(); e < N_EXPERTS; e += WORKGROUP) score[e] = 1.0 / (1.0 + exp(-score[e]));
     } else {
@@ -154,7 +165,10 @@ void trace_choice(uvec2 trace, Pick last, uint group_size, Pick kept) {
 void main() {
     const uint t = gl_WorkGroupID.y;
     if (t >= n_rows(p.state)) return;
-    compute_scores(t);
+    const uvec2 logits = shared_row(p.arrivals, t, N_EXPERTS);
+    compute_logits(t, logits);
+    if (!arrives_last(p.arrivals, t, (N_EXPERTS + SHARE - 1u) / SHARE)) return;
+    compute_scores(logits);
     if (p.n_groups > 1u) rank_groups();
     if (gl_SubgroupID != 0u) return;
 

@@ -175,7 +175,9 @@ gpu::Dispatch launch_alone(const Op& op, bool wrong) {
     launch.barrier = true;
     if (wrong) { // of a cache's parts, which a short text fills the first of alone, none
         uint32_t& most = *std::max_element(launch.grid, launch.grid + 3);
-        most = kernel_of(op.module) == "cached_attention" ? 0 : most / 2;
+        const std::string_view kernel = kernel_of(op.module); // two's workgroups count each other
+        const bool whole = kernel == "cached_attention" || kernel == "router" || kernel == "sample";
+        most = whole ? 0 : most / 2;
         launch.indirect = {};
     }
     return launch;

@@ -59,6 +59,8 @@ Model::Model(const ModelConfig& c, const WeightSource& source, const ModelOption
     std::vector<float> neutral(2 * steered_experts());
     for (size_t i = 1; i < neutral.size(); i += 2) neutral[i] = 1;
     executor.upload(control, 0, std::as_bytes(std::span(neutral)));
+    const std::vector<std::byte> none_arrived(work_.arrivals.bytes);
+    executor.upload(work_.arrivals, 0, none_arrived);
     upload_rope(options.context);
     source.fill(layout_, executor);
     layout_ = {};
@@ -230,7 +232,8 @@ void Model::build(Plan& plan, StepKind kind) {
     plan.tap("logits", scores);
     if (kind.mode != StepKind::Mode::decode) return;
     sample(plan, "sample", step_,
-           {logits, work_.adjusted, samplers, counts, bias, mask, sampled, config.vocab_size, mask_words});
+           {logits, work_.adjusted, samplers, counts, bias, mask, sampled, work_.arrivals, config.vocab_size,
+            mask_words});
 }
 
 Input Model::normed(Plan& plan, const std::string& label, Rows x, View weight, double eps, Rows out,
@@ -393,8 +396,8 @@ void Model::feed_forward(Plan& plan, const LayerWeights& w, uint32_t layer, uint
                 ? 0
                 : trace_of_scores(static_cast<uint32_t>(nth - telling.begin())) - trace_of_choice(moe_layer);
         router(plan, label("router"), step_, routing, w.router, x,
-               {w.router_bias, layer_control, experts, expert_weights, trace_from(trace_of_choice(moe_layer)),
-                scores_at});
+               {w.router_bias, layer_control, experts, expert_weights, m.arrivals,
+                trace_from(trace_of_choice(moe_layer)), scores_at});
         plan.tap(label("expert_weights"), {m.expert_weights.address, n_slots, n_slots});
     }
     if (moe_grouped(plan))

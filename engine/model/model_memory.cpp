@@ -117,6 +117,8 @@ void ModelMemory::allocate_workspace(Memory& memory, const gpu::Caps& caps, uint
     work_.pairs_out = rows(memory, pairs, c.dim);
     work_.experts = bytes(4 * pairs);
     work_.expert_weights = bytes(4 * pairs);
+    work_.arrivals = bytes(std::max(arrival_bytes(bucket_for(n), c.n_routed_experts),
+                                    arrival_bytes(MAX_DECODE_ROWS, sample_words(c.vocab_size))));
     work_.pairs = bytes(4 * pairs);
     allocate_unstacked_workspace(memory, n);
     uint32_t max_items = 0;

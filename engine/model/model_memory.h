@@ -53,7 +53,7 @@ class ModelMemory {
   protected:
     struct Workspace {
         Rows x, normed, q_kv_a, kv_a, q_a, q, k, v, kv, attended, act, shared_act, pairs_out, shared_out;
-        View cached, q_cached, partial, running, experts, expert_weights;
+        View cached, q_cached, partial, running, experts, expert_weights, arrivals;
         View pairs, items, shared_pairs, shared_items, adjusted;
     };
     Trace trace_from(uint32_t word) const; // that part of every row of the ring

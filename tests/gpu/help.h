@@ -65,6 +65,17 @@ inline void run(uint32_t bucket, const Build& build, uint32_t lanes = 0, Tier ti
         run(side, bucket, build, caps, tier);
     }
 }
+// As run() on the GPU, each grid cut into pieces as a long step's are.
+inline void run_cut(uint32_t bucket, const Build& build, uint32_t pieces) {
+    Plan plan("cut", executor(GPU).caps(), bucket);
+    build(plan, GPU);
+    plan.finish();
+    std::vector<gpu::Dispatch> all = plan.dispatches();
+    for (gpu::Dispatch& dispatch : all) dispatch.pieces = pieces;
+    gpu::Device& device = *executor(GPU).gpu();
+    gpu::Recording recording = device.record("cut", all);
+    device.wait(device.submit(recording));
+}
 // Numbers of lanes that this device's kernels can share a dot product by.
 inline std::vector<uint32_t> possible_lanes() {
     std::vector<uint32_t> all;
@@ -119,6 +130,9 @@ template <class T> Buffer buffer(std::span<const T> values) {
     return result;
 }
 template <class T> Buffer buffer(const std::vector<T>& values) { return buffer(std::span<const T>(values)); }
+inline Buffer arrivals_of(uint32_t rows, uint32_t words) {
+    return buffer(std::vector<uint32_t>(arrival_bytes(rows, words) / 4, 0));
+}
 inline Buffer blank(uint64_t words) { return buffer(std::vector<uint32_t>(words, SENTINEL)); }
 
 template <class T> std::vector<T> read(Side side, const Buffer& from) {

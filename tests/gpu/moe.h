@@ -12,7 +12,7 @@ struct Routing {
     Weights gate;
     Tensor x;
     Buffer bias, control; // bias without bytes: none
-    Buffer experts, expert_weights, trace;
+    Buffer experts, expert_weights, arrivals, trace;
     uint32_t trace_slot = 0, trace_stride = 0, trace_offset = 0, scores_at = 0; // words
 
     Routing(RoutingShape routing, uint32_t width, uint32_t rows, const std::string& name,
@@ -28,25 +28,27 @@ struct Routing {
         for (size_t e = 0; e < keys.size(); ++e) pairs.insert(pairs.end(), {keys[e], factors[e]});
         control = buffer(pairs);
     }
-    void execute(uint32_t lanes = 0) {
+    void execute(uint32_t lanes = 0, uint32_t pieces = 1) {
         const uint32_t words = bucket_of(n_rows) * shape.n_slots();
         experts = blank(words), expert_weights = blank(words);
+        arrivals = arrivals_of(bucket_of(n_rows), shape.n_experts);
         trace = blank(std::max(1u, TRACE_ROWS * trace_stride));
         const Step step = step_of(std::vector<StepRow>(n_rows), trace_slot);
-        run(
-            bucket_of(n_rows),
-            [&](Plan& plan, Side side) {
-                View ring = trace.view[side];
-                ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
-                router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
-                       {bias.view[side],
-                        control.view[side],
-                        experts.view[side],
-                        expert_weights.view[side],
-                        {ring, trace_stride},
-                        scores_at});
-            },
-            lanes);
+        const auto build = [&](Plan& plan, Side side) {
+            View ring = trace.view[side];
+            ring = {ring.address + 4 * trace_offset, trace_stride ? ring.bytes - 4 * trace_offset : 0};
+            router(plan, "router", step.memory(side), shape, gate.matrix(side), x.rows(side),
+                   {bias.view[side],
+                    control.view[side],
+                    experts.view[side],
+                    expert_weights.view[side],
+                    arrivals.view[side],
+                    {ring, trace_stride},
+                    scores_at});
+        };
+        if (pieces == 1) return run(bucket_of(n_rows), build, lanes);
+        run(CPU, bucket_of(n_rows), build, executor(GPU).caps());
+        run_cut(bucket_of(n_rows), build, pieces);
     }
     std::vector<uint32_t> chosen(uint32_t row, Side side = GPU) const { // without the shared experts
         const auto all = read<uint32_t>(side, experts);

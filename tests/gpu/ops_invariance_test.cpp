@@ -241,11 +241,17 @@ TEST_CASE("ops: invariance of router") {
             routing.x = rows_of("routed", which, bucket, 80);
             const uint32_t slots = routing_shape.n_slots();
             const Tensor experts = output(bucket, slots, slots), weights = output(bucket, slots, slots);
+            const Buffer arrivals = arrivals_of(bucket, routing_shape.n_experts);
             const Step step = step_of(std::vector<StepRow>(which.size()));
             run_gpu(bucket, [&](Plan& plan, Side side) {
                 router(plan, "router", step.memory(side), routing_shape, routing.gate.matrix(side),
                        routing.x.rows(side),
-                       {{}, routing.control.view[side], experts.view[side], weights.view[side], {}});
+                       {{},
+                        routing.control.view[side],
+                        experts.view[side],
+                        weights.view[side],
+                        arrivals.view[side],
+                        {}});
             });
             auto bits = split(experts, static_cast<uint32_t>(which.size()));
             const auto more = split(weights, static_cast<uint32_t>(which.size()));

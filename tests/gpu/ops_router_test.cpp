@@ -12,8 +12,9 @@ namespace {
 constexpr uint32_t V3 = ROUTER_SIGMOID | ROUTER_GROUP_TOP2 | ROUTER_NORMALISE;
 
 // Experts exactly, weights within f32 sums and exp (good to about 1e-6 on both software drivers).
-void check_routing(Routing& routing, Worst& worst, const std::string& what, uint32_t lanes = 0) {
-    routing.execute(lanes);
+void check_routing(Routing& routing, Worst& worst, const std::string& what, uint32_t lanes = 0,
+                   uint32_t pieces = 1) {
+    routing.execute(lanes, pieces);
     const uint32_t used = routing.n_rows * routing.shape.n_slots();
     const auto got = read<uint32_t>(GPU, routing.experts), expected = read<uint32_t>(CPU, routing.experts);
     if (got != expected) FAIL_CHECK(what << ": other experts");
@@ -77,6 +78,15 @@ TEST_CASE("ops: router of every scheme") {
                     check_routing(routing, worst, fmt::format("{}, {} rows of {}", scheme.name, n_rows, dim),
                                   lanes);
             }
+}
+
+TEST_CASE("ops: router in pieces, of tokens and of their experts") {
+    Worst worst("router");
+    for (const uint32_t n_rows : {2u, 63u})
+        for (const uint32_t pieces : {2u, 4u, 256u}) {
+            Routing routing({256, 8, 1, 8, 4, V3, 2.5f}, 97, n_rows, "pieces");
+            check_routing(routing, worst, fmt::format("{} rows in {} pieces", n_rows, pieces), 0, pieces);
+        }
 }
 
 TEST_CASE("ops: router of every format and many rows" * doctest::test_suite("formats")) {

@@ -28,7 +28,7 @@ struct Sampling {
     uint32_t vocab, n_rows, stride, mask_words;
     Step step;
     Tensor logits, adjusted;
-    Buffer samplers, counts, bias, mask, sampled;
+    Buffer samplers, counts, bias, mask, sampled, arrivals;
     const Plan* plans[2] = {};
 
     Sampling(uint32_t n_tokens, const std::vector<SamplerState>& states, const std::vector<float>& values)
@@ -47,23 +47,23 @@ struct Sampling {
         counts = buffer(std::vector<uint32_t>(uint64_t{n_rows} * vocab));
         bias = buffer(std::vector<uint32_t>(uint64_t{n_rows} * 2 * MAX_BIAS, SENTINEL));
         mask = buffer(std::vector<uint32_t>(uint64_t{n_rows} * mask_words));
+        arrivals = arrivals_of(bucket, sample_words(vocab));
         sampled = blank(uint64_t{n_rows} * SAMPLED_RING * sizeof(Sampled) / 4);
     }
-    void execute() {
-        for (const Side side : SIDES) {
+    void execute(uint32_t pieces = 1) {
+        const auto build = [&](Plan& plan, Side side) {
+            sample(plan, "sample", step.memory(side),
+                   {logits.view[side], adjusted.view[side], samplers.view[side], counts.view[side],
+                    bias.view[side], mask.view[side], sampled.view[side], arrivals.view[side], vocab,
+                    mask_words});
+        };
+        for (const Side side : SIDES)
             if (plans[side])
                 executor(side).run(*plans[side]);
+            else if (side == GPU && pieces > 1)
+                run_cut(bucket_of(n_rows), build, pieces);
             else
-                plans[side] = &run(
-                    side, bucket_of(n_rows),
-                    [&](Plan& plan, Side) {
-                        sample(plan, "sample", step.memory(side),
-                               {logits.view[side], adjusted.view[side], samplers.view[side],
-                                counts.view[side], bias.view[side], mask.view[side], sampled.view[side],
-                                vocab, mask_words});
-                    },
-                    executor(side).caps());
-        }
+                plans[side] = &run(side, bucket_of(n_rows), build, executor(side).caps());
     }
     Sampled of_row(uint32_t row, Side side = GPU) const {
         const uint32_t position = state(side)[row].position; // the step has advanced to it
@@ -166,10 +166,26 @@ TEST_CASE("ops: sample of the largest vocabulary, where a driver that bounds loo
     all.top_k = 5000, all.top_p = 0.9f, all.min_p = 1e-6f;
     auto values = random_floats("large", vocab, 6);
     values.insert(values.end(), vocab, 1.5f); // all equal: the longest search for candidates
-    values.resize(4ull * vocab, -2.5f);
-    Sampling s(vocab, {all, all, greedy()}, values);
+    const auto pure = random_floats("pure", vocab, 6);
+    values.insert(values.end(), vocab, -2.5f);
+    for (int i = 0; i < 3; ++i) values.insert(values.end(), pure.begin(), pure.end());
+    values.resize(8ull * vocab, -2.5f);
+    SamplerState half = at_temperature(1, 3); // a whole row's weight, and as much of it as candidates are not
+    half.top_p = 0.5f;
+    Sampling s(vocab, {all, all, greedy(), at_temperature(1, 2), half, at_temperature(0.05f, 4)}, values);
     s.execute();
     compare_sampling(s, "largest vocabulary");
+}
+
+TEST_CASE("ops: sample in pieces of the vocabulary and of the rows") {
+    for (const uint32_t pieces : {2u, 3u, 256u})
+        for (const uint32_t n_rows : {1u, 4u}) {
+            const uint32_t vocab = 3 * SAMPLE_TILE - 5;
+            Sampling s(vocab, std::vector(n_rows, at_temperature(1, 5)),
+                       random_floats("pieces", uint64_t{n_rows} * vocab, 6));
+            s.execute(pieces);
+            compare_sampling(s, fmt::format("{} rows in {} pieces", n_rows, pieces));
+        }
 }
 
 TEST_CASE("ops: sample with penalties, bias and mask") {
@@ -190,7 +206,7 @@ TEST_CASE("ops: sample with penalties, bias and mask") {
         for (size_t i = 0; i < mask.size(); ++i) mask[i] = 0x5A5A0F0Fu + static_cast<uint32_t>(i) * 7;
         for (uint32_t sequence = 0; sequence < 8; ++sequence)
             for (uint32_t i = 0; i < 3; ++i) {
-                bias[sequence * 2 * MAX_BIAS + 2 * i] = 3 * i + sequence;
+                bias[sequence * 2 * MAX_BIAS + 2 * i] = i < 2 ? 3 * i + sequence : vocab - 1 - sequence;
                 bias[sequence * 2 * MAX_BIAS + 2 * i + 1] = std::bit_cast<uint32_t>(i == 1 ? -100.0f : 4.5f);
             }
         s.counts = buffer(counts), s.mask = buffer(mask), s.bias = buffer(bias);
@@ -202,18 +218,20 @@ TEST_CASE("ops: sample with penalties, bias and mask") {
 TEST_CASE("ops: sample under a mask that leaves few tokens") {
     SamplerState masked = greedy(), hot = at_temperature(5, 3);
     masked.use_mask = hot.use_mask = 1;
-    Sampling s(97, {masked, hot, hot}, random_floats("few", 3 * 97, 6));
-    std::vector<uint32_t> mask(3 * 4);
-    mask[0] = mask[4] = mask[8] = 1u << 30 | 1u << 3;
-    mask[7] = 1; // token 96 for the second sequence
-    s.mask = buffer(mask);
-    s.execute();
-    compare_sampling(s, "few");
-    for (uint32_t row = 0; row < 3; ++row) {
-        const Sampled out = s.of_row(row);
-        CHECK(std::set<uint32_t>{3, 30, 96}.contains(out.token));
-        CHECK(out.candidate[3] == 0xFFFFFFFF); // a masked token is no candidate
-        CHECK((out.candidate[2] == 0xFFFFFFFF) == (row != 1));
+    for (const uint32_t vocab : {97u, 3 * SAMPLE_TILE + 1u}) { // the last: a tile of one token
+        Sampling s(vocab, {masked, hot, hot}, random_floats("few", 3 * vocab, 6));
+        std::vector<uint32_t> mask(3 * s.mask_words);
+        mask[0] = mask[s.mask_words] = mask[2 * s.mask_words] = 1u << 30 | 1u << 3;
+        mask[2 * s.mask_words - 1] = 1; // the last token for the second sequence
+        s.mask = buffer(mask);
+        s.execute();
+        compare_sampling(s, "few");
+        for (uint32_t row = 0; row < 3; ++row) {
+            const Sampled out = s.of_row(row);
+            CHECK(std::set<uint32_t>{3, 30, vocab - 1}.contains(out.token));
+            CHECK(out.candidate[3] == 0xFFFFFFFF); // a masked token is no candidate
+            CHECK((out.candidate[2] == 0xFFFFFFFF) == (row != 1));
+        }
     }
 }
 

@@ -181,6 +181,22 @@ Product down_product(const Plan& plan, const Matrix& down) {
 
 } // namespace
 
+namespace {
+
+// As many lanes share a dot product as a subgroup has.
+uint32_t router_lanes(const gpu::Caps& caps) {
+    return caps.cpu ? caps.k_lanes
+                    : std::max(caps.k_lanes, std::min(caps.subgroup_size, uint32_t{WORKGROUP}));
+}
+// Experts of a workgroup. A prompt's tokens keep the device busy with one each; of what is generated every
+// round of experts has its own, but a CPU's few threads want fewer.
+uint32_t router_share(const Plan& plan, uint32_t n_experts) {
+    if (plan.prefill()) return n_experts;
+    return plan.caps().cpu ? 16 : WORKGROUP / router_lanes(plan.caps());
+}
+
+} // namespace
+
 bool moe_grouped(const Plan& plan) { return plan.rows() > 4 || plan.prefill(); }
 uint32_t moe_least_tile(uint32_t rows) { return rows >= 32 ? 4 : 2; }
 uint32_t moe_tile(const Plan& plan, const Mlp& mlp, uint32_t n_slots) {
@@ -207,6 +223,7 @@ MoeLists moe_lists(const Plan& plan, const Mlp& mlp, uint32_t n_slots, View pair
 void router(Plan& plan, const std::string& label, const StepMemory& step, const RoutingShape& shape,
             const Matrix& gate, const Input& x, const RouterMemory& m) {
     const uint32_t pairs_bytes = plan.rows() * shape.n_slots() * 4;
+    const uint32_t share = router_share(plan, shape.n_experts);
     const Router p{step.state.address,
                    gate.view.address,
                    m.bias.bytes ? m.bias.address : 0,
@@ -216,6 +233,7 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
                    m.experts.address,
                    m.expert_weights.address,
                    m.trace.address(),
+                   m.arrivals.address,
                    shape.n_experts,
                    x.rows.cols,
                    gate.row_bytes,
@@ -228,13 +246,16 @@ void router(Plan& plan, const std::string& label, const StepMemory& step, const 
                    m.trace.words(),
                    shape.scale,
                    x.eps};
-    std::vector<View> reads{step.state, gate.view, m.control, x.rows.span(plan.rows())};
+    const View arrivals{m.arrivals.address, arrival_bytes(plan.rows(), shape.n_experts)};
+    std::vector<View> reads{step.state, gate.view, m.control, x.rows.span(plan.rows()), arrivals};
     if (x.normed()) reads.push_back(x.norm);
     if (m.bias.bytes) reads.push_back(m.bias);
-    std::vector<View> writes{{m.experts.address, pairs_bytes}, {m.expert_weights.address, pairs_bytes}};
+    std::vector<View> writes{
+        {m.experts.address, pairs_bytes}, {m.expert_weights.address, pairs_bytes}, arrivals};
     if (m.trace.words()) writes.push_back(m.trace.view);
-    FATHOM_ADD_BY_FORMAT(plan, router, gate.format, label, p, {1, plan.rows(), 1},
-                         {plan.caps().k_lanes, shape.n_experts, x.normed()}, reads, writes);
+    FATHOM_ADD_BY_FORMAT(plan, router, gate.format, label, p,
+                         {div_up(shape.n_experts, share), plan.rows(), 1},
+                         {router_lanes(plan.caps()), shape.n_experts, x.normed(), share}, reads, writes);
 }
 
 void expert_sort(Plan& plan, const std::string& label, const StepMemory& step, uint32_t n_experts,

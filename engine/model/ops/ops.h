@@ -163,8 +163,13 @@ void kv_write(Plan&, const std::string& label, const StepMemory&, const Attentio
 void plain_attention(Plan&, const std::string& label, const StepMemory&, const AttentionShape&, View q,
                      View cache, View partial, Rows y);
 
+// Where the workgroups of a launch meet; see shaders/arrival.glsl.
+inline uint64_t arrival_bytes(uint32_t rows, uint32_t words) { return 4ull * (MAX_ROWS + rows * words); }
+uint32_t sample_words(uint32_t vocab); // of a row of the sampler
+
 struct RouterMemory {
     View bias, control, experts, expert_weights; // bias may be absent (no bytes)
+    View arrivals;                               // arrival_bytes(T, n_experts), 0 before the first launch
     Trace trace;
     uint32_t scores_at = 0; // words from `trace` to where all scores and keys are told; 0: nowhere
 };
@@ -180,7 +185,7 @@ void moe_down(Plan&, const std::string& label, const StepMemory&, const Matrix& 
               Rows act, View experts, View expert_weights, const MoeLists& lists, Rows pairs_out, Rows y);
 
 struct SampleMemory {
-    View logits, adjusted, samplers, counts, bias, mask, sampled;
+    View logits, adjusted, samplers, counts, bias, mask, sampled, arrivals;
     uint32_t vocab = 0, mask_words = 0;
 };
 void sample(Plan&, const std::string& label, const StepMemory&, const SampleMemory& memory);

@@ -4,6 +4,8 @@
 #include "model/ops/ops.h"
 #include "model/ops/reference.h"
 
+#include "base/error.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -107,7 +109,10 @@ void sample_reference(const Sample& p) {
 
 } // namespace
 
+uint32_t sample_words(uint32_t vocab) { return div_up(vocab, SAMPLE_TILE) * SAMPLE_WORDS; }
+
 void sample(Plan& plan, const std::string& label, const StepMemory& step, const SampleMemory& m) {
+    check(div_up(m.vocab, SAMPLE_TILE) * MAX_CANDIDATES <= SAMPLE_TILE, "what tiles leave fits one of them");
     const Sample p{step.state.address,
                    m.logits.address,
                    m.adjusted.address,
@@ -116,12 +121,14 @@ void sample(Plan& plan, const std::string& label, const StepMemory& step, const 
                    m.bias.address,
                    m.mask.address,
                    m.sampled.address,
+                   m.arrivals.address,
                    m.vocab,
                    static_cast<uint32_t>(round_up(m.vocab, 8)),
                    m.mask_words};
-    plan.add<sample_reference>("sample", label, p, {1, plan.rows(), 1}, {},
-                               {step.state, m.logits, m.samplers, m.counts, m.bias, m.mask},
-                               {step.state, m.adjusted, m.sampled});
+    const View arrivals{m.arrivals.address, arrival_bytes(plan.rows(), sample_words(m.vocab))};
+    plan.add<sample_reference>("sample", label, p, {div_up(m.vocab, SAMPLE_TILE), plan.rows(), 1}, {},
+                               {step.state, m.logits, m.samplers, m.counts, m.bias, m.mask, arrivals},
+                               {step.state, m.adjusted, m.sampled, arrivals});
 }
 
 } // namespace fathom
