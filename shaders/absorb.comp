@@ -18,6 +18,7 @@ layout(push_constant) uniform Push { Absorb p; };
 
 #define COLUMNS 8u
 const uint GROUPS = WORKGROUP / COLUMNS, CHANNELS = 8u * COLUMNS;
+const uint AT_ONCE = 4; // rows on their way to an invocation: each alone would take as long as memory is away
 shared float parts[TOKENS * GROUPS * CHANNELS];
 
 // This invocation's rows of head h times the queries of the tokens from t0 on, into `parts`.
@@ -32,15 +33,20 @@ void sum_rows(uint t0, uint rows, uint h) {
     }
     uvec2 w = at(p.weights, h * (p.nope_dim + p.value_dim) + group, p.row_bytes);
     if (8u * chunk < p.latent_dim)
-        for (uint d = group; d < p.nope_dim; d += GROUPS) {
-            vec4 wa, wb;
-            load8(w, chunk, p.latent_dim, wa, wb);
-            w = at(w, GROUPS * p.row_bytes);
-            [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
-                const vec4 x = vec4(FloatsIn(q[t]).v[d]);
-                sum_a[t] = fma(wa, x, sum_a[t]);
-                sum_b[t] = fma(wb, x, sum_b[t]);
+        for (uint d = group; d < p.nope_dim; d += AT_ONCE * GROUPS) {
+            vec4 wa[AT_ONCE], wb[AT_ONCE];
+            [[unroll]] for (uint k = 0; k < AT_ONCE; ++k) { // past the end: the first again, times 0
+                const uint row = d + k * GROUPS < p.nope_dim ? k * GROUPS : 0u;
+                load8(at(w, row * p.row_bytes), chunk, p.latent_dim, wa[k], wb[k]);
             }
+            w = at(w, AT_ONCE * GROUPS * p.row_bytes);
+            [[unroll]] for (uint t = 0; t < TOKENS; ++t)
+                [[unroll]] for (uint k = 0; k < AT_ONCE; ++k) {
+                    const uint i = d + k * GROUPS;
+                    const vec4 x = vec4(i < p.nope_dim ? FloatsIn(q[t]).v[min(i, p.nope_dim - 1u)] : 0.0);
+                    sum_a[t] = fma(wa[k], x, sum_a[t]);
+                    sum_b[t] = fma(wb[k], x, sum_b[t]);
+                }
         }
     [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
         const uint to = (t * GROUPS + group) * CHANNELS + 8u * column;

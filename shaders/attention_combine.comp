@@ -13,30 +13,34 @@ layout(constant_id = 2) const uint TOKENS = 1;
 #include "dequant.glsl"
 #include "shared_dot.glsl"
 #include "cache.glsl"
+#define JOINED TOKENS
 #include "join.glsl"
 layout(local_size_x = WORKGROUP) in;
 layout(push_constant) uniform Push { AttentionCombine p; };
 
-// What the parts of a row sum up to: the latent into shared memory, and the sum of the weights.
-float join_parts(uint slot, uint t, uint h) {
+Parts parts_of_row(uint slot, uint t, uint h) {
     const uint length = step_row(p.state, t).position + 1u;
-    const Parts parts =
-        parts_of(p.partial, (t - p.first_row) * p.n_heads + h, p.n_parts, p.latent_dim, length);
+    return parts_of(p.partial, (t - p.first_row) * p.n_heads + h, p.n_parts, p.latent_dim, length, slot);
+}
+
+// What the parts of a row sum up to, the latent, into shared memory.
+void join_parts(uint slot, Parts parts) {
     for (uint c = thread_index(); c < 2u * X_CHUNKS; c += WORKGROUP) {
         vec4 value = vec4(0);
         if (c < parts.value4) value = joined(parts, c);
         shared_x[slot * 2u * X_CHUNKS + c] = value;
     }
-    return parts.sum;
 }
 
 void main() {
     const uint h = gl_WorkGroupID.x, t0 = p.first_row + gl_WorkGroupID.z * TOKENS;
     const uint end = min(n_rows(p.state), p.last_row);
     if (t0 >= end) return;
-    float sum[TOKENS];
+    Parts parts[TOKENS];
     [[unroll]] for (uint i = 0; i < TOKENS; ++i) // past the end: the last one again, never written
-        sum[i] = join_parts(i, min(t0 + i, end - 1u), h);
+        parts[i] = parts_of_row(i, min(t0 + i, end - 1u), h);
+    barrier();
+    [[unroll]] for (uint i = 0; i < TOKENS; ++i) join_parts(i, parts[i]);
     barrier();
 
     const uint step = gl_NumWorkGroups.y * (WORKGROUP / K_LANES);
@@ -47,7 +51,7 @@ void main() {
         shared_dots(at(p.weights, row, p.row_bytes), p.latent_dim, dot);
         [[unroll]] for (uint i = 0; i < TOKENS; ++i) {
             if (thread_index() % K_LANES != 0u || r >= p.value_dim || t0 + i >= end) continue;
-            Floats(at(p.y, t0 + i, 4u * p.y_stride)).v[h * p.value_dim + r] = dot[i] / sum[i];
+            Floats(at(p.y, t0 + i, 4u * p.y_stride)).v[h * p.value_dim + r] = dot[i] / parts[i].sum;
         }
     }
 }

@@ -7,13 +7,12 @@ layout(constant_id = 2) const uint CHANNELS = 1; // vec4 of the values for each 
 layout(constant_id = 3) const uint TILE_PAGES = 1;
 layout(constant_id = 4) const uint CACHE = CACHE_F32;
 layout(constant_id = 5) const uint KEY_FLOATS = 8;
+layout(constant_id = 6) const uint AT_ONCE = 4; // vec4 of a key on their way to an invocation; of values half
 #include "cached.glsl"
 #include "softmax.glsl"
-const uint VALUES = QUERIES * CHANNELS, KEY4 = KEY_FLOATS / 4u;
-#define UNROLL 4u // of the inner loops: loads under way, and sums that stay in registers
+const uint VALUES = QUERIES * CHANNELS, KEY4 = KEY_FLOATS / 4u, KEYS_AT_ONCE = (AT_ONCE + 7u) / 8u * 4u;
 
-void add_products(uvec2 query[QUERIES], uvec2 row, uint key, uint c, inout float dot[QUERIES]) {
-    const vec4 k = cached4(row, key + c);
+void add_products(uvec2 query[QUERIES], vec4 k, uint c, inout float dot[QUERIES]) {
     [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
         const vec4 q = Vec4In(query[i]).v[c];
         dot[i] += fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, q.x * k.x)));
@@ -29,10 +28,13 @@ void score_tile(uvec2 query[QUERIES], uvec2 page[TILE_PAGES], uint keys, uint ke
         [[unroll]] for (uint i = 0; i < QUERIES; ++i) dot[i] = 0;
         if (s * PAGE_TOKENS < keys) {
             const uvec2 row = at(page[s], min(j, keys - 1u) % PAGE_TOKENS * p.row_bytes);
-            const uint whole = KEY4 / UNROLL * UNROLL;
-            for (uint c = 0; c < whole; c += UNROLL)
-                [[unroll]] for (uint u = 0; u < UNROLL; ++u) add_products(query, row, key, c + u, dot);
-            for (uint c = whole; c < KEY4; ++c) add_products(query, row, key, c, dot);
+            const uint whole = KEY4 / AT_ONCE * AT_ONCE;
+            for (uint c = 0; c < whole; c += AT_ONCE) {
+                vec4 k[AT_ONCE];
+                [[unroll]] for (uint u = 0; u < AT_ONCE; ++u) k[u] = cached4(row, key + c + u);
+                [[unroll]] for (uint u = 0; u < AT_ONCE; ++u) add_products(query, k[u], c + u, dot);
+            }
+            for (uint c = whole; c < KEY4; ++c) add_products(query, cached4(row, key + c), c, dot);
         }
         [[unroll]] for (uint i = 0; i < QUERIES; ++i)
             score[i * TILE_PAGES + s] = j < keys ? dot[i] * p.scale : 2.0 * LOWEST;
@@ -47,18 +49,20 @@ void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint values, uint channel[CHANN
     if (gl_SubgroupID * gl_SubgroupSize >= pad4(p.value_dim) / 4u) return; // a subgroup without a channel
     [[unroll]] for (uint s = 0; s < TILE_PAGES; ++s) {
         const uint end = clamp(int(keys) - int(s * PAGE_TOKENS), 0, PAGE_TOKENS);
-        for (uint k0 = 0; k0 < end; k0 += UNROLL) {
-            vec4 weights[QUERIES];
-            [[unroll]] for (uint i = 0; i < QUERIES; ++i) weights[i] =
-                tile_p[(i * TILE_KEYS + s * PAGE_TOKENS + k0) / 4u];
-            [[unroll]] for (uint u = 0; u < UNROLL; ++u) { // past the end: the last one again, with weight 0
+        for (uint k0 = 0; k0 < end; k0 += KEYS_AT_ONCE) {
+            vec4 v[KEYS_AT_ONCE * CHANNELS];
+            [[unroll]] for (uint u = 0; u < KEYS_AT_ONCE; ++u) { // past the end the last, with weight 0
                 const uvec2 row = at(page[s], min(k0 + u, end - 1u) * p.row_bytes);
-                [[unroll]] for (uint c = 0; c < CHANNELS; ++c) {
-                    const vec4 v = cached4(row, values + channel[c]);
-                    [[unroll]] for (uint i = 0; i < QUERIES; ++i) value[i * CHANNELS + c] =
-                        fma(vec4(weights[i][u]), v, value[i * CHANNELS + c]);
-                }
+                [[unroll]] for (uint c = 0; c < CHANNELS; ++c)
+                    v[u * CHANNELS + c] = cached4(row, values + channel[c]);
             }
+            [[unroll]] for (uint u0 = 0; u0 < KEYS_AT_ONCE; u0 += 4u)
+                [[unroll]] for (uint i = 0; i < QUERIES; ++i) {
+                    const vec4 weights = tile_p[(i * TILE_KEYS + s * PAGE_TOKENS + k0 + u0) / 4u];
+                    [[unroll]] for (uint u = 0; u < 4u; ++u)
+                        [[unroll]] for (uint c = 0; c < CHANNELS; ++c) value[i * CHANNELS + c] =
+                            fma(vec4(weights[u]), v[(u0 + u) * CHANNELS + c], value[i * CHANNELS + c]);
+                }
         }
     }
 }

@@ -112,10 +112,15 @@ uint32_t group_of(const gpu::Caps& caps, const AttentionShape& shape) {
         std::max(1u, std::min({caps.registers / 64, 8u, std::bit_ceil(shape.n_heads), room})));
 }
 
+// Of a short text a GPU has but few subgroups at work, none of which may wait for each load alone.
+uint32_t loads_at_once(const gpu::Caps& caps) {
+    return caps.cpu || caps.registers < 256 ? 4 : std::clamp(512 / caps.subgroup_size, 4u, 16u);
+}
+
 // Ranges that the cache is cut into: as the device says, and on a GPU so many that heads and ranges together
 // fill it. By shapes alone, so that a token's bits do not depend on its company.
 uint32_t parts_for(const gpu::Caps& caps, const AttentionShape& shape) {
-    constexpr uint32_t WORKGROUPS = 256, MOST = 64; // joining them costs as much as it reads
+    constexpr uint32_t WORKGROUPS = 256, MOST = 64; // joining them costs as much as it reads: see join.glsl
     if (caps.cpu) return caps.attention_parts;
     const uint32_t groups = div_up(shape.n_heads, group_of(caps, shape));
     return std::max(caps.attention_parts, std::min(std::bit_ceil(div_up(WORKGROUPS, groups)), MOST));
@@ -155,7 +160,7 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
     static const auto modules = modules_of("cached_attention");
     ProductLaunch launch{Tier::base,
                          {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP), ATTENTION_TILE_PAGES,
-                          step.cache_format, key_floats},
+                          step.cache_format, key_floats, loads_at_once(plan.caps())},
                          0,
                          queries};
     const Product product = cached_product(shape, step.cache_format, plan.prefill());
