@@ -5,6 +5,7 @@
 #include "bench/facts.h"
 #include "bench/kernels.h"
 #include "model/forward.h"
+#include "model/ops/product.h"
 #include "model/traffic.h"
 
 #include <fmt/format.h>
@@ -33,11 +34,12 @@ const std::map<std::string_view, const char*> WORDS = {{"Subgroup size", "subgro
                                                        {"Static cycle count", "cycles"},
                                                        {"Instruction count", "instructions"}};
 
-PipelineRow compile(gpu::Device& device, const char* step, const Op& op) {
-    const Tier tier = tier_of(op.module);
+// `lanes` as of Variant.
+PipelineRow compile(gpu::Device& device, const char* step, const Op& op, uint32_t lanes) {
+    const Variant variant(tier_of(op.module), lanes);
     PipelineRow row{.step = step,
-                    .op =
-                        tier == Tier::base ? op_name(op) : fmt::format("{} [{}]", op_name(op), name_of(tier)),
+                    .op = variant == Variant() ? op_name(op)
+                                               : fmt::format("{} [{}]", op_name(op), variant.text()),
                     .kernel = std::string(kernel_of(op.module)),
                     .format = op_format(op),
                     .constants = op.constants};
@@ -83,7 +85,8 @@ Report offline(const RunOptions& options) {
                       .of_layers = config.n_layers};
     WeightSource source = source_of({.dtype = dtype_of(options.format)});
     source.fill = [](const Layout&, Executor&) {};
-    const auto executor = make_planning_executor(device.info().caps);
+    const gpu::Caps& caps = device.info().caps;
+    const auto executor = make_planning_executor(caps);
     fathom::ModelOptions model_options;
     model_options.context = std::min(config.max_position, 4096u);
     model_options.pages = model_options.context / PAGE_TOKENS;
@@ -93,14 +96,15 @@ Report offline(const RunOptions& options) {
                         std::pair{"prefill", StepKind{StepKind::Mode::prefill, MAX_ROWS, true, 1}}};
     std::set<std::pair<std::string_view, std::vector<uint32_t>>> seen;
     for (const auto& [step, kind] : steps)
-        for (const Tier tier : TIERS) {
-            const std::unique_ptr<Plan> plan = model.make_plan(kind, Tiers(tier));
-            for (const size_t i : distinct_ops(*plan))
-                if (seen.emplace(plan->ops()[i].module, plan->ops()[i].constants).second) {
-                    report.pipelines.push_back(compile(device, step, plan->ops()[i]));
-                    if (options.on_change) options.on_change(report);
-                }
-        }
+        for (const Tier tier : TIERS)
+            for (const uint32_t lanes : lanes_to_try(tier, kind.mode == StepKind::Mode::prefill, caps)) {
+                const std::unique_ptr<Plan> plan = model.make_plan(kind, Tiers(Variant(tier, lanes)));
+                for (const size_t i : distinct_ops(*plan))
+                    if (seen.emplace(plan->ops()[i].module, plan->ops()[i].constants).second) {
+                        report.pipelines.push_back(compile(device, step, plan->ops()[i], lanes));
+                        if (options.on_change) options.on_change(report);
+                    }
+            }
     return report;
 }
 

@@ -36,16 +36,16 @@ std::string tiers_text(const gpu::DeviceInfo& device) {
     std::map<Product, std::vector<const Trial*>> products;
     for (const Trial& trial : tuning.trials) products[trial.product].push_back(&trial);
     std::string out;
-    for (const auto& [product, tiers] : products) {
+    for (const auto& [product, trials] : products) {
         out += fmt::format("   {:<40}", product.text());
-        for (const Trial* t : tiers) {
+        for (const Trial* t : trials) {
             const std::string time = t->failure.empty() ? fmt::format("{:.1f} us", t->seconds * 1e6)
                                                         : "WRONG (" + printable(t->failure) + ")";
-            out += fmt::format("  {}{} {}", t->chosen ? "*" : "", name_of(t->tier), time);
+            out += fmt::format("  {}{} {}", t->chosen ? "*" : "", t->variant.text(), time);
         }
         out += "\n";
     }
-    out += "   (a launch by each tier of kernels; * is used)\n";
+    out += "   (a launch by each kernel: its tier/lanes of a dot product, if not as usual; * is used)\n";
     for (const auto& [key, costs] : tuning.attention) out += attention_text(key, costs);
     return out;
 }

@@ -211,7 +211,7 @@ void choose_subgroups(uint32_t size, const vk::PhysicalDeviceVulkan13Properties&
     if (!caps.pinned_subgroups)
         info.quirks.push_back(fmt::format(
             "subgroup size cannot be fixed (this driver may use {} to {}): kernels rely on {} lanes only",
-            least, most, std::min(caps.subgroup_size, 8u)));
+            least, most, caps.subgroup_size));
     // Eight lanes of 16 bytes read one 128-byte line of a weight row together.
     caps.k_lanes = caps.cpu ? 1 : std::min(caps.subgroup_size, 8u);
     if (!caps.cpu) return;

@@ -34,20 +34,30 @@ struct Product {
     std::string text() const; // "matmul q4_k 2048 x 1408, prefill"
 };
 
+// A kernel for a product: its tier and, where lanes make the dot products, how many share one.
+struct Variant {
+    Tier tier = Tier::base;
+    uint32_t lanes = 0; // 0: Caps::k_lanes
+    Variant() = default;
+    Variant(Tier t, uint32_t n = 0) : tier(t), lanes(n) {} // implicit: a tier as it comes
+    auto operator<=>(const Variant&) const = default;
+    std::string text() const; // "int8", "int8/16"
+};
+
 class Tiers {
   public:
     Tiers() = default; // base for everything
-    explicit Tiers(Tier always) : Tiers(always, always) {}
-    Tiers(Tier decode, Tier prefill) : decode_(decode), prefill_(prefill) {}
-    void set(const Product& product, Tier tier) { chosen_[product] = tier; }
-    Tier of(const Product& product) const {
+    explicit Tiers(Variant always) : Tiers(always, always) {}
+    Tiers(Variant decode, Variant prefill) : decode_(decode), prefill_(prefill) {}
+    void set(const Product& product, Variant variant) { chosen_[product] = variant; }
+    Variant of(const Product& product) const {
         const auto it = chosen_.find(product);
         return it != chosen_.end() ? it->second : product.prefill ? prefill_ : decode_;
     }
 
   private:
-    Tier decode_ = Tier::base, prefill_ = Tier::base; // of what was not chosen; where they cannot be, base
-    std::map<Product, Tier> chosen_;
+    Variant decode_, prefill_; // of what was not chosen; where they cannot be, base
+    std::map<Product, Variant> chosen_;
 };
 
 } // namespace fathom

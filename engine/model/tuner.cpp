@@ -55,15 +55,14 @@ class Tuner {
                      const std::vector<Trial>& known, std::vector<Trial>& all) {
         std::vector<Trial> trials;
         std::vector<std::unique_ptr<Plan>> plans;
-        for (const Tier tier : TIERS)
-            if (is_possible(tier, product, executor_.caps())) {
-                Tiers only;
-                only.set(product, tier);
-                plans.push_back(model_.make_plan(kind, only));
-                trials.push_back({product, tier, 0, 0, "", false});
-                for (const Trial& old : known)
-                    if (old.product == product && old.tier == tier) trials.back().failure = old.failure;
-            }
+        for (const Variant& variant : variants_of(product, executor_.caps())) {
+            Tiers only;
+            only.set(product, variant);
+            plans.push_back(model_.make_plan(kind, only));
+            trials.push_back({product, variant, 0, 0, "", false});
+            for (const Trial& old : known)
+                if (old.product == product && old.variant == variant) trials.back().failure = old.failure;
+        }
         const View out = plans.front()->ops()[ops.front()].writes.front();
         std::vector<std::byte> before(out.bytes), expected;
         executor_.download(out, before);
@@ -108,18 +107,19 @@ class Tuner {
         executor_.gpu()->wait(executor_.gpu()->submit(recording));
     }
 
-    // Against the reference on the first rows, and against the base tier's result, `expected`, on all. What
-    // the op writes is `before` when it starts, and when this returns.
+    // Against the reference on the first rows, and against the first variant's result, `expected`, on all.
+    // What the op writes is `before` when it starts, and when this returns.
     void check_one(const Plan& plan, StepKind kind, size_t index, Trial& trial,
                    std::span<const std::byte> before, std::vector<std::byte>& expected) {
         begin(kind);
         const Op& op = plan.ops()[index];
         if (const Op* sort = sort_before(plan, index))
             submit("tuning", std::array{launch_of(*sort, Tier::base)});
-        const gpu::Dispatch launch = launch_of(op, trial.tier);
+        const gpu::Dispatch launch = launch_of(op, trial.variant.tier);
         Verdict verdict;
         try {
-            verdict = check_kernel(op, launch, facts_, executor_, {error_limit(trial.tier), CHECK_FLOPS});
+            verdict =
+                check_kernel(op, launch, facts_, executor_, {error_limit(trial.variant.tier), CHECK_FLOPS});
         } catch (const gpu::DeviceLost&) {
             throw;
         } catch (const std::exception& error) { // a driver that cannot compile it
@@ -133,7 +133,7 @@ class Tuner {
         std::vector<std::byte> got(before.size());
         executor_.download(op.writes.front(), got);
         write(op.writes.front(), before);
-        if (trial.tier == Tier::base)
+        if (trial.variant == Variant())
             expected = got;
         else if (const double far = distance(got, expected); !(far < DRIFT_LIMIT))
             trial.failure = fmt::format("its rows are {:.1e} from the base kernel's", far);
@@ -170,7 +170,7 @@ class Tuner {
                     n = std::clamp<size_t>(static_cast<size_t>(LIST_SECONDS / trials[i].seconds), 1, n);
                 std::vector<gpu::Dispatch> launches;
                 for (size_t k = 0; k < n; ++k)
-                    launches.push_back(launch_of(plans[i]->ops()[ops[k]], trials[i].tier));
+                    launches.push_back(launch_of(plans[i]->ops()[ops[k]], trials[i].variant.tier));
                 gpu::Recording recording = executor_.gpu()->record("tuning", launches);
                 const auto start = Clock::now();
                 executor_.gpu()->wait(executor_.gpu()->submit(recording));
@@ -181,11 +181,11 @@ class Tuner {
     }
 
     static void choose(std::vector<Trial>& trials) {
-        Trial* best = &trials.front(); // the base tier
+        Trial* best = &trials.front(); // the base tier, as it comes
         for (Trial& trial : trials)
             if (trial.failure.empty() &&
                 (!best->failure.empty() ||
-                 trial.seconds < (best->tier == Tier::base ? WORTH : 1) * best->seconds))
+                 trial.seconds < (best == &trials.front() ? WORTH : 1) * best->seconds))
                 best = &trial;
         best->chosen = true;
     }
@@ -216,7 +216,7 @@ std::vector<Trial> tune(Model& model, Executor& executor, const std::vector<Step
 Tiers tiers_of(const std::vector<Trial>& trials) {
     Tiers tiers;
     for (const Trial& trial : trials)
-        if (trial.chosen) tiers.set(trial.product, trial.tier);
+        if (trial.chosen) tiers.set(trial.product, trial.variant);
     return tiers;
 }
 

@@ -15,7 +15,7 @@ namespace fathom {
 // One kernel for one product.
 struct Trial {
     Product product;
-    Tier tier = Tier::base;
+    Variant variant;
     double seconds = 0;  // of one launch; 0 where it failed
     double error = 0;    // as in Verdict
     std::string failure; // "": right

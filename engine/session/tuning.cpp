@@ -36,11 +36,17 @@ template <class Value> Value by_name(std::span<const Value> all, const std::stri
 }
 
 nlohmann::json to_json(const Trial& t) {
-    return {{"kernel", t.product.kernel},   {"format", name_of(t.product.format)},
-            {"n_out", t.product.n_out},     {"n_in", t.product.n_in},
-            {"prefill", t.product.prefill}, {"tier", name_of(t.tier)},
-            {"seconds", t.seconds},         {"error", t.error},
-            {"failure", t.failure},         {"chosen", t.chosen}};
+    return {{"kernel", t.product.kernel},
+            {"format", name_of(t.product.format)},
+            {"n_out", t.product.n_out},
+            {"n_in", t.product.n_in},
+            {"prefill", t.product.prefill},
+            {"tier", name_of(t.variant.tier)},
+            {"lanes", t.variant.lanes},
+            {"seconds", t.seconds},
+            {"error", t.error},
+            {"failure", t.failure},
+            {"chosen", t.chosen}};
 }
 
 Trial trial_from(const nlohmann::json& json) {
@@ -48,7 +54,7 @@ Trial trial_from(const nlohmann::json& json) {
     t.product = {
         json.at("kernel").get<std::string>(), by_name<Format>(FORMATS, json.at("format").get<std::string>()),
         json.at("n_out").get<uint32_t>(), json.at("n_in").get<uint32_t>(), json.at("prefill").get<bool>()};
-    t.tier = by_name<Tier>(TIERS, json.at("tier").get<std::string>());
+    t.variant = {by_name<Tier>(TIERS, json.at("tier").get<std::string>()), json.at("lanes").get<uint32_t>()};
     t.seconds = json.at("seconds").get<double>();
     t.error = json.at("error").get<double>();
     t.failure = json.at("failure").get<std::string>();
@@ -72,10 +78,10 @@ std::vector<Trial> merged(std::vector<Trial> known, const std::vector<Trial>& fo
 void report(const std::vector<Trial>& trials) {
     for (const Trial& t : trials)
         if (!t.failure.empty())
-            log::warning("the {} kernel of {} is wrong on this device and not used: {}", name_of(t.tier),
+            log::warning("the {} kernel of {} is wrong on this device and not used: {}", t.variant.text(),
                          t.product.text(), t.failure);
         else
-            log::detail("{}: {} {:.1f} us, error {:.0e}{}", t.product.text(), name_of(t.tier),
+            log::detail("{}: {} {:.1f} us, error {:.0e}{}", t.product.text(), t.variant.text(),
                         t.seconds * 1e6, t.error, t.chosen ? ", chosen" : "");
 }
 

@@ -2,6 +2,9 @@
 // alone. Which tiers there are to be tested is the device's affair: each case says which it took.
 #include "gpu/moe.h"
 #include "model/ops/product.h"
+#include "model/traffic.h"
+
+#include <deque>
 
 using namespace fathom;
 using namespace fathom::test;
@@ -85,6 +88,33 @@ TEST_CASE("ops: matmul in every tier and format" * doctest::test_suite("formats"
                     if (can(tier, FORMATS[f], 33, n_in))
                         check_matmul(FORMATS[f], n_rows, 33, n_in, tier, worst);
     }
+}
+
+TEST_CASE("ops: a dot product by as many lanes as were chosen for it") {
+    const uint32_t n_out = 33, n_in = 288, n_rows = 5;
+    Worst worst("lanes");
+    for (const Tier tier : {Tier::base, Tier::int8})
+        for (const uint32_t lanes : possible_lanes()) {
+            if (!can(tier, Format::q8_0, n_out, n_in)) continue;
+            const Scratch scratch;
+            const MatmulCase c(Format::q8_0, n_rows, n_out, n_in, tier);
+            const Tensor y = output(bucket_of(n_rows), n_out);
+            const Step step = step_of(n_rows);
+            Tiers tiers;
+            tiers.set({"matmul", Format::q8_0, n_out, n_in, false}, {tier, lanes});
+            for (const Side side : SIDES) {
+                static std::deque<Plan> plans; // an executor knows them by address
+                Plan& plan =
+                    plans.emplace_back("lanes", executor(GPU).caps(), bucket_of(n_rows), false, tiers);
+                matmul(plan, "matmul", step.memory(side), c.w.matrix(side), c.x.rows(side), y.rows(side),
+                       false);
+                CHECK(plan.ops()[0].constants[0] == lanes);
+                CHECK(tier_of(plan.ops()[0].module) == tier);
+                plan.finish();
+                executor(side).run(plan);
+            }
+            compare(y, n_rows, limit_of(tier), worst, fmt::format("{} by {} lanes", c.what, lanes));
+        }
 }
 
 TEST_CASE("ops: matmul in every tier, of many shapes") {

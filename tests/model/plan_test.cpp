@@ -1,4 +1,5 @@
 // The Plan: barriers from declarations, and the lists that the forward pass makes for a small model.
+#include "model/ops/product.h"
 #include "model/step.h"
 
 using namespace fathom;
@@ -69,6 +70,34 @@ TEST_CASE("plan: dispatches of a decode layer") {
     CHECK(ops_of_layer(plain->plan({StepKind::Mode::decode, 1}), 1) <= 8);
 }
 
+TEST_CASE("plan: lanes of a dot product are a choice for what a GPU generates") {
+    gpu::Caps caps;
+    caps.subgroup_size = 32, caps.k_lanes = 8, caps.int8_dot = true, caps.shared_bytes = 32768;
+    const auto text_of = [&](Product product) {
+        std::string text;
+        for (const Variant& variant : variants_of(product, caps)) text += variant.text() + " ";
+        return text;
+    };
+    Product product{"matmul", Format::q8_0, 2048, 2048, false};
+    CHECK(text_of(product) == "base base/16 base/32 int8 int8/16 int8/32 ");
+    Tiers tiers;
+    tiers.set(product, {Tier::int8, 32});
+    Plan plan("test", caps, 1, false, tiers);
+    const ProductLaunch usual =
+                            launch_for(Plan("test", caps, 1, false, Tiers(Tier::int8)), product, 1, 1, true),
+                        wide = launch_for(plan, product, 1, 1, true);
+    CHECK((usual.constants[0] == 8 && wide.constants[0] == 32));
+    CHECK(wide.blocks == 4 * usual.blocks);
+    caps.subgroup_size = 64;
+    CHECK(text_of(product) == "base base/16 base/32 base/64 int8 int8/16 int8/32 int8/64 ");
+    product.prefill = true;
+    CHECK(text_of(product) == "base int8 tiled ");
+    product.prefill = false;
+    caps.cpu = true;
+    CHECK(text_of(product) == "base int8 ");
+    CHECK(text_of(cached_product({16, 128, 64, 128, 512, 1.0f}, CACHE_F16, false)) == "base tiled ");
+}
+
 TEST_CASE("plan: a plan is built once for each kind of step") {
     const auto executor = make_reference_executor();
     const auto model = model_of("v3_base", *executor);
@@ -96,7 +125,7 @@ TEST_CASE("plan: without trace nothing writes one") {
             Router p;
             std::memcpy(&p, op.params, sizeof(p));
             CHECK(p.trace_stride == 0);
-            CHECK(op.writes.size() == 2);
+            CHECK(op.writes.size() == 3); // experts, weights, and where its workgroups meet
             ++routers;
         }
         // the two MoE layers' routers; the norms before three layers, and after them where logits are made

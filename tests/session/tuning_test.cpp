@@ -84,16 +84,16 @@ TEST_CASE("tuning: every kernel is tried and one is chosen for every product") {
     std::map<Product, std::vector<const Trial*>> products;
     std::set<Tier> tiers;
     for (const Trial& trial : first.trials) {
-        CHECK_MESSAGE(trial.failure == "", trial.product.text() << " " << name_of(trial.tier));
+        CHECK_MESSAGE(trial.failure == "", trial.product.text() << " " << trial.variant.text());
         CHECK(trial.seconds > 0);
         products[trial.product].push_back(&trial);
-        tiers.insert(trial.tier);
+        tiers.insert(trial.variant.tier);
     }
     CHECK(products.size() == first.tried);
     CHECK(products.size() >= 8); // decode and prefill: attention, experts, dense layer, logits
     CHECK(tiers.contains(Tier::tiled));
     for (const auto& [product, trials] : products) {
-        CHECK(trials.front()->tier == Tier::base);
+        CHECK(trials.front()->variant == Variant());
         CHECK(std::count_if(trials.begin(), trials.end(), [](const Trial* t) { return t->chosen; }) == 1);
     }
     REQUIRE(first.attention.size() == 1); // this model's
@@ -115,7 +115,7 @@ TEST_CASE("tuning: a wrong kernel is caught, and what it would have spoiled is r
     const Loaded wrong = load_tuned("tune");
     size_t caught = 0;
     for (const Trial& trial : wrong.trials) {
-        CHECK((trial.tier == Tier::tiled) == !trial.failure.empty());
+        CHECK((trial.variant.tier == Tier::tiled) == !trial.failure.empty());
         CHECK_FALSE((trial.chosen && !trial.failure.empty()));
         caught += !trial.failure.empty();
     }
@@ -158,7 +158,7 @@ TEST_CASE("tuning: a trial that did not come back is not repeated") {
     // As the file is when the program ends over the tiled kernel of a product: the ones before it are there.
     const Trial* tiled = nullptr;
     for (const Trial& trial : first.trials)
-        if (trial.tier == Tier::tiled) tiled = &trial;
+        if (trial.variant.tier == Tier::tiled) tiled = &trial;
     REQUIRE(tiled != nullptr);
     std::vector<Trial> stopped;
     for (const Trial& trial : first.trials)
@@ -174,7 +174,7 @@ TEST_CASE("tuning: a trial that did not come back is not repeated") {
             tune(model, executor, rows, stopped, {.save = [&](const auto& so_far) {
                      ++saved;
                      CHECK(!so_far.back().failure.empty());
-                     CHECK(so_far.back().tier != Tier::tiled);
+                     CHECK(so_far.back().variant.tier != Tier::tiled);
                  }});
         CHECK(saved + 1 == found.size()); // each but the one that is known
         size_t gone = 0;

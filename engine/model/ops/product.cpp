@@ -78,16 +78,16 @@ uint32_t lane_rows(const gpu::Caps& caps, uint32_t parts, uint32_t tokens) {
     return caps.registers >= 256 && tokens == 4 ? 4 : 2;
 }
 
-ProductLaunch lanes_launch(Tier tier, const gpu::Caps& caps, const Product& product, uint32_t parts,
-                           uint32_t tokens, bool normed) {
+ProductLaunch lanes_launch(const Variant& variant, const gpu::Caps& caps, const Product& product,
+                           uint32_t parts, uint32_t tokens, bool normed) {
+    const Tier tier = variant.tier;
+    const uint32_t lanes = variant.lanes ? variant.lanes : caps.k_lanes;
     uint32_t tile = std::min(std::bit_floor(tokens), most_lane_tokens(caps));
     const uint32_t spans = div_up(product.n_in, SPAN);
     while (tier == Tier::int8 && tile > 1 && tile * spans * INT8_SPAN_BYTES > INT8_SHARED_BYTES) tile /= 2;
     const uint32_t rows = std::min(lane_rows(caps, parts, tile), tier == Tier::int8 ? 2u : 4u);
-    ProductLaunch launch{tier,
-                         {caps.k_lanes, rows, tile, normed},
-                         div_up(product.n_out, rows * WORKGROUP / caps.k_lanes),
-                         tile};
+    ProductLaunch launch{
+        tier, {lanes, rows, tile, normed}, div_up(product.n_out, rows * WORKGROUP / lanes), tile};
     if (tier == Tier::int8) launch.constants.push_back(spans);
     return launch;
 }
@@ -117,6 +117,10 @@ std::string module_name(std::string_view kernel, Tier tier, std::string_view for
     if (tier != Tier::base) name += fmt::format("_{}", name_of(tier));
     if (!format.empty()) name += fmt::format("_{}", format);
     return name;
+}
+
+std::string Variant::text() const {
+    return std::string(name_of(tier)) + (lanes ? fmt::format("/{}", lanes) : "");
 }
 
 std::string Product::text() const {
@@ -158,18 +162,34 @@ double error_limit(Tier tier) {
     }
 }
 
-Tier tier_for(const Plan& plan, const Product& product) {
-    const Tier tier = plan.tiers().of(product);
-    return is_possible(tier, product, plan.caps()) ? tier : Tier::base;
+Variant variant_for(const Plan& plan, const Product& product) {
+    const Variant variant = plan.tiers().of(product);
+    return is_possible(variant.tier, product, plan.caps()) ? variant : Variant();
+}
+
+std::vector<uint32_t> lanes_to_try(Tier tier, bool prefill, const gpu::Caps& caps) {
+    std::vector<uint32_t> all{0};
+    if (tier > Tier::int8 || prefill || caps.cpu) return all;
+    const uint32_t most = std::min(caps.subgroup_size, uint32_t{WORKGROUP});
+    for (uint32_t lanes = 2 * caps.k_lanes; lanes <= most; lanes *= 2) all.push_back(lanes);
+    return all;
+}
+
+std::vector<Variant> variants_of(const Product& product, const gpu::Caps& caps) {
+    std::vector<Variant> all;
+    for (const Tier tier : TIERS)
+        if (is_possible(tier, product, caps))
+            for (const uint32_t lanes : lanes_to_try(tier, product.prefill || is_attention(product), caps))
+                all.emplace_back(tier, lanes);
+    return all;
 }
 
 ProductLaunch launch_for(const Plan& plan, const Product& product, uint32_t parts, uint32_t tokens,
                          bool normed) {
-    const Tier tier = tier_for(plan, product);
-    if (tier == Tier::base || tier == Tier::int8)
-        return lanes_launch(tier, plan.caps(), product, parts, tokens, normed);
+    const Variant variant = variant_for(plan, product);
+    if (variant.tier <= Tier::int8) return lanes_launch(variant, plan.caps(), product, parts, tokens, normed);
     check(!normed, "tiles are made of what is normed already");
-    return block_launch(tier, plan.caps(), product, product.n_out * parts, tokens);
+    return block_launch(variant.tier, plan.caps(), product, product.n_out * parts, tokens);
 }
 
 ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed) {

@@ -13,7 +13,14 @@ bool is_possible(Tier tier, const Product& product, const gpu::Caps& caps);
 // How far a tier's results may be from the reference's: the largest difference over the largest value.
 double error_limit(Tier tier);
 // What the plan's tiers say, or the base tier where that is not possible.
-Tier tier_for(const Plan& plan, const Product& product);
+Variant variant_for(const Plan& plan, const Product& product);
+inline Tier tier_for(const Plan& plan, const Product& product) { return variant_for(plan, product).tier; }
+// What Variant::lanes may be, 0 first. How many lanes share a dot product is a choice for one token on a GPU:
+// more lanes keep more of a small matrix on its way at a time, fewer norm and quantise the activations less
+// often.
+std::vector<uint32_t> lanes_to_try(Tier tier, bool prefill, const gpu::Caps& caps);
+// All that are possible, the base tier's as it comes first.
+std::vector<Variant> variants_of(const Product& product, const gpu::Caps& caps);
 
 // The products of expanded_attention, and of cached_attention over latents: queries with keys, and what they
 // weigh with values.
