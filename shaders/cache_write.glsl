@@ -11,15 +11,17 @@ void write_halves(uvec2 y, uint first, uint end) {
         Words(y).v[i] = packHalf2x16(vec2(number(2u * i), number(2u * i + 1u)));
 }
 
-void write_bytes(uvec2 y, uint first, uint end, uint row_floats) { // an invocation: 32 numbers
+// An invocation: 32 numbers, which it makes twice, a few at a time on their way.
+void write_bytes(uvec2 y, uint first, uint end, uint row_floats) {
     for (uint block = first / 32u + thread_index(); 32u * block < end; block += WORKGROUP) {
         const uint begin = 32u * block, past = min(begin + 32u, end);
         float most = 0;
-        for (uint i = begin; i < past; ++i) most = max(most, abs(number(i)));
+        for (uint i = begin; i < past; i += 4u)
+            [[unroll]] for (uint k = 0; k < 4u; ++k) most = max(most, abs(number(i + k)));
         const float inverse = most > 0.0 ? 127.0 / most : 0.0;
         for (uint i = begin; i < past; i += 4u) {
             uint word = 0;
-            for (uint k = 0; k < 4u; ++k)
+            [[unroll]] for (uint k = 0; k < 4u; ++k)
                 word |= (uint(int(round(number(i + k) * inverse))) & 255u) << (8u * k);
             Words(y).v[i / 4u] = word;
         }
