@@ -142,9 +142,10 @@ void find_best(uint wanted) {
     const uint i = thread_index();
     if (i < wanted) {
         uint rank = 0;
-        for (uint k = 0; k < wanted; ++k) {
+        for (uint k = 0; k < wanted; ++k) { // by order(), in which what is no number has a place, too
+            const uint a = order(list_logit[k]), b = order(list_logit[i]);
             const bool before = list_at[k] < list_at[i] || (list_at[k] == list_at[i] && k < i);
-            if (list_logit[k] > list_logit[i] || (list_logit[k] == list_logit[i] && before)) ++rank;
+            if (a > b || (a == b && before)) ++rank;
         }
         best_at[rank] = list_at[i];
         best_logit[rank] = list_logit[i];

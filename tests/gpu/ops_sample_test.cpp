@@ -2,6 +2,7 @@
 // large vocabularies, and the distribution of what it draws.
 #include "gpu/help.h"
 
+#include <limits>
 #include <map>
 #include <set>
 
@@ -50,18 +51,21 @@ struct Sampling {
         arrivals = arrivals_of(bucket, sample_words(vocab));
         sampled = blank(uint64_t{n_rows} * SAMPLED_RING * sizeof(Sampled) / 4);
     }
-    void execute(uint32_t pieces = 1) {
-        const auto build = [&](Plan& plan, Side side) {
-            sample(plan, "sample", step.memory(side),
-                   {logits.view[side], adjusted.view[side], samplers.view[side], counts.view[side],
-                    bias.view[side], mask.view[side], sampled.view[side], arrivals.view[side], vocab,
-                    mask_words});
-        };
+    void append(Plan& plan, Side side) const {
+        sample(plan, "sample", step.memory(side),
+               {logits.view[side], adjusted.view[side], samplers.view[side], counts.view[side],
+                bias.view[side], mask.view[side], sampled.view[side], arrivals.view[side], vocab,
+                mask_words});
+    }
+    void execute_on_gpu(uint32_t pieces = 1) { // as the first step
+        run_cut(
+            bucket_of(n_rows), [&](Plan& plan, Side side) { append(plan, side); }, pieces);
+    }
+    void execute() {
+        const auto build = [&](Plan& plan, Side side) { append(plan, side); };
         for (const Side side : SIDES)
             if (plans[side])
                 executor(side).run(*plans[side]);
-            else if (side == GPU && pieces > 1)
-                run_cut(bucket_of(n_rows), build, pieces);
             else
                 plans[side] = &run(side, bucket_of(n_rows), build, executor(side).caps());
     }
@@ -183,9 +187,34 @@ TEST_CASE("ops: sample in pieces of the vocabulary and of the rows") {
             const uint32_t vocab = 3 * SAMPLE_TILE - 5;
             Sampling s(vocab, std::vector(n_rows, at_temperature(1, 5)),
                        random_floats("pieces", uint64_t{n_rows} * vocab, 6));
-            s.execute(pieces);
+            s.execute_on_gpu(pieces);
+            run(
+                CPU, bucket_of(n_rows), [&](Plan& plan, Side side) { s.append(plan, side); },
+                executor(CPU).caps());
             compare_sampling(s, fmt::format("{} rows in {} pieces", n_rows, pieces));
         }
+}
+
+TEST_CASE("ops: sample of logits that are no numbers gives tokens of the vocabulary") {
+    const float nan = std::numeric_limits<float>::quiet_NaN(),
+                infinity = std::numeric_limits<float>::infinity();
+    for (const uint32_t vocab : {20u, SAMPLE_TILE + 3u}) {
+        SamplerState cut = at_temperature(1, 2);
+        cut.top_p = 0.9f, cut.top_k = 30;
+        const std::vector<SamplerState> samplers{greedy(), at_temperature(1), cut};
+        for (const float odd : {nan, -nan, infinity, -infinity})
+            for (const uint32_t every : {1u, 7u}) {
+                std::vector<float> values(3 * vocab, 0.5f);
+                for (size_t i = 0; i < values.size(); i += every) values[i] = odd;
+                Sampling s(vocab, samplers, values);
+                s.execute_on_gpu();
+                for (uint32_t row = 0; row < 3; ++row) {
+                    const Sampled out = s.of_row(row);
+                    CHECK(out.token < vocab);
+                    for (const uint32_t token : out.candidate) CHECK((token < vocab || token == 0xFFFFFFFF));
+                }
+            }
+    }
 }
 
 TEST_CASE("ops: sample with penalties, bias and mask") {

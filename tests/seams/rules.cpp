@@ -137,6 +137,13 @@ Objections trigonometry(const File& file) {
                   "a shader computes an angle's function; use the table");
 }
 
+Objections counted_grids(const File& file) {
+    const bool meets = file.text.find("#include \"arrival.glsl\"") != std::string::npos;
+    if (!in(file, "shaders/") || !(meets || file.path.ends_with("/arrival.glsl"))) return {};
+    static const std::regex pattern("gl_NumWorkGroups");
+    return search(file, code_only(file.text), pattern, "workgroups that meet are not those of one launch");
+}
+
 Objections outside_paths(const File& file) {
     // Put together here so that this file does not name what it looks for.
     static const std::regex machine(R"((^|[\s"'`=(:,;<>\[])/()"

@@ -24,13 +24,14 @@ std::vector<File> repository();
 bool in(const File& file, std::string_view folder);               // under `folder`, which ends in '/'
 bool has_extension(const File& file, std::string_view extension); // ".cpp"
 
-Objections vulkan_names(const File& file);    // only engine/gpu and its tests know Vulkan
-Objections include_arrows(const File& file);  // who may include whom in engine/, downward only
-Objections viewer_hosts(const File& file);    // windows, files and threads are for viewer/desktop
-Objections trigonometry(const File& file);    // no shader calls sin, cos or tan
+Objections vulkan_names(const File& file);   // only engine/gpu and its tests know Vulkan
+Objections include_arrows(const File& file); // who may include whom in engine/, downward only
+Objections viewer_hosts(const File& file);   // windows, files and threads are for viewer/desktop
+Objections trigonometry(const File& file);   // no shader calls sin, cos or tan
+Objections counted_grids(const File& file);  // workgroups that meet count by parameters: grids go in pieces
 // no path of one machine, none outside the repository but its shared folder
 Objections outside_paths(const File& file);
-Objections ceilings(const File& file);        // 800 lines a file, 110 columns a line
+Objections ceilings(const File& file); // 800 lines a file, 110 columns a line
 
 struct Function {
     std::string name; // as far as it can be told: the identifier before the parameters

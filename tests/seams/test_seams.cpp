@@ -95,6 +95,14 @@ TEST_CASE("no shader computes sines") {
     hold(trigonometry);
 }
 
+TEST_CASE("where workgroups meet, none counts by its launch") {
+    const std::string meets = "#include \"arrival.glsl\"\n";
+    CHECK(counted_grids({"shaders/a.comp", meets + "uint n = gl_NumWorkGroups.x;"}).size() == 1);
+    CHECK(counted_grids({"shaders/a.comp", meets + "// not gl_NumWorkGroups\nuint n = p.n;"}).empty());
+    CHECK(counted_grids({"shaders/a.comp", "uint n = gl_NumWorkGroups.y;"}).empty());
+    hold(counted_grids);
+}
+
 TEST_CASE("nothing names a path outside") {
     CHECK(outside_paths({"README.md", "see " + machine_path("home")}).size() == 1);
     CHECK(outside_paths({"tests/a.py", "open('" + machine_path("tmp") + "')"}).size() == 1);
