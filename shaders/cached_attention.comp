@@ -3,7 +3,7 @@
 // partial[t, h, part] = sum over the part's positions j of exp(s_j - m) v[j, h], with m and the sum of
 // exp(s_j - m), where s_j = scale * q[t, h] . k[j, h]. Keys and values are ranges of a cache row: of latent
 // attention the whole row and its beginning, for every head; of plain attention each head has its own.
-// Grid: (parts, heads / QUERIES, rows of the block). Parts depend on the token's position alone, hence so do
+// Grid: (parts, heads / HEADS, rows of the block). Parts depend on the token's position alone, hence so do
 // its bits; those that it leaves without positions are not written.
 // variants: TIER=BASE,TILED
 // variants: TIER=MATRIX requires GL_KHR_cooperative_matrix
@@ -25,8 +25,16 @@ uvec2 partial_of(Part part, uint h) {
 
 #if TIER == TIER_BASE
 #include "cached_lanes.glsl"
+#include "cached_heads.glsl"
+const uint HEADS = BY_HEADS ? WORKGROUP : QUERIES;
+void attend(Part one, uint h0) {
+    part = one;
+    if (BY_HEADS) attend_by_heads(h0);
+    else attend_by_keys(one, h0);
+}
 #else
 #include "cached_block.glsl"
+const uint HEADS = QUERIES;
 #endif
 layout(local_size_x = WORKGROUP) in;
 
@@ -41,5 +49,5 @@ void main() {
     const uint first = nth * pages_each, last = min(first + pages_each, pages);
     if (first >= last) return;
     const uint begin = first * PAGE_TOKENS, end = min(length, last * PAGE_TOKENS);
-    attend(Part(t, nth, row.sequence, begin, end - begin), gl_WorkGroupID.y * QUERIES);
+    attend(Part(t, nth, row.sequence, begin, end - begin), gl_WorkGroupID.y * HEADS);
 }

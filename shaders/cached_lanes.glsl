@@ -67,7 +67,7 @@ void sum_tile(uvec2 page[TILE_PAGES], uint keys, uint values, uint channel[CHANN
     }
 }
 
-void attend(Part part, uint h0) {
+void attend_by_keys(Part part, uint h0) {
     const uint value4 = pad4(p.value_dim) / 4u;
     // uniform: scalar loads where the hardware has them; heads past the end repeat the last one
     uvec2 query[QUERIES];

@@ -269,6 +269,8 @@ TEST_CASE("ops: latent_attention at every edge of pages and parts") {
     Worst worst("latent_attention");
     for (const uint32_t parts : {1u, 2u, 3u, 8u, 16u})
         check_latent_attention(SHAPES[0], {Format::f32, parts}, scattered_rows(16), worst);
+    const Attention many{{70, 6, 2, 5, 9, 0.3f}, 0}; // more heads than a workgroup has invocations
+    check_latent_attention(many, {Format::f32, 3}, scattered_rows(4), worst);
 }
 
 TEST_CASE("ops: latent_attention with values raised by any number of lanes") {

@@ -158,11 +158,12 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
     const auto most = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
     check(most > 0, "partial results of one row fit their buffer");
     static const auto modules = modules_of("cached_attention");
+    const bool by_heads = plan.caps().cpu && !shape.is_plain() && step.cache_format == CACHE_F32;
     ProductLaunch launch{Tier::base,
                          {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP), ATTENTION_TILE_PAGES,
-                          step.cache_format, key_floats, loads_at_once(plan.caps())},
+                          step.cache_format, key_floats, loads_at_once(plan.caps()), by_heads, 32},
                          0,
-                         queries};
+                         by_heads ? WORKGROUP : queries};
     const Product product = cached_product(shape, step.cache_format, plan.prefill());
     // Heads of plain attention share nothing that a tile could.
     if (!shape.is_plain() && tier_for(plan, product) != Tier::base) {
