@@ -1,6 +1,5 @@
 // Joining what cached_attention left of one head's parts. Wants JOINED, how many heads and rows a workgroup
 // joins, each with a number of its own.
-#define MAX_PARTS 64
 shared float part_weight[JOINED * MAX_PARTS];
 
 struct Parts {

@@ -29,6 +29,7 @@ enum class BYTES : uint64_t {}; // a size, no address
 #define SAMPLE_WORDS (2u + 2u * MAX_CANDIDATES) // that it leaves: see sample.comp
 #define SAMPLED_RING 4    // steps of a sequence whose sampled tokens are kept
 #define MAX_BIAS 1024     // entries of a session's bias list
+#define MAX_PARTS 64      // of what attention over the cache leaves of a row and head
 #define MAX_ACTIVE 32     // experts chosen for one token, at most
 #define TRACE_ROWS 1024   // rows of the trace ring
 

@@ -49,20 +49,21 @@ inline uint32_t bucket_of(uint32_t rows) { return std::bit_ceil(rows); }
 // Runs what `build` appends, as a plan of `bucket` rows. Plans are kept: an executor knows them by address.
 using Build = std::function<void(Plan&, Side)>;
 inline const Plan& run(Side side, uint32_t bucket, const Build& build, const gpu::Caps& caps,
-                       Tier tier = Tier::base) {
+                       Variant variant = {}) {
     static std::deque<Plan> plans;
-    Plan& plan = plans.emplace_back("test", caps, bucket, tier >= Tier::tiled, Tiers(tier));
+    Plan& plan = plans.emplace_back("test", caps, bucket, variant.tier >= Tier::tiled, Tiers(variant));
     build(plan, side);
     plan.finish();
     executor(side).run(plan);
     return plan;
 }
-// `lanes`: how many lanes share a dot product; 0: as the device has it. `tier`: of the products, on the GPU.
-inline void run(uint32_t bucket, const Build& build, uint32_t lanes = 0, Tier tier = Tier::base) {
+// `lanes`: how many lanes share a dot product; 0: as the device has it. `variant`: of the products, on the
+// GPU.
+inline void run(uint32_t bucket, const Build& build, uint32_t lanes = 0, Variant variant = {}) {
     for (const Side side : SIDES) {
         gpu::Caps caps = executor(GPU).caps(); // of both, so that their lists of tiles are the same
         if (lanes) caps.k_lanes = lanes;
-        run(side, bucket, build, caps, tier);
+        run(side, bucket, build, caps, variant);
     }
 }
 // As run() on the GPU, each grid cut into pieces as a long step's are.

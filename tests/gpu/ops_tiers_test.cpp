@@ -4,8 +4,6 @@
 #include "model/ops/product.h"
 #include "model/traffic.h"
 
-#include <deque>
-
 using namespace fathom;
 using namespace fathom::test;
 
@@ -100,19 +98,15 @@ TEST_CASE("ops: a dot product by as many lanes as were chosen for it") {
             const MatmulCase c(Format::q8_0, n_rows, n_out, n_in, tier);
             const Tensor y = output(bucket_of(n_rows), n_out);
             const Step step = step_of(n_rows);
-            Tiers tiers;
-            tiers.set({"matmul", Format::q8_0, n_out, n_in, false}, {tier, lanes});
-            for (const Side side : SIDES) {
-                static std::deque<Plan> plans; // an executor knows them by address
-                Plan& plan =
-                    plans.emplace_back("lanes", executor(GPU).caps(), bucket_of(n_rows), false, tiers);
-                matmul(plan, "matmul", step.memory(side), c.w.matrix(side), c.x.rows(side), y.rows(side),
-                       false);
-                CHECK(plan.ops()[0].constants[0] == lanes);
-                CHECK(tier_of(plan.ops()[0].module) == tier);
-                plan.finish();
-                executor(side).run(plan);
-            }
+            run(
+                bucket_of(n_rows),
+                [&](Plan& plan, Side side) {
+                    matmul(plan, "matmul", step.memory(side), c.w.matrix(side), c.x.rows(side), y.rows(side),
+                           false);
+                    CHECK(plan.ops()[0].constants[0] == lanes);
+                    CHECK(tier_of(plan.ops()[0].module) == tier);
+                },
+                0, Variant(tier, lanes));
             compare(y, n_rows, limit_of(tier), worst, fmt::format("{} by {} lanes", c.what, lanes));
         }
 }

@@ -120,10 +120,12 @@ uint32_t loads_at_once(const gpu::Caps& caps) {
 // Ranges that the cache is cut into: as the device says, and on a GPU so many that heads and ranges together
 // fill it. By shapes alone, so that a token's bits do not depend on its company.
 uint32_t parts_for(const gpu::Caps& caps, const AttentionShape& shape) {
-    constexpr uint32_t WORKGROUPS = 256, MOST = 64; // joining them costs as much as it reads: see join.glsl
+    constexpr uint32_t WORKGROUPS = 256;
+    check(caps.attention_parts <= MAX_PARTS, "the parts of a head can be joined");
     if (caps.cpu) return caps.attention_parts;
     const uint32_t groups = div_up(shape.n_heads, group_of(caps, shape));
-    return std::max(caps.attention_parts, std::min(std::bit_ceil(div_up(WORKGROUPS, groups)), MOST));
+    return std::max(caps.attention_parts,
+                    std::min(std::bit_ceil(div_up(WORKGROUPS, groups)), uint32_t{MAX_PARTS}));
 }
 
 uint32_t cached_values(const AttentionShape& shape) { // numbers of a head's value, as the cache has it
