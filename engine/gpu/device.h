@@ -31,10 +31,11 @@ struct Caps {
     uint32_t k_lanes = 4;     // lanes that share a dot product; see shaders/dot.glsl
     uint32_t registers = 256; // 32 bits each, of an invocation, that kernels may use without spills
     uint32_t shared_bytes = 16384; // shared memory of a workgroup
-    // Ranges that attention over the cache is cut into. Enough to fill a GPU, and to keep one invocation's
-    // loops short: llvmpipe stops a shader after 65535 iterations, which at latent 512 are some 15,000
-    // positions of one range.
+    // Ranges that attention over the cache is cut into: enough to fill a GPU, and to keep loops short.
     uint32_t attention_parts = 16;
+    // Of all loops of an invocation together. What goes round more often is cut off, without a word. 0 where
+    // each access is a loop (GPU-assisted validation on llvmpipe).
+    uint32_t iterations = UINT32_MAX;
     bool cpu = false;              // a software driver: its memory is the host's
     bool pinned_subgroups = false; // kernels run at exactly subgroup_size
     bool timestamps = false;
@@ -177,7 +178,7 @@ class Device {
     // `name` says in errors and debuggers what the list is. With timestamps every dispatch waits for the one
     // before.
     Recording record(std::string_view name, std::span<const Dispatch> dispatches, bool timestamps = false);
-    uint64_t submit(Recording& recording); // returns a ticket
+    uint64_t submit(Recording& recording);   // returns a ticket
     bool is_finished(uint64_t ticket) const; // false too where only waiting would tell
     void wait(uint64_t ticket); // until that submit is finished; throws DeviceLost naming the last op
     // What the driver tells about a kernel as it compiled it: the subgroup size, then what it likes, in its

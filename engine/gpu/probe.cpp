@@ -258,6 +258,10 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     caps.shared_bytes = properties.limits.maxComputeSharedMemorySize;
     caps.timestamps = properties.limits.timestampComputeAndGraphics && properties.limits.timestampPeriod > 0;
     choose_subgroups(subgroup.subgroupSize, control, info);
+    if (driver.driverID == vk::DriverId::eMesaLlvmpipe) {
+        caps.iterations = 65535;
+        quirk("llvmpipe: kernels of few iterations, since it leaves all loops after 65535 of them");
+    }
     const bool intel = driver.driverID == vk::DriverId::eIntelOpenSourceMESA ||
                        driver.driverID == vk::DriverId::eIntelProprietaryWindows;
     if (intel) {

@@ -68,6 +68,7 @@ struct LatentCase {
     CacheFormat cache = CacheFormat::f32;
     Tier tier = Tier::base;
     double limit = 1e-11; // scores of size 1 through f32 exp: lavapipe's and SwiftShader's are good to 1e-6
+    bool by_keys = false; // also on CPUs, which would have an invocation for each head
 };
 
 // Rows of one chunk that begins at `first`.
@@ -96,6 +97,7 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
         gpu::Caps caps = executor(side).caps();
         if (c.parts) caps.attention_parts = c.parts;
         if (c.lanes) caps.k_lanes = c.lanes;
+        if (c.by_keys) caps.iterations = 0; // as if texts were too long
         const uint64_t row_bytes = partial_row_bytes(caps, a.shape);
         const View partial = Scratch::take(side, row_bytes * (c.block_rows ? c.block_rows : bucket));
         run(
@@ -104,7 +106,10 @@ void check_latent_attention(const Attention& a, const LatentCase& c, const std::
                 const KvB both = c.split ? KvB{{}, {}, v_b.matrix(side)} : KvB{kv_b.matrix(side), {}, {}};
                 latent_attention(plan, "latent_attention", step.memory(side), a.shape, both, q.view[side],
                                  packed.view[side], partial, y.rows(side));
-                if (side == GPU) CHECK(tier_of(plan.ops().front().module) == c.tier);
+                if (side == CPU) return;
+                CHECK(tier_of(plan.ops().front().module) == c.tier);
+                const bool by_heads = caps.cpu && !c.by_keys && c.cache == CacheFormat::f32;
+                if (c.tier == Tier::base) CHECK(plan.ops().front().constants.at(7) == by_heads);
             },
             caps, c.tier);
     }
@@ -263,6 +268,11 @@ TEST_CASE("ops: latent_attention of rows of several sequences") {
     check_latent_attention(SHAPES[1], {}, scattered_rows(256), worst);
     for (const Attention& a : SHAPES)
         check_latent_attention(a, {Format::bf16, 0, 0, 0, true}, scattered_rows(3), worst);
+}
+
+TEST_CASE("ops: latent_attention by keys where a CPU would have an invocation for each head") {
+    Worst worst("latent_attention");
+    for (const Attention& a : SHAPES) check_latent_attention(a, {.by_keys = true}, scattered_rows(7), worst);
 }
 
 TEST_CASE("ops: latent_attention at every edge of pages and parts") {

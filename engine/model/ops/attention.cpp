@@ -281,7 +281,7 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
     if (!(block.place & EXPANDED_LAST)) writes.push_back(running);
     // Tiles are made of keys in loads of 16 bytes.
     const bool whole = shape.nope_dim % 4 == 0 && p.k_stride % 4 == 0 && p.kv_stride % 4 == 0;
-    ProductLaunch launch{Tier::base, {whole, plan.caps().registers >= 512 ? 32u : 8u}, 0, WORKGROUP};
+    ProductLaunch launch{Tier::base, {whole, attention_sums(plan.caps())}, 0, WORKGROUP};
     if (const Product product = expanded_product(shape, plan.prefill()); whole) {
         plan.note(product);
         if (tier_for(plan, product) != Tier::base) launch = launch_for(plan, product, 1, plan.rows(), false);

@@ -15,6 +15,9 @@ struct JoinedRows {
     uint32_t first, last, most, parts;
     View partial;
 };
+// SUMS of shaders/attention_lanes.glsl. More read past the end of few keys and short values for nothing.
+uint32_t attention_sums(const gpu::Caps& caps);
+
 // q (T, heads, key floats) as absorb or kv_write leaves them. Adds the launches for as many rows at a time as
 // `partial` holds, each followed by what `join` adds.
 void cached_attention(Plan& plan, const std::string& label, const StepMemory& step,

@@ -128,11 +128,23 @@ uint32_t parts_for(const gpu::Caps& caps, const AttentionShape& shape) {
                     std::min(std::bit_ceil(div_up(WORKGROUPS, groups)), uint32_t{MAX_PARTS}));
 }
 
+// Times that an invocation which has a head goes round its loops, with `keys` to attend to; the numbers are
+// shaders/attention_lanes.glsl's.
+uint64_t iterations_by_heads(uint32_t key_floats, uint32_t values, uint64_t keys, uint32_t sums) {
+    constexpr uint32_t TILE = 64, WEIGHTS = TILE / 4;
+    const uint32_t scores = TILE / sums * (1 + key_floats / 4);
+    return (keys / TILE + 1) * (1 + scores + WEIGHTS + div_up(pad4(values), sums) * (1 + WEIGHTS));
+}
+
 uint32_t cached_values(const AttentionShape& shape) { // numbers of a head's value, as the cache has it
     return shape.is_plain() ? shape.value_dim : shape.latent_dim;
 }
 
 } // namespace
+
+uint32_t attention_sums(const gpu::Caps& caps) {
+    return caps.registers >= 512 && caps.iterations > 0 ? 32 : 8;
+}
 
 HeadRanges AttentionShape::ranges() const {
     if (!is_plain()) return {};
@@ -160,10 +172,13 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
     const auto most = static_cast<uint32_t>(std::min<uint64_t>(plan.rows(), partial.bytes / row_bytes));
     check(most > 0, "partial results of one row fit their buffer");
     static const auto modules = modules_of("cached_attention");
-    const bool by_heads = plan.caps().cpu && !shape.is_plain() && step.cache_format == CACHE_F32;
+    const uint64_t keys = uint64_t{div_up(step.max_pages, parts)} * PAGE_TOKENS;
+    const uint32_t sums = attention_sums(plan.caps());
+    const bool by_heads = plan.caps().cpu && !shape.is_plain() && step.cache_format == CACHE_F32 &&
+                          iterations_by_heads(key_floats, values, keys, sums) <= plan.caps().iterations;
     ProductLaunch launch{Tier::base,
                          {queries, step.row_floats, div_up(pad4(values) / 4, WORKGROUP), ATTENTION_TILE_PAGES,
-                          step.cache_format, key_floats, loads_at_once(plan.caps()), by_heads, 32},
+                          step.cache_format, key_floats, loads_at_once(plan.caps()), by_heads, sums},
                          0,
                          by_heads ? WORKGROUP : queries};
     const Product product = cached_product(shape, step.cache_format, plan.prefill());
