@@ -1,6 +1,7 @@
 // Kernels latent_write, cache_read, absorb, latent_attention with attention_combine, and expanded_attention
 // against their references, over scattered pages of several sequences.
 #include "gpu/attention.h"
+#include "model/ops/cached.h"
 #include "model/ops/product.h"
 #include "model/traffic.h"
 
@@ -273,6 +274,24 @@ TEST_CASE("ops: latent_attention of rows of several sequences") {
 TEST_CASE("ops: latent_attention by keys where a CPU would have an invocation for each head") {
     Worst worst("latent_attention");
     for (const Attention& a : SHAPES) check_latent_attention(a, {.by_keys = true}, scattered_rows(7), worst);
+}
+
+TEST_CASE("ops: a CPU has an invocation for each head where its loops come to their end") {
+    const AttentionShape v3{128, 128, 64, 128, 512, 0.1f};
+    gpu::Caps caps;
+    caps.cpu = true, caps.registers = 512;
+    const auto by_heads = [&](uint32_t iterations, uint32_t positions) {
+        caps.iterations = iterations;
+        Plan plan("", caps, 1);
+        StepMemory step;
+        step.max_pages = positions / PAGE_TOKENS, step.row_floats = v3.row_floats();
+        cached_attention(plan, "", step, v3, {}, {}, {0, partial_row_bytes(caps, v3)}, [](const auto&) {});
+        return plan.ops().front().constants.at(7) != 0;
+    };
+    CHECK(by_heads(65535, 65536)); // 64 tiles of 578 iterations to a part
+    CHECK(!by_heads(65535, 163840));
+    CHECK(by_heads(UINT32_MAX, 163840));
+    CHECK(!by_heads(0, 4096));
 }
 
 TEST_CASE("ops: latent_attention at every edge of pages and parts") {
