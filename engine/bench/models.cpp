@@ -173,8 +173,12 @@ void measure_model(ModelBench& bench, uint32_t context, const ModelBenchOptions&
     std::vector<uint32_t> depths = options.depths;
     const auto deep = [&](uint32_t d) { return d != 0 && d + options.tokens + 2 <= context; };
     if (std::none_of(depths.begin(), depths.end(), deep)) depths = {0, std::bit_floor(context / 2)};
-    for (const uint32_t depth : depths) rows.decode(depth, 1);
+    // The dearest last: what time does not suffice for is left out.
+    const auto deeper =
+        std::stable_partition(depths.begin(), depths.end(), [](uint32_t depth) { return depth == 0; });
+    for (auto depth = depths.begin(); depth != deeper; ++depth) rows.decode(*depth, 1);
     for (const uint32_t batch : options.batches) rows.decode(0, batch);
+    for (auto depth = deeper; depth != depths.end(); ++depth) rows.decode(*depth, 1);
 }
 
 } // namespace fathom::bench
