@@ -16,6 +16,7 @@ bool arrives_last(uvec2 arrivals, uint row, uint n) {
     memoryBarrierBuffer();
     barrier();
     if (thread_index() == 0u) {
+        memoryBarrierBuffer(); // what the others wrote before they came here is before its count, too
         is_last = atomicAdd(Shared(arrivals).v[row], 1u) == n - 1u;
         if (is_last) Shared(arrivals).v[row] = 0u;
     }

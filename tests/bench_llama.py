@@ -47,6 +47,19 @@ def in_lab(*command: str) -> str:
     return result.stdout
 
 
+def probe_cpu_code(commands: dict[str, list[str]]) -> None:
+    """Leaves llama.cpp's CPU code out where it does not run; AMX code aborts, which --repack 0 avoids."""
+    whole = commands.pop("llama.cpp CPU")
+    for extra in [], ["--repack", "0"]:
+        probe = [LAB, "run", *whole, *extra, "-p", "8", "-n", "0", "-r", "1"]
+        if subprocess.run(probe, cwd=ROOT, capture_output=True).returncode == 0:
+            commands["llama.cpp CPU"] = whole + extra
+            if extra:
+                print("llama.cpp's CPU code aborts with repacked weights: run with --repack 0", flush=True)
+            return
+    print("llama.cpp's CPU code does not run this model here: left out", flush=True)
+
+
 def name_of(row: dict) -> str:
     kind = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
     return f"{kind} @ d{row['n_depth']}" if row["n_depth"] else kind
@@ -148,10 +161,7 @@ def main() -> None:
     commands = {"llama.cpp": [*theirs, "-ngl", "99"],
                 "llama.cpp CPU": ["env", "GGML_VK_VISIBLE_DEVICES=", *theirs, "-ngl", "0", "-t", "2"],
                 "fathom": args.fathom}
-    probe = [LAB, "run", *commands["llama.cpp CPU"], "-p", "8", "-n", "0", "-r", "1"]
-    if subprocess.run(probe, cwd=ROOT, capture_output=True).returncode != 0:
-        print("llama.cpp's CPU code does not run this model here: left out", flush=True)
-        del commands["llama.cpp CPU"]
+    probe_cpu_code(commands)
     samples = {program: [] for program in commands}
     for number in range(args.rounds + 1):
         for program in list(commands) if number % 2 else reversed(commands):
