@@ -276,22 +276,27 @@ TEST_CASE("ops: latent_attention by keys where a CPU would have an invocation fo
     for (const Attention& a : SHAPES) check_latent_attention(a, {.by_keys = true}, scattered_rows(7), worst);
 }
 
-TEST_CASE("ops: a CPU has an invocation for each head where its loops come to their end") {
+TEST_CASE("ops: attention over the cache takes a form whose loops come to their end") {
     const AttentionShape v3{128, 128, 64, 128, 512, 0.1f};
     gpu::Caps caps;
-    caps.cpu = true, caps.registers = 512;
-    const auto by_heads = [&](uint32_t iterations, uint32_t positions) {
+    caps.cpu = true, caps.registers = 512, caps.shared_bytes = 32768;
+    const auto form = [&](uint32_t iterations, uint32_t positions, Tier tier) -> std::string {
         caps.iterations = iterations;
-        Plan plan("", caps, 1);
+        Plan plan("", caps, 1, false, Tiers(tier));
         StepMemory step;
         step.max_pages = positions / PAGE_TOKENS, step.row_floats = v3.row_floats();
         cached_attention(plan, "", step, v3, {}, {}, {0, partial_row_bytes(caps, v3)}, [](const auto&) {});
-        return plan.ops().front().constants.at(7) != 0;
+        const Op& op = plan.ops().front();
+        if (tier_of(op.module) != Tier::base) return "tiles";
+        return op.constants.at(7) ? "heads" : "keys";
     };
-    CHECK(by_heads(65535, 65536)); // 64 tiles of 578 iterations to a part
-    CHECK(!by_heads(65535, 163840));
-    CHECK(by_heads(UINT32_MAX, 163840));
-    CHECK(!by_heads(0, 4096));
+    CHECK(form(65535, 65536, Tier::base) == "heads"); // 65 times 578 iterations to a part
+    CHECK(form(65535, 163840, Tier::base) == "keys");
+    CHECK(form(UINT32_MAX, 163840, Tier::base) == "heads");
+    CHECK(form(0, 4096, Tier::base) == "keys");
+    CHECK(form(65535, 65536, Tier::tiled) == "tiles"); // 33 times 1323
+    CHECK(form(65535, 163840, Tier::tiled) == "keys");
+    CHECK(form(UINT32_MAX, 163840, Tier::tiled) == "tiles");
 }
 
 TEST_CASE("ops: latent_attention at every edge of pages and parts") {

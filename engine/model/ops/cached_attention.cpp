@@ -136,6 +136,13 @@ uint64_t iterations_by_heads(uint32_t key_floats, uint32_t values, uint64_t keys
     return (keys / TILE + 1) * (1 + scores + WEIGHTS + div_up(pad4(values), sums) * (1 + WEIGHTS));
 }
 
+// The same of one that takes part in tiles: shaders/attention_block.glsl, whose products are block.glsl's.
+uint64_t iterations_by_tiles(uint32_t key_floats, uint32_t values, uint64_t keys) {
+    constexpr uint32_t TILE = 128, SPAN = 1 + 4 * (1 + 8), LOADS = 4;
+    const uint32_t scores = div_up(key_floats, 32) * SPAN;
+    return (keys / TILE + 1) * (1 + scores + div_up(pad4(values), TILE) * (1 + 4 * (LOADS + SPAN)));
+}
+
 uint32_t cached_values(const AttentionShape& shape) { // numbers of a head's value, as the cache has it
     return shape.is_plain() ? shape.value_dim : shape.latent_dim;
 }
@@ -183,7 +190,9 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
                          by_heads ? WORKGROUP : queries};
     const Product product = cached_product(shape, step.cache_format, plan.prefill());
     // Heads of plain attention share nothing that a tile could.
-    if (!shape.is_plain() && tier_for(plan, product) != Tier::base) {
+    const bool by_tiles = !shape.is_plain() && tier_for(plan, product) != Tier::base &&
+                          iterations_by_tiles(key_floats, values, keys) <= plan.caps().iterations;
+    if (by_tiles) {
         launch = launch_for(plan, product, 1, shape.n_heads, false);
         launch.constants.resize(5); // those of shaders/block.glsl
         launch.constants.insert(launch.constants.end(), {step.row_floats, step.cache_format});
