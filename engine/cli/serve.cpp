@@ -53,6 +53,7 @@ struct Options {
 int serve(Options options) {
     if (options.port > 65535) throw UsageError(fmt::format("--port is 0 to 65535, not {}", options.port));
     options.serve.server.http.port = static_cast<uint16_t>(options.port);
+    server::check_address(options.serve.server.http);
     options.model.spare_contexts = options.serve.viewer ? 1 : 0;
     const LoadedModel model = load_model(options.model);
     options.serve.cache_tokens =

@@ -344,9 +344,9 @@ void HttpServer::Impl::begin_stop() {
     if (connections.empty()) grace.cancel();
 }
 
-HttpServer::HttpServer(const HttpOptions& options, Handler handler) : impl_(std::make_unique<Impl>()) {
-    impl_->options = options;
-    impl_->handler = std::move(handler);
+namespace {
+
+void listen(tcp::acceptor& acceptor, const HttpOptions& options) {
     beast::error_code error;
     const auto address =
         asio::ip::make_address(options.host == "localhost" ? "127.0.0.1" : options.host, error);
@@ -354,16 +354,30 @@ HttpServer::HttpServer(const HttpOptions& options, Handler handler) : impl_(std:
     const auto step = [&](auto&& act) {
         if (!error) act();
     };
-    step([&] { impl_->acceptor.open(endpoint.protocol(), error); });
-    step([&] { impl_->acceptor.set_option(tcp::acceptor::reuse_address(true), error); });
-    step([&] { impl_->acceptor.bind(endpoint, error); });
-    step([&] { impl_->acceptor.listen(asio::socket_base::max_listen_connections, error); });
+    step([&] { acceptor.open(endpoint.protocol(), error); });
+    step([&] { acceptor.set_option(tcp::acceptor::reuse_address(true), error); });
+    step([&] { acceptor.bind(endpoint, error); });
+    step([&] { acceptor.listen(asio::socket_base::max_listen_connections, error); });
     if (error)
         throw Error({.what = "cannot listen",
                      .where = fmt::format("{}:{}", options.host, options.port),
                      .expected = "an address of this machine and a free port",
                      .got = error.message(),
                      .fix = "choose another --port or --host"});
+}
+
+} // namespace
+
+void check_address(const HttpOptions& options) {
+    asio::io_context io;
+    tcp::acceptor acceptor(io);
+    listen(acceptor, options);
+}
+
+HttpServer::HttpServer(const HttpOptions& options, Handler handler) : impl_(std::make_unique<Impl>()) {
+    impl_->options = options;
+    impl_->handler = std::move(handler);
+    listen(impl_->acceptor, options);
     if (!options.signals) return;
     impl_->signals.add(SIGINT);
     impl_->signals.add(SIGTERM);

@@ -50,6 +50,9 @@ struct HttpOptions {
     uint32_t grace_seconds = 3; // that answers have to end in, once stop() was called
 };
 
+// Throws Error where a server could not listen now. For those who load a model first, which takes minutes.
+void check_address(const HttpOptions& options);
+
 class HttpServer {
   public:
     // A handler runs on a thread of its own for each request; what it throws is answered with 500.
