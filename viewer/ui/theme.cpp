@@ -61,6 +61,7 @@ Theme apply_theme(bool dark, float scale) {
         t.warning = IM_COL32(176, 84, 0, 255), t.missing = IM_COL32(214, 217, 222, 255);
         t.panel = IM_COL32(255, 255, 255, 255), t.line = IM_COL32(214, 218, 225, 255);
         style.Colors[ImGuiCol_WindowBg] = vec(IM_COL32(240, 242, 245, 255));
+        style.Colors[ImGuiCol_FrameBg] = vec(IM_COL32(232, 235, 240, 255)); // by itself as white as panels
     }
     style.Colors[ImGuiCol_Text] = vec(t.text);
     style.Colors[ImGuiCol_ChildBg] = vec(t.panel);
