@@ -70,8 +70,6 @@ Device::Impl::Impl(const DeviceOptions& wanted) : options(wanted) {
     for (const auto& candidate : physicals)
         devices.push_back(probe(candidate, static_cast<uint32_t>(devices.size())));
     info = choose(devices, options.select);
-    // Every access goes through a loop over all buffers then: nothing may need many.
-    if (instance.gpu_assisted && info.caps.iterations != UINT32_MAX) info.caps.iterations = 0;
     physical = physicals[info.index];
     properties = physical.getProperties();
     memory_properties = physical.getMemoryProperties();

@@ -259,7 +259,8 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     caps.timestamps = properties.limits.timestampComputeAndGraphics && properties.limits.timestampPeriod > 0;
     choose_subgroups(subgroup.subgroupSize, control, info);
     if (driver.driverID == vk::DriverId::eMesaLlvmpipe) {
-        caps.iterations = 65535;
+        // The layer makes a loop over all buffers of each access: nothing may need many.
+        caps.iterations = Instance::shared().gpu_assisted ? 0 : 65535;
         quirk("llvmpipe: kernels of few iterations, since it leaves all loops after 65535 of them");
     }
     const bool intel = driver.driverID == vk::DriverId::eIntelOpenSourceMESA ||

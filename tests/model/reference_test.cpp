@@ -65,11 +65,11 @@ TEST_CASE("reference: every tensor of every kind of step is the CPU executor's")
         INFO(std::string(name));
         // A device of its own: GPU-assisted validation looks every access up among all buffers, one after the
         // other, and lavapipe gives up on a shader after 65535 iterations of all its loops; the layer calls
-        // what it did not get to out of bounds. Steps are short too: three times the buffers would do.
+        // what it did not get to out of bounds. Its steps are shorter too: three times the buffers would do.
         const auto gpu = gpu_executor(), cpu = make_reference_executor();
         const auto on_gpu = model_of(name, *gpu, options), on_cpu = model_of(name, *cpu, options);
         double worst = 0;
-        for (const Situation& situation : situations()) {
+        for (const Situation& situation : situations(gpu->caps().iterations == 0 ? 8 : 16)) {
             worst = std::max(worst, compare_step(*on_gpu, *gpu, *on_cpu, *cpu, situation));
             if (situation.kind.mode != StepKind::Mode::decode) continue;
             const auto got = read(*gpu, on_gpu->state), expected = read(*cpu, on_cpu->state);

@@ -41,7 +41,8 @@ struct Situation {
     std::vector<StepRow> rows;
 };
 
-inline std::vector<Situation> situations() {
+// `expanded`: rows that the plans of expanded prompts are for.
+inline std::vector<Situation> situations(uint32_t expanded = 16) {
     using Mode = StepKind::Mode;
     const auto chunk = [](uint32_t n, uint32_t start) {
         std::vector<StepRow> rows;
@@ -58,9 +59,10 @@ inline std::vector<Situation> situations() {
         {"decode of three", {Mode::decode, 4}, three},
         {"decode of seven", {Mode::decode, 8}, seven},
         {"prefill", {Mode::prefill, 8}, chunk(7, 60)},
-        // Of 8 rows, to keep loops short: see reference_test.cpp.
-        {"expanded prefill", {Mode::prefill, 8, true}, chunk(7, 0)},
-        {"expanded prefill with history", {Mode::prefill, 8, true, history_blocks(8, 61)}, chunk(7, 61)},
+        {"expanded prefill", {Mode::prefill, expanded, true}, chunk(expanded - 3, 0)},
+        {"expanded prefill with history",
+         {Mode::prefill, expanded, true, history_blocks(expanded, 61)},
+         chunk(expanded - 3, 61)},
         {"logits", {Mode::logits, 8}, chunk(5, 62)},
     };
 }
