@@ -39,7 +39,7 @@ void main() {
     for (uint c0 = first; c0 < last; c0 += WORKGROUP / K_LANES) { // uniform: all lanes shuffle together
         const uint c = c0 + thread_index() / K_LANES;
         const uvec2 w = at(p.weights, h * p.latent_dim + min(c, p.latent_dim - 1u), p.row_bytes);
-        float sum[TOKENS];
+        float sum[TILE];
         shared_dots(w, p.nope_dim, sum);
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
             if (lane != 0u || c >= key || t0 + t >= rows) continue;

@@ -47,7 +47,7 @@ void main() {
     for (uint r0 = gl_WorkGroupID.y * (WORKGROUP / K_LANES); r0 < p.value_dim; r0 += step) {
         const uint r = r0 + thread_index() / K_LANES; // r0 is uniform: all lanes shuffle together
         const uint row = h * (p.skipped_rows + p.value_dim) + p.skipped_rows + min(r, p.value_dim - 1u);
-        float dot[TOKENS];
+        float dot[TILE];
         shared_dots(at(p.weights, row, p.row_bytes), p.latent_dim, dot);
         [[unroll]] for (uint i = 0; i < TOKENS; ++i) {
             if (thread_index() % K_LANES != 0u || r >= p.value_dim || t0 + i >= end) continue;

@@ -4,6 +4,13 @@
 // eight behind the last whole span. The eight products of a chunk are added one after the other, their sum
 // is scaled and added to the lane's, and the lanes' sums meet in a butterfly (in which every lane gets the
 // same bits, since addition commutes). K_LANES divides the subgroup size.
+//
+// TILE_ROWS weight rows are multiplied with TOKENS rows of activations: a weight is read and decoded once for
+// all tokens, activations once for all rows. Where these lie, and how a chunk of eight of token t is read,
+// says what includes this:
+//     struct X
+//     void load_x(X x, uint t, uint chunk, out vec4 a, out vec4 b)
+const uint TILE = TILE_ROWS * TOKENS; // arrays of one size are of one type only if its name is the same
 
 float dot8(vec4 wa, vec4 wb, vec4 xa, vec4 xb) {
     float sum = wa.x * xa.x;
@@ -19,4 +26,32 @@ float dot8(vec4 wa, vec4 wb, vec4 xa, vec4 xb) {
 float lanes_sum(float sum) {
     [[unroll]] for (uint step = 1u; step < K_LANES; step *= 2u) sum += subgroupShuffleXor(sum, step);
     return sum;
+}
+
+// sum[r, t] = w[r] . x[t] over n terms, the same in all lanes of a dot product.
+void dots(uvec2 w[TILE_ROWS], X x, uint n, out float sum[TILE]) {
+    [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = 0;
+    const uint lane = thread_index() % K_LANES, spans = n / 32u, chunks = (n + 7u) / 8u;
+    vec4 wa[TILE_ROWS], wb[TILE_ROWS], xa, xb;
+    for (uint i = lane; i < spans; i += K_LANES) {
+        Span span[TILE_ROWS];
+        [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) span[r] = load_span(w[r], i, n);
+        [[unroll]] for (uint c = 0; c < 4u; ++c) {
+            [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) span8(span[r], c, wa[r], wb[r]);
+            [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
+                load_x(x, t, 4u * i + c, xa, xb);
+                [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) sum[r * TOKENS + t] =
+                    fma(span_scale(span[r], c), dot8(wa[r], wb[r], xa, xb), sum[r * TOKENS + t]);
+            }
+        }
+    }
+    for (uint chunk = 4u * spans + lane; chunk < chunks; chunk += K_LANES) {
+        [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) load8(w[r], chunk, n, wa[r], wb[r]);
+        [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
+            load_x(x, t, chunk, xa, xb);
+            zero_padding(chunk, n, xa, xb);
+            [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) sum[r * TOKENS + t] += dot8(wa[r], wb[r], xa, xb);
+        }
+    }
+    [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = lanes_sum(sum[i]);
 }

@@ -1,4 +1,4 @@
-// tile_dots() of the int8 tier: the workgroup rounds its activations to bytes, in shared memory, with one
+// dots() of the int8 tier: the workgroup rounds its activations to bytes, in shared memory, with one
 // scale for each span of 32 (the largest is 127), and a span's products are sums of whole numbers. For
 // formats whose quants are whole numbers below 128; their rows are whole spans.
 #include "dot_packed.glsl"
@@ -41,13 +41,13 @@ uvec2 packed8(Span s, uint c) {
     return q;
 }
 
-void round_x(uvec2 x[TOKENS], NormedBy norm) {
+void round_x(X x) {
     for (uint i = thread_index(); i < X_SPANS; i += WORKGROUP) {
         [[unroll]] for (uint t = 0; t < TOKENS; ++t) {
             vec4 v[8];
             float most = 0;
             [[unroll]] for (uint c = 0; c < 4u; ++c) {
-                load_x(x[t], 4u * i + c, norm, t, v[2u * c], v[2u * c + 1u]);
+                load_x(x, t, 4u * i + c, v[2u * c], v[2u * c + 1u]);
                 const vec4 m = max(abs(v[2u * c]), abs(v[2u * c + 1u]));
                 most = max(most, max(max(m.x, m.y), max(m.z, m.w)));
             }
@@ -76,9 +76,9 @@ void round_x(uvec2 x[TOKENS], NormedBy norm) {
     barrier();
 }
 
-void tile_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy norm, uint n, out float sum[TILE]) {
+void int8_dots(uvec2 w[TILE_ROWS], X x, uint n, out float sum[TILE]) {
     barrier(); // before, another product may still be reading
-    round_x(x, norm);
+    round_x(x);
     [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = 0;
     for (uint i = thread_index() % K_LANES; i < X_SPANS; i += K_LANES) {
         [[unroll]] for (uint r = 0; r < TILE_ROWS; ++r) {

@@ -43,19 +43,22 @@ const uint TILE_ROWS = ROWS * PARTS;
 
 uint first_row(uint block) { return (block * (WORKGROUP / K_LANES) + thread_index() / K_LANES) * ROWS; }
 
-void told_dots(uvec2 w[TILE_ROWS], uvec2 x[TOKENS], NormedBy by, uint tokens, uint n, out float sum[TILE]) {
-    [[unroll]] for (uint t = 0; t < TOKENS; ++t)
-        if (NORM && t < tokens) normed(t, by.scale[t]);
-    tile_dots(w, x, by, n, sum);
-}
-
 // sum[r * PARTS + part, t] of the rows n0 + r; those past the end repeat the last one.
 void row_dots(uint n0, uint n_out, uint tokens, uint n_in, uvec2 norm, float eps, out float sum[TILE]) {
-    uvec2 w[TILE_ROWS], x[TOKENS];
+    uvec2 w[TILE_ROWS];
+    X x;
     [[unroll]] for (uint i = 0; i < TILE_ROWS; ++i) w[i] =
         weight_row(min(n0 + i / PARTS, n_out - 1u), i % PARTS);
-    [[unroll]] for (uint t = 0; t < TOKENS; ++t) x[t] = x_row(min(t, tokens - 1u));
-    told_dots(w, x, normed_by(norm, eps, x, n_in), tokens, n_in, sum);
+    [[unroll]] for (uint t = 0; t < TOKENS; ++t) x.row[t] = x_row(min(t, tokens - 1u));
+    set_norm(x, n_in, norm, eps);
+    [[unroll]] for (uint t = 0; t < TOKENS; ++t)
+        if (NORM && t < tokens) normed(t, x.scale[t]);
+#if TIER == TIER_INT8
+    int8_dots(w, x, n_in, sum);
+#else
+    // Lanes of a subgroup shuffle together: either all of them have rows to do, or none.
+    if (n0 - gl_SubgroupInvocationID / K_LANES * ROWS < n_out) dots(w, x, n_in, sum);
+#endif
 }
 
 // Block number `block` of rows of n_out, with `tokens` tokens, at most TOKENS. Every invocation must call.

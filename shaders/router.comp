@@ -29,16 +29,17 @@ shared uint chosen[MAX_ACTIVE]; // of the first invocation alone
 
 // The logits of this workgroup's experts.
 void compute_logits(uint t, uvec2 logits) {
-    const uvec2 x[1] = {at(p.x, t, 4u * p.x_stride)};
-    const NormedBy norm = normed_by(p.norm, p.eps, x, p.dim);
+    X x;
+    x.row[0] = at(p.x, t, 4u * p.x_stride);
+    set_norm(x, p.dim, p.norm, p.eps);
     const uint end = min((gl_WorkGroupID.x + 1u) * SHARE, N_EXPERTS);
     for (uint e0 = gl_WorkGroupID.x * SHARE; e0 < end; e0 += WORKGROUP / K_LANES) {
         // Lanes of a subgroup shuffle together: either all of them have an expert to do, or none.
         if (e0 + gl_SubgroupID * gl_SubgroupSize / K_LANES >= end) break;
         const uint e = e0 + thread_index() / K_LANES;
-        const uvec2 w[1] = {at(p.weights, min(e, end - 1u), p.row_bytes)};
+        const uvec2 w[TILE_ROWS] = {at(p.weights, min(e, end - 1u), p.row_bytes)};
         float logit[TILE];
-        tile_dots(w, x, norm, p.dim, logit);
+        dots(w, x, p.dim, logit);
         if (thread_index() % K_LANES == 0u && e < end) Shared(logits).v[e] = floatBitsToUint(logit[0]);
     }
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 namespace fathom::gpu {
 
@@ -217,6 +218,7 @@ void choose_subgroups(uint32_t size, const vk::PhysicalDeviceVulkan13Properties&
     if (!caps.cpu) return;
     info.quirks.push_back("software device: one lane to a dot product, since shuffles are loops on a CPU");
     caps.registers = 512; // of what lies in its caches
+    caps.cores = std::max(1u, std::thread::hardware_concurrency());
     // Mesa 26's lavapipe runs a loop's body once more, with no invocation active, before it leaves the loop,
     // and loads from uniform addresses all the same: a little beyond the end of what the loop reads.
     info.quirks.push_back(
