@@ -83,9 +83,9 @@ TEST_CASE("plan: lanes of a dot product are a choice for what a GPU generates") 
     Tiers tiers;
     tiers.set(product, {Tier::int8, 32});
     Plan plan("test", caps, 1, false, tiers);
-    const ProductLaunch usual =
-                            launch_for(Plan("test", caps, 1, false, Tiers(Tier::int8)), product, 1, 1, true),
-                        wide = launch_for(plan, product, 1, 1, true);
+    const ProductLaunch usual = launch_for(Plan("test", caps, 1, false, Tiers(Tier::int8)), product,
+                                           {.normed = true}),
+                        wide = launch_for(plan, product, {.normed = true});
     CHECK((usual.constants[0] == 8 && wide.constants[0] == 32));
     CHECK(wide.blocks == 4 * usual.blocks);
     caps.subgroup_size = 64;
@@ -96,6 +96,24 @@ TEST_CASE("plan: lanes of a dot product are a choice for what a GPU generates") 
     caps.cpu = true;
     CHECK(text_of(product) == "base int8 ");
     CHECK(text_of(cached_product({16, 128, 64, 128, 512, 1.0f}, CACHE_F16, false)) == "base tiled ");
+}
+
+TEST_CASE("plan: a CPU's lanes take more rows where each core has work all the same") {
+    gpu::Caps caps;
+    caps.cpu = true, caps.k_lanes = 1, caps.registers = 512, caps.cores = 2;
+    const auto rows_of = [&](uint32_t n_out, const Work& work) {
+        const Product product{"moe_up", Format::q8_0, n_out, 1024, false};
+        const ProductLaunch launch = launch_for(Plan("test", caps, 1, false, {}), product, work);
+        CHECK(launch.blocks == div_up(n_out, launch.constants[1] * 64)); // invocations, a row each
+        return launch.constants[1];
+    };
+    CHECK(rows_of(1024, {}) == 4);
+    CHECK(rows_of(1023, {}) == 2);
+    CHECK(rows_of(704, {.parts = 2}) == 2);
+    CHECK(rows_of(704, {.parts = 2, .experts = 8}) == 4);
+    caps.cores = 16;
+    CHECK(rows_of(1024, {}) == 2);
+    CHECK(rows_of(8192, {}) == 4);
 }
 
 TEST_CASE("plan: a plan is built once for each kind of step") {

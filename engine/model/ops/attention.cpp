@@ -284,7 +284,8 @@ void expanded_attention(Plan& plan, const std::string& label, const StepMemory& 
     ProductLaunch launch{Tier::base, {whole, attention_sums(plan.caps())}, 0, WORKGROUP};
     if (const Product product = expanded_product(shape, plan.prefill()); whole) {
         plan.note(product);
-        if (tier_for(plan, product) != Tier::base) launch = launch_for(plan, product, 1, plan.rows(), false);
+        if (tier_for(plan, product) != Tier::base)
+            launch = launch_for(plan, product, {.tokens = plan.rows()});
     }
     static const auto modules = modules_of("expanded_attention");
     plan.add<expanded_attention_reference>(modules[static_cast<size_t>(launch.tier)], label, p,

@@ -193,7 +193,7 @@ void cached_attention(Plan& plan, const std::string& label, const StepMemory& st
     const bool by_tiles = !shape.is_plain() && tier_for(plan, product) != Tier::base &&
                           iterations_by_tiles(key_floats, values, keys) <= plan.caps().iterations;
     if (by_tiles) {
-        launch = launch_for(plan, product, 1, shape.n_heads, false);
+        launch = launch_for(plan, product, {.tokens = shape.n_heads});
         launch.constants.resize(5); // those of shaders/block.glsl
         launch.constants.insert(launch.constants.end(), {step.row_floats, step.cache_format});
     }

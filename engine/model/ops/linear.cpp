@@ -83,7 +83,7 @@ void rms_norm(Plan& plan, const std::string& label, const StepMemory& step, Rows
 void matmul(Plan& plan, const std::string& label, const StepMemory& step, const Matrix& weights,
             const Input& x, Rows y, bool add) {
     const Product product{"matmul", weights.format, weights.rows, weights.cols, plan.prefill()};
-    const ProductLaunch launch = launch_of(plan, product, 1, plan.rows(), x.normed());
+    const ProductLaunch launch = launch_of(plan, product, {.tokens = plan.rows(), .normed = x.normed()});
     const MatMul p{step.state.address, weights.view.address,
                    x.rows.address,     x.norm_address(),
                    y.address,          x.trace.address(),

@@ -213,8 +213,8 @@ MoeLists moe_lists(const Plan& plan, const Mlp& mlp, uint32_t n_slots, View pair
     const uint32_t tile = moe_tile(plan, mlp, n_slots);
     MoeLists lists{pairs, items, tile, moe_max_items(plan.rows(), n_slots, mlp.down.count, tile)};
     if (!moe_grouped(plan)) return lists;
-    const ProductLaunch up = launch_for(plan, up_product(plan, mlp.gate), 2, tile, false),
-                        down = launch_for(plan, down_product(plan, mlp.down), 1, tile, false);
+    const ProductLaunch up = launch_for(plan, up_product(plan, mlp.gate), {.parts = 2, .tokens = tile}),
+                        down = launch_for(plan, down_product(plan, mlp.down), {.tokens = tile});
     lists.grids.up_blocks = up.blocks, lists.grids.up_parts = div_up(tile, up.tokens);
     lists.grids.down_blocks = down.blocks, lists.grids.down_parts = div_up(tile, down.tokens);
     return lists;
@@ -304,8 +304,8 @@ void add_moe_up(Plan& plan, const std::string& label, const StepMemory& step, co
                 const MoeLists& lists, Rows act) {
     const bool grouped = moe_grouped(plan);
     const uint32_t width = gate.rows, pairs = plan.rows() * n_slots;
-    const ProductLaunch launch =
-        launch_of(plan, up_product(plan, gate), 2, grouped ? lists.tile : 1, x.normed());
+    const ProductLaunch launch = launch_of(plan, up_product(plan, gate),
+                                           {2, grouped ? lists.tile : 1, x.normed(), grouped ? 1 : pairs});
     const MoeUp p{step.state.address,
                   gate.view.address,
                   up.view.address,
@@ -354,7 +354,7 @@ void moe_down(Plan& plan, const std::string& label, const StepMemory& step, cons
     const bool grouped = moe_grouped(plan);
     const uint32_t pairs = plan.rows() * n_slots;
     const ProductLaunch launch =
-        launch_of(plan, down_product(plan, down), 1, grouped ? lists.tile : 1, false);
+        launch_of(plan, down_product(plan, down), {.tokens = grouped ? lists.tile : 1});
     const ADDRESS weights = expert_weights.bytes ? expert_weights.address : 0;
     const Rows out = grouped ? pairs_out : y;
     const MoeDown p{step.state.address,

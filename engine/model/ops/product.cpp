@@ -72,25 +72,25 @@ ProductLaunch block_launch(Tier tier, const gpu::Caps& caps, const Product& prod
 
 // Rows of a group of lanes: few where a lane has few registers, or many tokens. A CPU norms and reads an
 // activation for all of its lanes and their rows at once: the more the better, but each core is to have work.
-uint32_t lane_rows(const gpu::Caps& caps, uint32_t n_out, uint32_t parts, uint32_t tokens) {
+uint32_t lane_rows(const gpu::Caps& caps, uint32_t all_rows, uint32_t parts, uint32_t tokens) {
     if (tokens > 4) return 2;
-    if (caps.cpu && parts * tokens == 1)
-        return n_out / (4 * WORKGROUP / caps.k_lanes) >= 2 * caps.cores ? 4 : 2;
+    if (caps.cpu && tokens == 1) return all_rows / (4 * WORKGROUP / caps.k_lanes) >= 2 * caps.cores ? 4 : 2;
     if (parts == 2) return caps.registers >= 256 || (caps.registers >= 128 && tokens < 4) ? 2 : 1;
     if (caps.registers < 128) return 1;
     return caps.registers >= 256 && tokens == 4 ? 4 : 2;
 }
 
 ProductLaunch lanes_launch(const Variant& variant, const gpu::Caps& caps, const Product& product,
-                           uint32_t parts, uint32_t tokens, bool normed) {
+                           const Work& work) {
     const Tier tier = variant.tier;
     const uint32_t lanes = variant.lanes ? variant.lanes : caps.k_lanes;
-    uint32_t tile = std::min(std::bit_floor(tokens), most_lane_tokens(caps));
+    uint32_t tile = std::min(std::bit_floor(work.tokens), most_lane_tokens(caps));
     const uint32_t spans = div_up(product.n_in, SPAN);
     while (tier == Tier::int8 && tile > 1 && tile * spans * INT8_SPAN_BYTES > INT8_SHARED_BYTES) tile /= 2;
-    const uint32_t rows = std::min(lane_rows(caps, product.n_out, parts, tile), tier == Tier::int8 ? 2u : 4u);
+    const uint32_t rows = std::min(lane_rows(caps, product.n_out * work.experts, work.parts, tile),
+                                   tier == Tier::int8 ? 2u : 4u);
     ProductLaunch launch{
-        tier, {lanes, rows, tile, normed}, div_up(product.n_out, rows * WORKGROUP / lanes), tile};
+        tier, {lanes, rows, tile, work.normed}, div_up(product.n_out, rows * WORKGROUP / lanes), tile};
     if (tier == Tier::int8) launch.constants.push_back(spans);
     return launch;
 }
@@ -187,17 +187,16 @@ std::vector<Variant> variants_of(const Product& product, const gpu::Caps& caps) 
     return all;
 }
 
-ProductLaunch launch_for(const Plan& plan, const Product& product, uint32_t parts, uint32_t tokens,
-                         bool normed) {
+ProductLaunch launch_for(const Plan& plan, const Product& product, const Work& work) {
     const Variant variant = variant_for(plan, product);
-    if (variant.tier <= Tier::int8) return lanes_launch(variant, plan.caps(), product, parts, tokens, normed);
-    check(!normed, "tiles are made of what is normed already");
-    return block_launch(variant.tier, plan.caps(), product, product.n_out * parts, tokens);
+    if (variant.tier <= Tier::int8) return lanes_launch(variant, plan.caps(), product, work);
+    check(!work.normed, "tiles are made of what is normed already");
+    return block_launch(variant.tier, plan.caps(), product, product.n_out * work.parts, work.tokens);
 }
 
-ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed) {
+ProductLaunch launch_of(Plan& plan, const Product& product, const Work& work) {
     plan.note(product);
-    return launch_for(plan, product, parts, tokens, normed);
+    return launch_for(plan, product, work);
 }
 
 } // namespace fathom

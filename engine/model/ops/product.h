@@ -30,16 +30,21 @@ Product cached_product(const AttentionShape& shape, uint32_t cache_format, bool 
 // Tokens of a tile whose sums lanes keep in registers, at most.
 uint32_t most_lane_tokens(const gpu::Caps& caps);
 
-// A launch for tiles of at most `tokens` tokens, `parts` matrices at once, with x normed or not.
+// What a launch is to do with a product.
+struct Work {
+    uint32_t parts = 1;   // matrices at once
+    uint32_t tokens = 1;  // of a tile, at most
+    bool normed = false;  // x, as it is read
+    uint32_t experts = 1; // that do it side by side
+};
 struct ProductLaunch {
     Tier tier = Tier::base;
     std::vector<uint32_t> constants;
     uint32_t blocks = 0; // workgroups along the rows
     uint32_t tokens = 0; // of a workgroup
 };
-ProductLaunch launch_for(const Plan& plan, const Product& product, uint32_t parts, uint32_t tokens,
-                         bool normed);
+ProductLaunch launch_for(const Plan& plan, const Product& product, const Work& work);
 // The same, noted in the plan as the product of the op that is added next.
-ProductLaunch launch_of(Plan& plan, const Product& product, uint32_t parts, uint32_t tokens, bool normed);
+ProductLaunch launch_of(Plan& plan, const Product& product, const Work& work);
 
 } // namespace fathom
