@@ -45,7 +45,9 @@ void main() {
 
     const uint step = gl_NumWorkGroups.y * (WORKGROUP / K_LANES);
     for (uint r0 = gl_WorkGroupID.y * (WORKGROUP / K_LANES); r0 < p.value_dim; r0 += step) {
-        const uint r = r0 + thread_index() / K_LANES; // r0 is uniform: all lanes shuffle together
+        // Lanes of a subgroup shuffle together: either all of them have rows to do, or none.
+        if (r0 + gl_SubgroupID * gl_SubgroupSize / K_LANES >= p.value_dim) break;
+        const uint r = r0 + thread_index() / K_LANES;
         const uint row = h * (p.skipped_rows + p.value_dim) + p.skipped_rows + min(r, p.value_dim - 1u);
         float dot[TILE];
         shared_dots(at(p.weights, row, p.row_bytes), p.latent_dim, dot);

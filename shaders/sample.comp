@@ -53,14 +53,16 @@ void adjust_tile(uvec2 logits, SamplerState s, uint sequence) {
         }
         tile[q] = z;
     }
-    barrier();
-    const uvec2 bias =
-        at(p.bias, sequence, 8u * MAX_BIAS); // (token, bits of the float) pairs; each token once
-    for (uint i = thread_index(); i < s.n_bias; i += WORKGROUP) {
-        const uint token = WordsIn(bias).v[2u * i] - first; // of earlier tiles: far above n
-        if (token < n) tile[token / 4u][token % 4u] += uintBitsToFloat(WordsIn(bias).v[2u * i + 1u]);
+    if (s.n_bias != 0u) { // whose tokens are not the invocation's own
+        barrier();
+        const uvec2 bias =
+            at(p.bias, sequence, 8u * MAX_BIAS); // (token, bits of the float) pairs; each token once
+        for (uint i = thread_index(); i < s.n_bias; i += WORKGROUP) {
+            const uint token = WordsIn(bias).v[2u * i] - first; // of earlier tiles: far above n
+            if (token < n) tile[token / 4u][token % 4u] += uintBitsToFloat(WordsIn(bias).v[2u * i + 1u]);
+        }
+        barrier();
     }
-    barrier();
     [[unroll]] for (uint k = 0; k < AT_ONCE; ++k) {
         const uint q = k * WORKGROUP + thread_index();
         if (4u * q >= n) continue;
@@ -71,7 +73,6 @@ void adjust_tile(uvec2 logits, SamplerState s, uint sequence) {
         }
         SharedVec4(searched).v[first / 4u + q] = tile[q];
     }
-    barrier();
 }
 
 // The sum of the tile's weights.

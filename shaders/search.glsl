@@ -1,14 +1,14 @@
-// Searches among logits: four at a time of a row in memory, or of this workgroup's tile. They never sort: a
-// radix search finds where to cut, over the floats' bit patterns in their order. Wants WORKGROUP 256, a bin
-// each.
+// Searches among logits: four at a time of a row in memory, or of this workgroup's tile. They never sort: few
+// are ranked, and a radix search finds where to cut, over the floats' bit patterns in their order. Wants
+// WORKGROUP 256, a bin each.
 const uint TILE_QUADS = SAMPLE_TILE / 4, AT_ONCE = TILE_QUADS / WORKGROUP; // quads of an invocation at a time
 shared vec4 tile[TILE_QUADS]; // padded with LOWEST
 shared uint bin_low[256], bin_high[256];
 shared uint found;         // by one invocation, for all
 shared float found_above;
 shared uint list_count;
-shared uint list_at[MAX_CANDIDATES], best_at[MAX_CANDIDATES];
-shared float list_logit[MAX_CANDIDATES], best_logit[MAX_CANDIDATES]; // of best_at: sorted
+shared uint list_at[WORKGROUP], best_at[MAX_CANDIDATES];
+shared float list_logit[WORKGROUP], best_logit[MAX_CANDIDATES]; // of best_at: sorted
 
 bool in_tile;   // what is searched: the tile, or the row in memory
 uvec2 searched; // that row
@@ -92,6 +92,49 @@ uint edge_at(float target, uint least, float largest, float inv_temperature) {
     return prefix;
 }
 
+// An order() that at least FLOOR_GROUPS of the tile's logits reach, and of most tiles few others: the least
+// of the largest of so many groups.
+const uint FLOOR_GROUPS = 32; // at least MAX_CANDIDATES
+uint floor_of_best() {
+    const uint i = thread_index(), members = WORKGROUP / FLOOR_GROUPS;
+    vec4 z[AT_ONCE];
+    load_quads(0u, z);
+    uint largest = 0u;
+    [[unroll]] for (uint k = 0; k < AT_ONCE; ++k)
+        [[unroll]] for (uint j = 0; j < 4u; ++j) largest = max(largest, order(z[k][j]));
+    bin_low[i] = largest;
+    if (i == 0u) {
+        found = 0xFFFFFFFFu;
+        list_count = 0u;
+    }
+    barrier();
+    if (i < FLOOR_GROUPS) {
+        largest = 0u;
+        for (uint k = 0; k < members; ++k) largest = max(largest, bin_low[i * members + k]);
+        atomicMin(found, largest);
+    }
+    barrier();
+    return found;
+}
+
+// Adds the tile's logits from `least` on to the list, as far as they fit, in any order.
+void list_from(uint least) {
+    vec4 z[AT_ONCE];
+    load_quads(0u, z);
+    uint hits = 0u; // a bit each: most invocations have none or one
+    [[unroll]] for (uint k = 0; k < AT_ONCE; ++k)
+        [[unroll]] for (uint i = 0; i < 4u; ++i)
+            if (order(z[k][i]) >= least) hits |= 1u << (4u * k + i);
+    for (; hits != 0u; hits &= hits - 1u) {
+        const uint hit = findLSB(hits), slot = atomicAdd(list_count, 1u);
+        if (slot >= WORKGROUP) break;
+        const uint at = 4u * (hit / 4u * WORKGROUP + thread_index()) + hit % 4u;
+        list_at[slot] = at;
+        list_logit[slot] = tile[at / 4u][at % 4u];
+    }
+    barrier();
+}
+
 // Of the tile's logits that equal the edge, the lowest `from` on; SAMPLE_TILE: none.
 uint next_at_edge(uint edge, uint from) {
     barrier();
@@ -110,45 +153,51 @@ uint next_at_edge(uint edge, uint from) {
     return found;
 }
 
-// The `wanted` largest logits of the tile and where they are, sorted; the first one of equals comes first.
-// Masked ones are as good as each other.
-void find_best(uint wanted) {
-    in_tile = true;
-    n_quads = TILE_QUADS;
-    const uint edge = edge_at(float(wanted), above_masked(), 0.0, 0.0);
-    if (thread_index() == 0u) list_count = 0;
+// Lists the `wanted` largest logits of the tile, of those from `least` on, which are too many to rank.
+void list_at_edge(uint wanted, uint least) {
+    const uint edge = edge_at(float(wanted), least, 0.0, 0.0);
+    if (thread_index() == 0u) list_count = 0u;
     barrier();
-    vec4 z[AT_ONCE];
-    load_quads(0u, z);
-    [[unroll]] for (uint k = 0; k < AT_ONCE; ++k)
-        [[unroll]] for (uint i = 0; i < 4u; ++i) {
-            if (order(z[k][i]) <= max(edge, above_masked() - 1u)) continue;
-            const uint slot = atomicAdd(list_count, 1u); // any order: ranked below
-            list_at[slot] = 4u * (k * WORKGROUP + thread_index()) + i;
-            list_logit[slot] = z[k][i];
-        }
-    barrier();
-    const uint n_above = list_count;
-    for (uint slot = n_above, from = 0; slot < wanted; ++slot) {
-        const bool masked = edge < above_masked();
-        const uint at = masked ? 0u : next_at_edge(edge, from);
+    list_from(edge + 1u);
+    for (uint slot = list_count, from = 0; slot < wanted; ++slot) {
+        const uint at = next_at_edge(edge, from);
         if (thread_index() == 0u) {
             list_at[slot] = at;
-            list_logit[slot] = masked ? LOWEST : tile[at / 4u][at % 4u];
+            list_logit[slot] = tile[at / 4u][at % 4u];
         }
         from = at + 1u;
     }
     barrier();
+}
+
+// The `wanted` largest logits of the tile and where they are, sorted; the first one of equals comes first.
+// Masked ones are as good as each other.
+void find_best(uint wanted) {
     const uint i = thread_index();
-    if (i < wanted) {
+    in_tile = true;
+    n_quads = TILE_QUADS;
+    const uint least = max(floor_of_best(), above_masked());
+    list_from(least);
+    uint n = list_count;
+    if (n > WORKGROUP) {
+        list_at_edge(wanted, least);
+        n = wanted;
+    }
+    if (i >= n && i < wanted) {
+        best_at[i] = 0u;
+        best_logit[i] = LOWEST;
+    }
+    if (i < n) {
+        const uint at = list_at[i], mine = order(list_logit[i]);
         uint rank = 0;
-        for (uint k = 0; k < wanted; ++k) { // by order(), in which what is no number has a place, too
-            const uint a = order(list_logit[k]), b = order(list_logit[i]);
-            const bool before = list_at[k] < list_at[i] || (list_at[k] == list_at[i] && k < i);
-            if (a > b || (a == b && before)) ++rank;
+        for (uint k = 0; k < n; ++k) { // by order(), in which what is no number has a place, too
+            const uint other = order(list_logit[k]);
+            if (other > mine || (other == mine && list_at[k] < at)) ++rank;
         }
-        best_at[rank] = list_at[i];
-        best_logit[rank] = list_logit[i];
+        if (rank < wanted) {
+            best_at[rank] = at;
+            best_logit[rank] = list_logit[i];
+        }
     }
     barrier();
 }

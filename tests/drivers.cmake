@@ -20,9 +20,9 @@ function(fathom_driver name label file)
       "XDG_CACHE_HOME=${FATHOM_TEST_CACHE}" FATHOM_VALIDATION=1 ${ARGN} PARENT_SCOPE)
 endfunction()
 
-# Without threads of its own lavapipe runs a launch where it is called: for models as small as the tests' to wake
-# threads takes longer than all else (test_gpu 216 s in place of 49). Those below have them, so that workgroups
-# run beside each other.
+# Without threads of its own lavapipe runs a launch where it is called: for models as small as the tests', to
+# wake threads takes longer than all else (test_gpu 216 s in place of 49). With 4 and 16 lanes it has them, so
+# that workgroups run beside each other.
 fathom_driver(lavapipe lavapipe "${FATHOM_LAVAPIPE}" LP_NUM_THREADS=0)
 fathom_driver(swiftshader swiftshader "${FATHOM_SWIFTSHADER}")
 # lavapipe's subgroup is as wide as its vectors: 8 lanes on AVX2, and 4 and 16 here.

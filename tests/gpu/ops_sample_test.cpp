@@ -280,6 +280,19 @@ TEST_CASE("ops: sample among equal logits takes the lower token first") {
     }
 }
 
+TEST_CASE("ops: sample among logits that rise and fall, whose tiles have many near their best") {
+    const uint32_t vocab = 9000;
+    std::vector<float> logits(2 * vocab);
+    for (uint32_t i = 0; i < vocab; ++i) logits[i] = 1e-3f * i, logits[vocab + i] = -1e-3f * i;
+    Sampling s(vocab, {greedy(), greedy()}, logits);
+    s.execute();
+    compare_sampling(s, "rising and falling");
+    for (uint32_t i = 0; i < MAX_CANDIDATES; ++i) {
+        CHECK(s.of_row(0).candidate[i] == vocab - 1 - i);
+        CHECK(s.of_row(1).candidate[i] == i);
+    }
+}
+
 TEST_CASE("ops: sample gives the same token for the same seed and position, and another for another") {
     const auto logits = random_floats("seeds", 4096, 1);
     std::vector<float> values;
