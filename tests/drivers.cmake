@@ -24,6 +24,7 @@ endfunction()
 # wake threads takes longer than all else (test_gpu 216 s in place of 49). With 4 and 16 lanes it has them, so
 # that workgroups run beside each other.
 fathom_driver(lavapipe lavapipe "${FATHOM_LAVAPIPE}" LP_NUM_THREADS=0)
+fathom_driver(lavapipe-as-it-is lavapipe "${FATHOM_LAVAPIPE}") # to be measured
 fathom_driver(swiftshader swiftshader "${FATHOM_SWIFTSHADER}")
 # lavapipe's subgroup is as wide as its vectors: 8 lanes on AVX2, and 4 and 16 here.
 # Its shader cache does not know. Unoptimised, shaders are compiled in two thirds of the time.

@@ -37,7 +37,7 @@ struct Caps {
     // each access is a loop (GPU-assisted validation on llvmpipe).
     uint32_t iterations = UINT32_MAX;
     bool cpu = false;              // a software driver: its memory is the host's
-    uint32_t cores = 0;            // that a software driver runs on
+    uint32_t cores = 0;            // that a software driver may use
     bool pinned_subgroups = false; // kernels run at exactly subgroup_size
     bool timestamps = false;
     bool float16 = false;    // 16-bit arithmetic

@@ -261,6 +261,8 @@ DeviceInfo probe(const vk::raii::PhysicalDevice& physical, uint32_t index) {
     caps.timestamps = properties.limits.timestampComputeAndGraphics && properties.limits.timestampPeriod > 0;
     choose_subgroups(subgroup.subgroupSize, control, info);
     if (driver.driverID == vk::DriverId::eMesaLlvmpipe) {
+        if (const char* threads = std::getenv("LP_NUM_THREADS")) // llvmpipe's own; 0: the caller's alone
+            caps.cores = std::clamp<uint32_t>(std::strtoul(threads, nullptr, 10), 1, caps.cores);
         // The layer makes a loop over all buffers of each access: nothing may need many.
         caps.iterations = Instance::shared().gpu_assisted ? 0 : 65535;
         quirk("llvmpipe: kernels of few iterations, since it leaves all loops after 65535 of them");

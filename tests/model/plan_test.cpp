@@ -114,6 +114,8 @@ TEST_CASE("plan: a CPU's lanes take more rows where each core has work all the s
     caps.cores = 16;
     CHECK(rows_of(1024, {}) == 2);
     CHECK(rows_of(8192, {}) == 4);
+    caps.cores = 1;
+    CHECK(rows_of(128, {}) == 4);
 }
 
 TEST_CASE("plan: a plan is built once for each kind of step") {

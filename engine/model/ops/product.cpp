@@ -74,7 +74,8 @@ ProductLaunch block_launch(Tier tier, const gpu::Caps& caps, const Product& prod
 // activation for all of its lanes and their rows at once: the more the better, but each core is to have work.
 uint32_t lane_rows(const gpu::Caps& caps, uint32_t all_rows, uint32_t parts, uint32_t tokens) {
     if (tokens > 4) return 2;
-    if (caps.cpu && tokens == 1) return all_rows / (4 * WORKGROUP / caps.k_lanes) >= 2 * caps.cores ? 4 : 2;
+    if (caps.cpu && tokens == 1)
+        return caps.cores == 1 || all_rows * caps.k_lanes / (4 * WORKGROUP) >= 2 * caps.cores ? 4 : 2;
     if (parts == 2) return caps.registers >= 256 || (caps.registers >= 128 && tokens < 4) ? 2 : 1;
     if (caps.registers < 128) return 1;
     return caps.registers >= 256 && tokens == 4 ? 4 : 2;
