@@ -37,8 +37,7 @@ void main() {
     const uint lane = thread_index() % K_LANES, key = pad4(p.latent_dim);
     const uint first = gl_WorkGroupID.x * WORKGROUP, last = min(first + WORKGROUP, key);
     for (uint c0 = first; c0 < last; c0 += WORKGROUP / K_LANES) {
-        // Lanes of a subgroup shuffle together: either all of them have channels to do, or none.
-        if (c0 + gl_SubgroupID * gl_SubgroupSize / K_LANES >= last) break;
+        if (c0 + first_dot() >= last) break;
         const uint c = c0 + thread_index() / K_LANES;
         const uvec2 w = at(p.weights, h * p.latent_dim + min(c, p.latent_dim - 1u), p.row_bytes);
         float sum[TILE];

@@ -45,8 +45,7 @@ void main() {
 
     const uint step = gl_NumWorkGroups.y * (WORKGROUP / K_LANES);
     for (uint r0 = gl_WorkGroupID.y * (WORKGROUP / K_LANES); r0 < p.value_dim; r0 += step) {
-        // Lanes of a subgroup shuffle together: either all of them have rows to do, or none.
-        if (r0 + gl_SubgroupID * gl_SubgroupSize / K_LANES >= p.value_dim) break;
+        if (r0 + first_dot() >= p.value_dim) break;
         const uint r = r0 + thread_index() / K_LANES;
         const uint row = h * (p.skipped_rows + p.value_dim) + p.skipped_rows + min(r, p.value_dim - 1u);
         float dot[TILE];

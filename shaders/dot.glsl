@@ -28,6 +28,10 @@ float lanes_sum(float sum) {
     return sum;
 }
 
+// The first of the workgroup's dot products that this subgroup has. Its lanes shuffle together: either all of
+// them have one to make, or none.
+uint first_dot() { return gl_SubgroupID * gl_SubgroupSize / K_LANES; }
+
 // sum[r, t] = w[r] . x[t] over n terms, the same in all lanes of a dot product.
 void dots(uvec2 w[TILE_ROWS], X x, uint n, out float sum[TILE]) {
     [[unroll]] for (uint i = 0; i < TILE; ++i) sum[i] = 0;

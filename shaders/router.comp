@@ -34,8 +34,7 @@ void compute_logits(uint t, uvec2 logits) {
     set_norm(x, p.dim, p.norm, p.eps);
     const uint end = min((gl_WorkGroupID.x + 1u) * SHARE, N_EXPERTS);
     for (uint e0 = gl_WorkGroupID.x * SHARE; e0 < end; e0 += WORKGROUP / K_LANES) {
-        // Lanes of a subgroup shuffle together: either all of them have an expert to do, or none.
-        if (e0 + gl_SubgroupID * gl_SubgroupSize / K_LANES >= end) break;
+        if (e0 + first_dot() >= end) break;
         const uint e = e0 + thread_index() / K_LANES;
         const uvec2 w[TILE_ROWS] = {at(p.weights, min(e, end - 1u), p.row_bytes)};
         float logit[TILE];

@@ -158,7 +158,7 @@ void list_at_edge(uint wanted, uint least) {
     const uint edge = edge_at(float(wanted), least, 0.0, 0.0);
     if (thread_index() == 0u) list_count = 0u;
     barrier();
-    list_from(edge + 1u);
+    if (edge != 0xFFFFFFFFu) list_from(edge + 1u); // nothing is above that, which a NaN may have
     for (uint slot = list_count, from = 0; slot < wanted; ++slot) {
         const uint at = next_at_edge(edge, from);
         if (thread_index() == 0u) {

@@ -2,6 +2,7 @@
 // large vocabularies, and the distribution of what it draws.
 #include "gpu/help.h"
 
+#include <bit>
 #include <limits>
 #include <map>
 #include <set>
@@ -278,6 +279,16 @@ TEST_CASE("ops: sample among equal logits takes the lower token first") {
         CHECK(s.of_row(1).candidate[1] == vocab - 1);
         CHECK(s.of_row(1).candidate[2] == 0);
     }
+}
+
+TEST_CASE("ops: sample among many logits of the greatest bit pattern takes the lowest token of them") {
+    std::vector<float> logits(SAMPLE_TILE, 1.0f);
+    std::fill(logits.begin() + 3600, logits.end(), std::bit_cast<float>(0x7FFFFFFFu)); // no number
+    Sampling s(SAMPLE_TILE, {greedy()}, logits);
+    s.execute_on_gpu();
+    CHECK(s.of_row(0).token == 3600);
+    for (uint32_t i = 0; i < MAX_CANDIDATES; ++i)
+        CHECK(std::bit_cast<uint32_t>(s.of_row(0).logit[i]) == 0x7FFFFFFFu);
 }
 
 TEST_CASE("ops: sample among logits that rise and fall, whose tiles have many near their best") {
